@@ -1,0 +1,44 @@
+# make install   the environment in .venv (DETECTRON2=<pip requirement or path> for another Detectron2)
+# make demo      trains both detectors on generated faces and shows what they find (BUDGET=smoke: a minute)
+# make test      the test suite;  make test-long: the README's long commands too
+# make lint      ruff, black, isort
+PYTHON ?= python3
+VENV ?= .venv
+DETECTRON2 ?=
+BUDGET ?= full
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.face-d2-installed
+SOURCES = df2s2_d2 lffd_d2 face_d2 tools tests benchmarks examples datasets setup.py
+
+.PHONY: install demo test test-long lint format clean
+
+install: $(STAMP)
+
+# Made anew when what is to be installed changed, or another Detectron2 is asked for.
+$(STAMP): setup.py constraints.txt tools/install.sh $(if $(DETECTRON2),FORCE)
+	PYTHON="$(PYTHON)" VENV="$(VENV)" DETECTRON2="$(DETECTRON2)" sh tools/install.sh
+	@touch $@
+
+FORCE:
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py --budget $(BUDGET)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check $(SOURCES)
+	$(BIN)/python -m isort --check-only --quiet $(SOURCES)
+	$(BIN)/python -m black --check --quiet $(SOURCES)
+
+format: $(STAMP)
+	$(BIN)/python -m ruff check --fix $(SOURCES)
+	$(BIN)/python -m isort $(SOURCES)
+	$(BIN)/python -m black $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The shipped configs, found by `face_d2.get_config_file`."""

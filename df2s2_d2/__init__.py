@@ -1,0 +1,20 @@
+"""DF2S2 for Detectron2: detection with feature fusion and segmentation supervision.
+
+Importing this package registers the data sets, the backbone ``build_resnet_ffp_backbone`` and the
+meta-architecture ``DF2S2``.
+"""
+
+import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+from df2s2_d2.config import add_df2s2_config
+from df2s2_d2.ffp import FFP, FBlock, build_resnet_ffp_backbone
+from df2s2_d2.head import DF2S2Head
+from df2s2_d2.meta_arch import DF2S2
+
+__all__ = [
+    "DF2S2",
+    "DF2S2Head",
+    "FBlock",
+    "FFP",
+    "add_df2s2_config",
+    "build_resnet_ffp_backbone",
+]

@@ -1,0 +1,107 @@
+"""The head: one tower of convolutions under classification, boxes and segmentation.
+
+Design note DF2S2, 3.1 (classification and boxes share everything but the last convolution, and all
+levels share all of it) and 3.2 (segmentation shares the tower too, and is used in training only).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+from torch import Tensor, nn
+
+__all__ = ["DF2S2Head"]
+
+SHARE_TOWER = ("all", "det", "none")
+
+
+class DF2S2Head(nn.Module):
+    """Predicts scores, boxes and, while training, face masks on every level.
+
+    The parts have the names they have in Detectron2's RetinaNet head, so that the weights of either
+    fit the other where the structure is the same.
+
+    Args:
+        in_channels: width of every level.
+        num_anchors: anchors per location (A).
+        num_convs: 3x3 convolutions of a tower.
+        conv_dim: their width.
+        share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
+        segmentation: whether there is a segmentation branch.
+        prior_prob: score of every anchor before training.
+
+    Raises:
+        ValueError: on an unknown ``share_tower``.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_anchors: int,
+        num_convs: int = 4,
+        conv_dim: int = 256,
+        share_tower: str = "all",
+        segmentation: bool = True,
+        prior_prob: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if share_tower not in SHARE_TOWER:
+            raise ValueError(
+                f"MODEL.DF2S2.SHARE_TOWER is {share_tower!r}; expected one of {list(SHARE_TOWER)}."
+            )
+        separate_boxes = share_tower == "none"
+        separate_masks = segmentation and share_tower != "all"
+        self.cls_subnet = _tower(in_channels, conv_dim, num_convs)
+        # None: the branch sits on the classification tower.
+        self.bbox_subnet = _tower(in_channels, conv_dim, num_convs) if separate_boxes else None
+        self.seg_subnet = _tower(in_channels, conv_dim, num_convs) if separate_masks else None
+        width = conv_dim if num_convs else in_channels
+        self.cls_score = _conv3x3(width, num_anchors)
+        self.bbox_pred = _conv3x3(width, 4 * num_anchors)
+        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        self.seg_score = _conv3x3(width, 1) if segmentation else None
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether there is a segmentation branch."""
+        return self.seg_score is not None
+
+    def forward(
+        self, features: Sequence[Tensor], *, segment: bool = False
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Runs the head over all levels.
+
+        Args:
+            features: per level (N, C, H, W).
+            segment: whether the segmentation branch runs.
+
+        Returns:
+            Per level: logits (N, A, H, W), box deltas (N, 4A, H, W), and mask logits (N, 1, H, W),
+            an empty list unless ``segment``.
+        """
+        logits, deltas, masks = [], [], []
+        for feature in features:
+            scored = self.cls_subnet(feature)
+            boxed = self.bbox_subnet(feature) if self.bbox_subnet is not None else scored
+            logits.append(self.cls_score(scored))
+            deltas.append(self.bbox_pred(boxed))
+            if segment:
+                masked = self.seg_subnet(feature) if self.seg_subnet is not None else scored
+                masks.append(self.seg_score(masked))
+        return logits, deltas, masks
+
+
+def _tower(in_channels: int, conv_dim: int, num_convs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(num_convs):
+        layers += [_conv3x3(conv_dim if index else in_channels, conv_dim), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv

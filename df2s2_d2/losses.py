@@ -1,0 +1,76 @@
+"""Detection losses of DF2S2 and what they are divided by (design note DF2S2, 3.4).
+
+Letters: N = images, R = anchors of all levels, L = levels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+__all__ = ["CLS_NORMS", "box_loss", "classification_loss", "level_weights"]
+
+#: What divides the classification loss of a level; the first is the default.
+CLS_NORMS = ("global_pos", "level_pos", "level_all")
+
+
+def level_weights(
+    labels: Tensor, levels: Tensor, num_levels: int, cls_norm: str
+) -> tuple[Tensor, Tensor]:
+    """Weight of every level in the classification and the box loss.
+
+    Counts are of the whole batch over all processes, divided by the number of processes because
+    gradients are averaged over them; the result is that of one process with the whole batch.
+
+    Args:
+        labels: (N, R) 1 face, 0 background, -1 ignored.
+        levels: (R,) level of every anchor.
+        num_levels: L.
+        cls_norm: "global_pos": both losses by the positives of all levels; "level_pos": both by the
+            positives of the level; "level_all": classification by all anchors of the level that take
+            part, boxes by its positives.
+
+    Returns:
+        Two (L,) tensors.
+    """
+    by_level = torch.zeros(2, num_levels, device=labels.device)
+    by_level[0].index_add_(0, levels, (labels == 1).sum(0).float())
+    by_level[1].index_add_(0, levels, (labels >= 0).sum(0).float())
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(by_level)
+        by_level /= comm.get_world_size()
+    positive, counted = by_level.clamp(min=1)
+    if cls_norm == "global_pos":
+        every = (1 / by_level[0].sum().clamp(min=1)).expand(num_levels)
+        return every, every
+    return 1 / (positive if cls_norm == "level_pos" else counted), 1 / positive
+
+
+def classification_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor, alpha: float, gamma: float
+) -> Tensor:
+    """Focal loss (arXiv 1708.02002, equation 5) over the anchors that are not ignored.
+
+    Args:
+        logits: (N, R).
+        labels: (N, R) 1 face, 0 background, -1 ignored.
+        weights: (R,) weight of every anchor.
+    """
+    loss = sigmoid_focal_loss(logits.float(), (labels == 1).float(), alpha=alpha, gamma=gamma)
+    return (loss * (labels >= 0) * weights).sum()
+
+
+def box_loss(deltas: Tensor, targets: Tensor, weights: Tensor, beta: float) -> Tensor:
+    """Smooth L1 of the positives' box deltas, summed over the four coordinates.
+
+    Args:
+        deltas: (P, 4) predicted.
+        targets: (P, 4).
+        weights: (P,).
+        beta: where the loss turns from quadratic to linear.
+    """
+    loss = F.smooth_l1_loss(deltas.float(), targets, beta=beta, reduction="none")
+    return (loss.sum(dim=1) * weights).sum()

@@ -1,0 +1,276 @@
+"""Which anchor answers for which face.
+
+A crowd has thousands of faces and an image hundreds of thousands of anchors, so their IoU matrix is
+never made. Anchors stand on a grid: for a face and an anchor shape, only a small window of cells can
+reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in the
+number of faces.
+
+Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face and
+an anchor that reach the lowest IoU of interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher"]
+
+# Windows of at most this many cells are compared at a time; bounds the memory of a crowd.
+_PAIRS_AT_A_TIME = 1 << 19
+
+
+@dataclass(frozen=True)
+class AnchorGrid:
+    """Anchors of all levels as shapes on grids, in the order of Detectron2's anchor generator.
+
+    Anchor ``((y * width + x) * A + a)`` of a level is its cell (x, y) with its shape a; levels follow
+    each other.
+
+    Attributes:
+        boxes: (R, 4) all anchors, XYXY pixels.
+        levels: (R,) the level of every anchor.
+        shape_sizes: (S, 2) width and height of every shape.
+        shape_centres: (S, 2) x, y of the shape's first centre.
+        shape_levels: (S,) the level of every shape.
+        strides: (S,) pixels between neighbouring cells.
+        cells: (S, 2) columns and rows of the grid.
+        first: (S,) index of the shape's anchor in cell (0, 0).
+        per_cell: (S,) anchors per cell of the level.
+    """
+
+    boxes: Tensor
+    levels: Tensor
+    shape_sizes: Tensor
+    shape_centres: Tensor
+    shape_levels: Tensor
+    strides: Tensor
+    cells: Tensor
+    first: Tensor
+    per_cell: Tensor
+
+    @staticmethod
+    def build(
+        cell_anchors: Sequence[Tensor],
+        strides: Sequence[int],
+        offset: float,
+        sizes: Sequence[tuple[int, int]],
+    ) -> AnchorGrid:
+        """Lays the shapes out.
+
+        Args:
+            cell_anchors: per level (A, 4) XYXY round the origin.
+            strides: per level, in pixels.
+            offset: place of the first centre, in strides.
+            sizes: per level (rows, columns) of the feature map.
+        """
+        boxes, levels, rows = [], [], []
+        first = 0
+        for level, (shapes, stride, (height, width)) in enumerate(zip(cell_anchors, strides, sizes)):
+            device = shapes.device
+            y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
+            x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
+            yy, xx = torch.meshgrid(y, x, indexing="ij")
+            centres = torch.stack((xx, yy, xx, yy), dim=-1).view(-1, 1, 4)
+            boxes.append((centres + shapes.view(1, -1, 4)).view(-1, 4))
+            levels.append(torch.full((len(boxes[-1]),), level, device=device))
+            middle = (shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride
+            for a, (shape, centre) in enumerate(zip(shapes.tolist(), middle.tolist())):
+                rows.append(
+                    (shape[2] - shape[0], shape[3] - shape[1], *centre)
+                    + (level, stride, width, height, first + a, len(shapes))
+                )
+            first += len(boxes[-1])
+        table = torch.tensor(rows, dtype=torch.float64, device=cell_anchors[0].device)
+        whole = table[:, 4:].long()
+        return AnchorGrid(
+            boxes=torch.cat(boxes),
+            levels=torch.cat(levels),
+            shape_sizes=table[:, :2].float(),
+            shape_centres=table[:, 2:4].float(),
+            shape_levels=whole[:, 0],
+            strides=whole[:, 1],
+            cells=whole[:, 2:4],
+            first=whole[:, 4],
+            per_cell=whole[:, 5],
+        )
+
+
+@dataclass(frozen=True)
+class AnchorLabels:
+    """What the matcher found for one image.
+
+    Attributes:
+        labels: (R,) int8: 1 face, 0 background, -1 ignored.
+        faces: (R,) int64: index of the face of a positive anchor, 0 elsewhere.
+        on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none, the
+            level whose shape would fit it best. All False for ignored faces.
+    """
+
+    labels: Tensor
+    faces: Tensor
+    on_level: Tensor
+
+
+class FaceAnchorMatcher:
+    """Labels anchors by their IoU with faces.
+
+    An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold on
+    it is positive, below the lower one background, between them ignored. A face left without a
+    positive anchor takes its best anchors that are not another face's, if their IoU reaches
+    ``low_quality_min_iou``; where two such faces want one anchor, the larger IoU wins. Anchors that
+    would not be background to an ignored face are ignored.
+
+    Args:
+        iou_thresholds: (background below, positive from); equal values leave none ignored.
+        low_quality_min_iou: in (0, 1]; 1 forces no match.
+
+    Raises:
+        ValueError: when a threshold is out of range.
+    """
+
+    def __init__(self, iou_thresholds: Sequence[float], low_quality_min_iou: float) -> None:
+        low, high = iou_thresholds
+        if not 0 < low <= high <= 1:
+            raise ValueError(
+                f"MODEL.DF2S2.IOU_THRESHOLDS is {list(iou_thresholds)}; expected "
+                "0 < background <= positive <= 1."
+            )
+        if not 0 < low_quality_min_iou <= 1:
+            raise ValueError(
+                f"MODEL.DF2S2.LOW_QUALITY_MIN_IOU is {low_quality_min_iou}; expected (0, 1] "
+                "(1 forces no match)."
+            )
+        self.background_below, self.positive_from = low, high
+        self.low_quality_min_iou = low_quality_min_iou
+
+    @torch.no_grad()
+    def __call__(self, grid: AnchorGrid, boxes: Tensor, ignore: Tensor) -> AnchorLabels:
+        """Labels all anchors of an image.
+
+        Args:
+            grid: the anchors.
+            boxes: (M, 4) XYXY faces, with positive sides.
+            ignore: (M,) faces that are neither positive nor background.
+        """
+        num_anchors, num_faces = len(grid.boxes), len(boxes)
+        labels = torch.zeros(num_anchors, dtype=torch.int8, device=boxes.device)
+        faces = torch.zeros(num_anchors, dtype=torch.int64, device=boxes.device)
+        num_levels = int(grid.shape_levels[-1]) + 1
+        on_level = torch.zeros(num_faces, num_levels, dtype=torch.bool, device=boxes.device)
+        if num_faces == 0:
+            return AnchorLabels(labels, faces, on_level)
+
+        lowest = min(self.background_below, self.low_quality_min_iou)
+        face, anchor, iou = _pairs(grid, boxes, lowest)  # each (P,)
+        real = ~ignore[face]
+        shunned = anchor[~real & (iou >= self.background_below)]
+        face, anchor, iou = face[real], anchor[real], iou[real]
+
+        best, owner = _best_per(anchor, iou, face, num_anchors)
+        positive = best >= self.positive_from
+        labels[best >= self.background_below] = -1
+        labels[shunned] = -1
+        labels[positive] = 1
+        faces[positive] = owner[positive]
+
+        owned = torch.zeros(num_faces, dtype=torch.bool, device=boxes.device)
+        owned[owner[positive]] = True
+        free = ~owned[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
+        face, anchor, iou = face[free], anchor[free], iou[free]
+        face_best, _ = _best_per(face, iou, anchor, num_faces)
+        wanted = iou == face_best[face]
+        best, owner = _best_per(anchor[wanted], iou[wanted], face[wanted], num_anchors)
+        forced = best > 0
+        labels[forced] = 1
+        faces[forced] = owner[forced]
+
+        positive = labels == 1
+        on_level[faces[positive], grid.levels[positive]] = True
+        homeless = ~on_level.any(dim=1)
+        on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
+        on_level[ignore] = False
+        return AnchorLabels(labels, faces, on_level)
+
+
+def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
+    """All (face, anchor, IoU) with IoU >= ``min_iou``; faces ascend within every anchor's pairs."""
+    none = torch.empty(0, dtype=torch.int64, device=boxes.device)
+    found = [(none, none, boxes.new_empty(0))]
+    for face, anchor in _windows(grid, boxes, min_iou):
+        found.append(_compare(grid, boxes, face, anchor, min_iou))
+    face, anchor, iou = (torch.cat(parts) for parts in zip(*found))
+    return face, anchor, iou
+
+
+def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of (face, anchor) index pairs that include every pair of at least ``min_iou``."""
+    sizes = boxes[:, 2:] - boxes[:, :2]  # (M, 2)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    # An IoU of t needs an intersection of t / (1 + t) times the sum of the areas. At most the
+    # smaller height of it is vertical, which bounds how far apart the centres may be in x; and the
+    # other way round.
+    areas = sizes.prod(1).view(-1, 1) + grid.shape_sizes.prod(1).view(1, -1)  # (M, S)
+    needed = min_iou / (1 + min_iou) * areas
+    smaller = torch.minimum(sizes[:, None], grid.shape_sizes[None])  # (M, S, 2)
+    reach = (sizes[:, None] + grid.shape_sizes[None]) / 2 - needed[..., None] / smaller.flip(-1)
+    reach = reach + 1e-3  # rounding must not cost a pair; the IoU itself decides
+    offset = centres[:, None] - grid.shape_centres[None]
+    stride = grid.strides.view(1, -1, 1)
+    low = torch.ceil((offset - reach) / stride).long().clamp(min=0)
+    high = torch.minimum(torch.floor((offset + reach) / stride).long(), grid.cells[None] - 1)
+    extent = (high - low + 1).clamp(min=0)  # (M, S, 2) columns and rows
+    extent[needed > smaller.prod(-1) * (1 + 1e-5)] = 0  # not even concentric boxes reach it
+
+    face, shape = extent.prod(-1).nonzero(as_tuple=True)  # windows that are not empty
+    low, extent = low[face, shape], extent[face, shape]
+    counts = extent.prod(-1)
+    ends = counts.cumsum(0)
+    block = torch.div(ends - 1, _PAIRS_AT_A_TIME, rounding_mode="floor")
+    for part in torch.split(
+        torch.arange(len(face), device=boxes.device), torch.bincount(block).tolist()
+    ):
+        count = counts[part]
+        window = torch.repeat_interleave(part, count)
+        step = torch.arange(len(window), device=boxes.device)
+        step -= torch.repeat_interleave(count.cumsum(0) - count, count)
+        columns = extent[window, 0]
+        x = low[window, 0] + step % columns
+        y = low[window, 1] + torch.div(step, columns, rounding_mode="floor")
+        kind = shape[window]
+        cell = y * grid.cells[kind, 0] + x
+        yield face[window], grid.first[kind] + cell * grid.per_cell[kind]
+
+
+def _compare(
+    grid: AnchorGrid, boxes: Tensor, face: Tensor, anchor: Tensor, min_iou: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = boxes[face], grid.boxes[anchor]
+    overlap = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
+    intersection = overlap.clamp(min=0).prod(1)
+    area_a = (a[:, 2:] - a[:, :2]).prod(1)
+    area_b = (b[:, 2:] - b[:, :2]).prod(1)
+    iou = intersection / (area_a + area_b - intersection)
+    kept = iou >= min_iou
+    return face[kept], anchor[kept], iou[kept]
+
+
+def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Per group the largest positive value (0 if none) and the smallest item that has it."""
+    best = torch.zeros(size, dtype=value.dtype, device=value.device)
+    best.scatter_reduce_(0, group, value, "amax")
+    holds = value == best[group]
+    owner = torch.full((size,), torch.iinfo(torch.int64).max, device=value.device)
+    owner.scatter_reduce_(0, group[holds], item[holds], "amin")
+    return best, owner
+
+
+def _fitting_level(grid: AnchorGrid, boxes: Tensor) -> Tensor:
+    """(M,) level of the shape that has the largest IoU with each box when concentric."""
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    common = torch.minimum(sizes[:, None], grid.shape_sizes[None]).prod(-1)  # (M, S)
+    union = sizes.prod(1)[:, None] + grid.shape_sizes.prod(1)[None] - common
+    return grid.shape_levels[(common / union).argmax(dim=1)]

@@ -1,0 +1,320 @@
+"""DF2S2: anchors, labels, losses and inference (design note DF2S2, 3.1, 3.2 and 3.4).
+
+Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_anchor_generator, build_backbone
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+from torchvision.ops import nms
+
+from df2s2_d2.head import DF2S2Head
+from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weights
+from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher
+from df2s2_d2.segmentation import area_levels, segmentation_loss
+from face_d2.modeling.base import OneStageDetector
+
+__all__ = ["DF2S2"]
+
+
+@META_ARCH_REGISTRY.register()
+class DF2S2(OneStageDetector):
+    """Single-stage face detector with a segmentation branch that exists in training only.
+
+    With an FPN, separate towers and no segmentation it is the RetinaNet baseline.
+
+    Args:
+        backbone: gives the feature maps.
+        in_features: the maps to detect on, shallow to deep.
+        head: predicts on all of them.
+        anchor_generator: its shapes, strides and offset are used.
+        matcher: labels anchors.
+        box2box_transform: box deltas to boxes and back.
+        cls_norm, focal_loss_alpha, focal_loss_gamma: classification loss.
+        smooth_l1_beta, box_weight: box loss, and lambda1 of the notes.
+        seg_weight: lambda2 of the notes.
+        seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
+        test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image:
+            inference; candidates are counted per level, before NMS.
+        pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
+
+    Raises:
+        ValueError: on an unknown choice.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        in_features: Sequence[str],
+        head: DF2S2Head,
+        anchor_generator: DefaultAnchorGenerator,
+        matcher: FaceAnchorMatcher,
+        box2box_transform: Box2BoxTransform,
+        cls_norm: str = "global_pos",
+        focal_loss_alpha: float = 0.25,
+        focal_loss_gamma: float = 2.0,
+        smooth_l1_beta: float = 0.11,
+        box_weight: float = 1.0,
+        seg_weight: float = 0.25,
+        seg_assign: str = "anchor",
+        seg_reduction: str = "mean",
+        test_score_thresh: float = 0.02,
+        test_topk_candidates: int = 5000,
+        test_nms_thresh: float = 0.5,
+        max_detections_per_image: int = 750,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str = "BGR",
+    ) -> None:
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
+        _check_choice("CLS_NORM", cls_norm, CLS_NORMS)
+        _check_choice("SEG_ASSIGN", seg_assign, ("anchor", "area"))
+        _check_choice("SEG_REDUCTION", seg_reduction, ("mean", "sum"))
+        self.backbone = backbone
+        self.size_divisibility = backbone.size_divisibility
+        self.in_features = tuple(in_features)
+        self.strides = [backbone.output_shape()[name].stride for name in in_features]
+        self.head = head
+        self.anchor_generator = anchor_generator
+        self.matcher = matcher
+        self.box2box_transform = box2box_transform
+        self.cls_norm = cls_norm
+        self.focal_loss_alpha, self.focal_loss_gamma = focal_loss_alpha, focal_loss_gamma
+        self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
+        self.seg_weight, self.seg_assign, self.seg_reduction = seg_weight, seg_assign, seg_reduction
+        self.test_score_thresh = test_score_thresh
+        self.test_topk_candidates = test_topk_candidates
+        self.test_nms_thresh = test_nms_thresh
+        self.max_detections_per_image = max_detections_per_image
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        backbone = build_backbone(cfg)
+        shapes = backbone.output_shape()
+        settings = cfg.MODEL.DF2S2
+        in_features = settings.IN_FEATURES or sorted(shapes, key=lambda name: shapes[name].stride)
+        widths = {shapes[name].channels for name in in_features}
+        if len(widths) > 1:
+            raise ValueError(
+                f"the head's convolutions are shared by all levels, but {list(in_features)} have "
+                f"{sorted(widths)} channels; set MODEL.FFP.OUT_CHANNELS to one width, for example "
+                "256."
+            )
+        anchor_generator = build_anchor_generator(cfg, [shapes[name] for name in in_features])
+        anchors_per_cell = set(anchor_generator.num_anchors)
+        if len(anchors_per_cell) > 1:
+            raise ValueError(
+                f"MODEL.ANCHOR_GENERATOR gives {sorted(anchors_per_cell)} anchors on different "
+                "levels; a head shared by all levels needs the same number on each."
+            )
+        head = DF2S2Head(
+            in_channels=widths.pop(),
+            num_anchors=anchors_per_cell.pop(),
+            num_convs=settings.NUM_CONVS,
+            conv_dim=settings.CONV_DIM,
+            share_tower=settings.SHARE_TOWER,
+            segmentation=settings.SEG_ENABLED,
+            prior_prob=settings.PRIOR_PROB,
+        )
+        return {
+            "backbone": backbone,
+            "in_features": in_features,
+            "head": head,
+            "anchor_generator": anchor_generator,
+            "matcher": FaceAnchorMatcher(settings.IOU_THRESHOLDS, settings.LOW_QUALITY_MIN_IOU),
+            "box2box_transform": Box2BoxTransform(weights=settings.BBOX_REG_WEIGHTS),
+            "cls_norm": settings.CLS_NORM,
+            "focal_loss_alpha": settings.FOCAL_LOSS_ALPHA,
+            "focal_loss_gamma": settings.FOCAL_LOSS_GAMMA,
+            "smooth_l1_beta": settings.SMOOTH_L1_BETA,
+            "box_weight": settings.BOX_WEIGHT,
+            "seg_weight": settings.SEG_WEIGHT,
+            "seg_assign": settings.SEG_ASSIGN,
+            "seg_reduction": settings.SEG_REDUCTION,
+            "test_score_thresh": settings.SCORE_THRESH_TEST,
+            "test_topk_candidates": settings.TOPK_CANDIDATES_TEST,
+            "test_nms_thresh": settings.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Raw maps of normalised images, for export and measurement.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            Per level, shallow to deep: logits (N, A, H, W), then box deltas (N, 4A, H, W).
+        """
+        logits, deltas, _ = self.head(self._features(images))
+        return tuple(part for level in zip(logits, deltas) for part in level)
+
+    def segment(self, images: Tensor) -> list[Tensor]:
+        """Face masks of every level, to look at what the segmentation branch learned.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            Per level (N, 1, H, W) probabilities.
+
+        Raises:
+            ValueError: when the model was built without the branch.
+        """
+        if not self.head.segmentation:
+            raise ValueError("this model has no segmentation branch (MODEL.DF2S2.SEG_ENABLED).")
+        _, _, masks = self.head(self._features(images), segment=True)
+        return [mask.sigmoid() for mask in masks]
+
+    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+        """``loss_cls``, ``loss_box_reg`` and, with segmentation, ``loss_seg``."""
+        logits, deltas, masks = self.head(
+            self._features(images.tensor), segment=self.head.segmentation
+        )
+        grid = self._grid(logits)
+        boxes = [target.gt_boxes.tensor for target in targets]
+        ignore = [self._ignored(target) for target in targets]
+        matches = [self.matcher(grid, b, i) for b, i in zip(boxes, ignore)]
+        losses = self.detection_losses(grid, logits, deltas, boxes, matches)
+        if self.head.segmentation:
+            on_level = [self._levels_of(m, b, i) for m, b, i in zip(matches, boxes, ignore)]
+            losses["loss_seg"] = self.seg_weight * segmentation_loss(
+                masks, boxes, ignore, on_level, self.strides, self.seg_reduction
+            )
+        return losses
+
+    def detection_losses(
+        self,
+        grid: AnchorGrid,
+        logits: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        boxes: Sequence[Tensor],
+        matches: Sequence[AnchorLabels],
+    ) -> dict[str, Tensor]:
+        """Classification and box loss.
+
+        Args:
+            grid: the anchors.
+            logits, deltas: per level, as the head gives them.
+            boxes: per image (M, 4) XYXY faces.
+            matches: per image, what the matcher found.
+        """
+        flat_logits = torch.cat([_flatten(level, 1) for level in logits], dim=1)[..., 0]  # (N, R)
+        flat_deltas = torch.cat([_flatten(level, 4) for level in deltas], dim=1)  # (N, R, 4)
+        labels = torch.stack([match.labels for match in matches])  # (N, R)
+        cls_weights, box_weights = level_weights(
+            labels, grid.levels, len(logits), self.cls_norm
+        )
+        image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
+        matched = torch.cat([b[m.faces[m.labels == 1]] for b, m in zip(boxes, matches)])
+        targets = self.box2box_transform.get_deltas(grid.boxes[anchor], matched)
+        get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))
+        return {
+            "loss_cls": classification_loss(
+                flat_logits,
+                labels,
+                cls_weights[grid.levels],
+                self.focal_loss_alpha,
+                self.focal_loss_gamma,
+            ),
+            "loss_box_reg": self.box_weight
+            * box_loss(
+                flat_deltas[image, anchor],
+                targets,
+                box_weights[grid.levels[anchor]],
+                self.smooth_l1_beta,
+            ),
+        }
+
+    def detect(self, images: ImageList) -> list[Instances]:
+        """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
+        logits, deltas, _ = self.head(self._features(images.tensor))
+        grid = self._grid(logits)
+        scores = [_flatten(level, 1)[..., 0].sigmoid() for level in logits]
+        deltas = [_flatten(level, 4) for level in deltas]
+        anchors = grid.boxes.split([level.shape[1] for level in scores])
+        return [
+            self._detect_one([s[i] for s in scores], [d[i] for d in deltas], anchors, size)
+            for i, size in enumerate(images.image_sizes)
+        ]
+
+    def _detect_one(
+        self,
+        scores: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Sequence[Tensor],
+        image_size: tuple[int, int],
+    ) -> Instances:
+        kept_scores, kept_boxes = [], []
+        for level_scores, level_deltas, level_anchors in zip(scores, deltas, anchors):
+            above = (level_scores > self.test_score_thresh).nonzero(as_tuple=True)[0]
+            best = level_scores[above].topk(min(self.test_topk_candidates, len(above))).indices
+            best = above[best]
+            kept_scores.append(level_scores[best])
+            kept_boxes.append(
+                self.box2box_transform.apply_deltas(level_deltas[best], level_anchors[best])
+            )
+        all_scores, all_boxes = torch.cat(kept_scores), Boxes(torch.cat(kept_boxes))
+        finite = torch.isfinite(all_boxes.tensor).all(dim=1)
+        all_scores, all_boxes = all_scores[finite], all_boxes[finite]
+        all_boxes.clip(image_size)
+        keep = nms(all_boxes.tensor, all_scores, self.test_nms_thresh)
+        keep = keep[: self.max_detections_per_image]
+        found = Instances(image_size)
+        found.pred_boxes = all_boxes[keep]
+        found.scores = all_scores[keep]
+        found.pred_classes = torch.zeros_like(keep)
+        return found
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        maps = self.backbone(images)
+        return [maps[name] for name in self.in_features]
+
+    def _grid(self, levels: Sequence[Tensor]) -> AnchorGrid:
+        return AnchorGrid.build(
+            self._shapes(),
+            self.strides,
+            self.anchor_generator.offset,
+            [tuple(level.shape[-2:]) for level in levels],
+        )
+
+    def _shapes(self) -> list[Tensor]:
+        return list(self.anchor_generator.cell_anchors)  # per level (A, 4)
+
+    def _levels_of(self, match: AnchorLabels, boxes: Tensor, ignore: Tensor) -> Tensor:
+        if self.seg_assign == "anchor":
+            return match.on_level
+        areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
+        return area_levels(boxes, torch.stack(areas).sqrt()) & ~ignore[:, None]
+
+    @staticmethod
+    def _ignored(target: Instances) -> Tensor:
+        if target.has("gt_ignore"):
+            return target.gt_ignore
+        return torch.zeros(len(target), dtype=torch.bool, device=target.gt_boxes.device)
+
+
+def _flatten(level: Tensor, per_anchor: int) -> Tensor:
+    """(N, A K, H, W) to (N, H W A, K), the order of the anchors."""
+    n, _, height, width = level.shape
+    level = level.view(n, -1, per_anchor, height, width).permute(0, 3, 4, 1, 2)
+    return level.reshape(n, -1, per_anchor)
+
+
+def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"MODEL.DF2S2.{key} is {value!r}; expected one of {list(choices)}.")

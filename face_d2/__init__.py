@@ -1,0 +1,22 @@
+"""Face detection for Detectron2: data sets, protocols, training and prediction.
+
+Importing this package is light: neither torch nor Detectron2 is loaded, and nothing is registered,
+until an attribute that needs them is touched. ``import face_d2.register`` registers the data sets;
+``import df2s2_d2`` and ``import lffd_d2`` do so too and register the detectors.
+"""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "get_cfg", "get_config_file"]
+
+_LAZY = {"get_cfg": "face_d2.config", "get_config_file": "face_d2.config"}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _LAZY:
+        raise AttributeError(f"module 'face_d2' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,0 +1,133 @@
+"""The only file that knows Detectron2 versions apart.
+
+Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 predate current NumPy, Pillow and PyTorch, and
+a Python-only installation lacks Detectron2's compiled operators, none of which a face detector
+needs. :func:`apply` mends what these differences break; it must run before the first ``import
+detectron2``, which is why ``import face_d2.register``, ``import df2s2_d2`` and ``import lffd_d2``
+begin with it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+import types
+from typing import Any
+
+__all__ = ["apply", "has_compiled_ops", "set_local_process_group", "detectron2_version"]
+
+_INSTALL_DETECTRON2 = (
+    "Detectron2 is not installed. From a checkout of this project, `make install` installs it; "
+    "or install the official one: pip install --no-build-isolation "
+    "'git+https://github.com/facebookresearch/detectron2.git'"
+)
+_INSTALL_OPENCV = (
+    "OpenCV does not import ({reason}). Install it with `pip install opencv-python`; on a machine "
+    "without libGL (most servers): pip uninstall -y opencv-python && "
+    "pip install opencv-python-headless"
+)
+
+
+@functools.lru_cache(maxsize=None)
+def apply() -> None:
+    """Makes the installed Detectron2 importable and usable. Idempotent.
+
+    Raises:
+        ImportError: when Detectron2 or OpenCV is missing, with the command that mends it.
+    """
+    _restore_numpy_aliases()
+    _restore_pillow_constant()
+    _require_opencv()
+    if importlib.util.find_spec("detectron2") is None:
+        raise ImportError(_INSTALL_DETECTRON2)
+    if not has_compiled_ops():
+        _install_ops_placeholder()
+
+
+@functools.lru_cache(maxsize=None)
+def has_compiled_ops() -> bool:
+    """Whether Detectron2's C++ operators (``detectron2._C``) are installed."""
+    return importlib.util.find_spec("detectron2._C") is not None
+
+
+def detectron2_version() -> str:
+    """The installed version, for logs and reports."""
+    import detectron2
+
+    return str(detectron2.__version__)
+
+
+def set_local_process_group(processes_per_machine: int, machine_rank: int) -> None:
+    """Tells Detectron2 which processes share this machine, as its own launcher does.
+
+    Call it in every process after ``torch.distributed.init_process_group``.
+    """
+    import torch.distributed as dist
+    from detectron2.utils import comm
+
+    if hasattr(comm, "create_local_process_group"):  # main
+        comm.create_local_process_group(processes_per_machine)
+        return
+    for machine in range(dist.get_world_size() // processes_per_machine):
+        first = machine * processes_per_machine
+        group = dist.new_group(list(range(first, first + processes_per_machine)))
+        if machine == machine_rank:
+            comm._LOCAL_PROCESS_GROUP = group
+
+
+class _MissingOps(types.ModuleType):
+    """Stands in for ``detectron2._C``: imports, and explains itself when an operator is called."""
+
+    # What Detectron2's report of the environment asks for.
+    get_compiler_version = staticmethod(lambda: "none (Python-only installation)")
+    get_cuda_version = staticmethod(lambda: "none (Python-only installation)")
+    has_cuda = staticmethod(lambda: False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_: object, **__: object) -> None:
+            raise RuntimeError(
+                f"detectron2._C.{name} was called, but this Detectron2 was installed without its "
+                "compiled operators (rotated boxes, deformable convolution, fast COCO "
+                "evaluation). Install the official build to use them: make install "
+                "DETECTRON2='git+https://github.com/facebookresearch/detectron2.git'"
+            )
+
+        return missing
+
+
+def _install_ops_placeholder() -> None:
+    sys.modules["detectron2._C"] = _MissingOps("detectron2._C")
+    # Detectron2's COCOEvaluator calls the compiled evaluator by default; pycocotools computes the
+    # same figures.
+    import detectron2.evaluation.coco_evaluation as coco_evaluation
+    from pycocotools.cocoeval import COCOeval
+
+    coco_evaluation.COCOeval_opt = COCOeval
+
+
+def _restore_numpy_aliases() -> None:
+    """``np.int`` and its like left in NumPy 1.24; 0.5 and 0.6 use them for masks and evaluation."""
+    import numpy as np
+
+    for name, builtin in {"bool": bool, "int": int, "float": float, "object": object}.items():
+        if name not in np.__dict__:
+            setattr(np, name, builtin)
+
+
+def _restore_pillow_constant() -> None:
+    """``Image.LINEAR`` left in Pillow 10; 0.5 and 0.6 use it as a default argument."""
+    from PIL import Image
+
+    if not hasattr(Image, "LINEAR"):
+        Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]
+
+
+def _require_opencv() -> None:
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise ImportError(_INSTALL_OPENCV.format(reason=error)) from error

@@ -1,0 +1,67 @@
+"""Configuration keys that both detectors share, and where the shipped YAML files are."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from face_d2.plugins import DETECTORS, import_detectors
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+__all__ = ["add_face_config", "get_cfg", "get_config_file"]
+
+
+def add_face_config(cfg: CfgNode) -> None:
+    """Adds the shared keys to a Detectron2 config, in place."""
+    from detectron2.config import CfgNode as CN
+
+    # Which training mapper: "face_crop" (square crops, DF2S2) or "scale_sampling" (LFFD).
+    cfg.INPUT.MAPPER = "face_crop"
+
+    # S3FD's random crop: one of five squares, faces kept by their centre, resized to SIZE x SIZE.
+    cfg.INPUT.FACE_CROP = CN()
+    cfg.INPUT.FACE_CROP.ENABLED = True
+    cfg.INPUT.FACE_CROP.SIZE = 640
+    # Side of the smaller squares as a share of the image's shorter side.
+    cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
+    # A square without a face is drawn again at most this often, then kept as background.
+    cfg.INPUT.FACE_CROP.ATTEMPTS = 10
+    # Brightness, contrast, saturation and hue distortion.
+    cfg.INPUT.FACE_CROP.COLOR_DISTORTION = True
+
+    # The best checkpoint by this metric is kept as model_best.pth ("" keeps none).
+    cfg.TEST.BEST_METRIC = "widerface/AP_hard"
+
+
+def get_cfg() -> CfgNode:
+    """Detectron2's default config with the keys of every detector added.
+
+    Importing the detectors registers them and the data sets as well.
+    """
+    import_detectors()
+    from detectron2.config import get_cfg as detectron2_get_cfg
+
+    cfg = detectron2_get_cfg()
+    add_face_config(cfg)
+    for package in DETECTORS:  # each offers add_<detector>_config in its config module
+        add = f"add_{package.removesuffix('_d2')}_config"
+        getattr(import_module(f"{package}.config"), add)(cfg)
+    return cfg
+
+
+def get_config_file(name: str) -> str:
+    """Path of a shipped config, for example ``"df2s2/df2s2_R50_FFP.yaml"``.
+
+    Raises:
+        FileNotFoundError: naming the configs that exist, when ``name`` is not one of them.
+    """
+    root = Path(str(files("face_d2.configs")))
+    path = root / name
+    if not path.is_file():
+        known = sorted(str(p.relative_to(root)) for p in root.rglob("*.yaml"))
+        raise FileNotFoundError(f"no shipped config {name!r}; there are: {', '.join(known)}")
+    return str(path)

@@ -1,0 +1,1 @@
+"""Data sets, their readers and what is done to an image before a model sees it."""

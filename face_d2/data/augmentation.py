@@ -1,0 +1,115 @@
+"""Training augmentations, as Detectron2 ``Augmentation`` objects."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+from fvcore.transforms.transform import CropTransform, Transform, TransformList
+from numpy.typing import NDArray
+
+__all__ = ["PhotometricDistortion", "SquareFaceCrop"]
+
+
+class SquareFaceCrop(T.Augmentation):
+    """S3FD's random crop: one of five squares, resized to one size.
+
+    With probability 1/5 the largest square of the image, otherwise a square whose side is uniform in
+    [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the crop
+    when its centre does (the mapper drops the others). Source: design note DF2S2 3.4 asks for random
+    crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
+
+    Args:
+        size: side of the result, in pixels.
+        min_scale: smallest side of the four random squares as a share of the shorter side.
+        attempts: a square without a face centre is drawn again, at most this often; the last one is
+            kept as background.
+    """
+
+    def __init__(self, size: int, min_scale: float = 0.3, attempts: int = 10) -> None:
+        super().__init__()
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
+        if size < 1 or attempts < 1:
+            raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
+        self.size, self.min_scale, self.attempts = size, min_scale, attempts
+
+    def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
+        """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
+        height, width = image.shape[:2]
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
+        for _ in range(self.attempts):
+            x, y, side = self._draw_square(height, width)
+            inside = (centres >= (x, y)) & (centres < (x + side, y + side))
+            if len(boxes) == 0 or inside.all(axis=1).any():
+                break
+        crop = CropTransform(x, y, side, side, orig_w=width, orig_h=height)
+        return TransformList([crop, T.ResizeTransform(side, side, self.size, self.size)])
+
+    def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
+        short = min(height, width)
+        scale = 1.0 if np.random.rand() < 0.2 else np.random.uniform(self.min_scale, 1.0)
+        side = max(int(short * scale), 1)
+        x = np.random.randint(width - side + 1)
+        y = np.random.randint(height - side + 1)
+        return x, y, side
+
+
+class PhotometricDistortion(T.Augmentation):
+    """Random brightness, contrast, saturation and hue, each with probability 1/2.
+
+    The ranges are those of SSD's data augmentation, which S3FD adopts: brightness +-32, contrast and
+    saturation times 0.5 to 1.5, hue +-18 of OpenCV's 180 degrees; contrast comes first or last with
+    equal chance.
+
+    Args:
+        image_format: "BGR" or "RGB", the channel order of the images.
+    """
+
+    def __init__(self, image_format: str = "BGR") -> None:
+        super().__init__()
+        if image_format not in ("BGR", "RGB"):
+            raise ValueError(f"image format {image_format!r} unknown; expected 'BGR' or 'RGB'.")
+        self._to_hsv = getattr(cv2, f"COLOR_{image_format}2HSV")
+        self._from_hsv = getattr(cv2, f"COLOR_HSV2{image_format}")
+
+    def get_transform(self, image: NDArray[np.uint8]) -> Transform:
+        brightness = np.random.uniform(-32, 32) if _coin() else 0.0
+        contrast = np.random.uniform(0.5, 1.5) if _coin() else 1.0
+        saturation = np.random.uniform(0.5, 1.5) if _coin() else 1.0
+        hue = np.random.uniform(-18, 18) if _coin() else 0.0
+        contrast_first = _coin()
+
+        def distort(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            pixels = _shift(pixels, brightness)
+            if contrast_first:
+                pixels = _scale(pixels, contrast)
+            if saturation != 1.0 or hue != 0.0:
+                pixels = self._shift_colour(pixels, saturation, hue)
+            return pixels if contrast_first else _scale(pixels, contrast)
+
+        return T.ColorTransform(distort)
+
+    def _shift_colour(
+        self, pixels: NDArray[np.uint8], saturation: float, hue: float
+    ) -> NDArray[np.uint8]:
+        channels = list(cv2.split(cv2.cvtColor(pixels, self._to_hsv)))
+        channels[0] = ((channels[0].astype(np.int16) + round(hue)) % 180).astype(np.uint8)
+        channels[1] = _scale(channels[1], saturation)
+        return cv2.cvtColor(cv2.merge(channels), self._from_hsv)
+
+
+def _coin() -> bool:
+    return bool(np.random.rand() < 0.5)
+
+
+def _table(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _shift(pixels: NDArray[np.uint8], delta: float) -> NDArray[np.uint8]:
+    return cv2.LUT(pixels, _table(np.arange(256) + delta))
+
+
+def _scale(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    return cv2.LUT(pixels, _table(np.arange(256) * factor))

@@ -1,0 +1,111 @@
+"""Reader of FDDB's folds: images and the ellipses around their faces. NumPy only.
+
+``FDDB-fold-NN-ellipseList.txt`` gives, for every image, a line with its path (no extension), a line
+with the number of faces N, and N lines "major_radius minor_radius angle centre_x centre_y 1", the
+angle of the major axis in radians (Jain and Learned-Miller, "FDDB: A Benchmark for Face Detection in
+Unconstrained Settings", UM-CS-2010-009).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FDDBImage", "read_fold", "read_folds"]
+
+NUM_FOLDS = 10
+_COLUMNS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class FDDBImage:
+    """One image with its faces.
+
+    Attributes:
+        name: path without extension, e.g. ``2002/08/11/big/img_591``.
+        ellipses: (N, 5) float64: major radius, minor radius, angle of the major axis in radians,
+            centre x, centre y; pixels.
+    """
+
+    name: str
+    ellipses: NDArray[np.float64]
+
+    def boxes(self) -> NDArray[np.float64]:
+        """(N, 4) upright boxes around the ellipses, XYXY in pixels, not clipped to the image."""
+        major, minor, angle, x, y = self.ellipses.T
+        half_width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
+        half_height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
+        return np.stack([x - half_width, y - half_height, x + half_width, y + half_height], axis=1)
+
+
+def read_folds(folder: str | Path) -> list[list[FDDBImage]]:
+    """Reads all ten folds.
+
+    Args:
+        folder: ``FDDB-folds``, with ``FDDB-fold-01-ellipseList.txt`` to ``-10-``.
+
+    Returns:
+        Ten lists of images, in the files' order.
+
+    Raises:
+        FileNotFoundError: when the folder or one of the ten files is missing.
+        ValueError: on a malformed line, or an image in two folds.
+    """
+    folder = Path(folder)
+    files = [folder / f"FDDB-fold-{n:02d}-ellipseList.txt" for n in range(1, NUM_FOLDS + 1)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder}: {', '.join(missing)} missing; expected the ten ellipse lists of FDDB-folds."
+        )
+    folds = [read_fold(file) for file in files]
+    counts = Counter(image.name for fold in folds for image in fold)
+    name, count = counts.most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{folder}: {name} is listed {count} times.")
+    return folds
+
+
+def read_fold(path: str | Path) -> list[FDDBImage]:
+    """Reads one ellipse list.
+
+    Raises:
+        ValueError: on a malformed line, with file and line number.
+    """
+    lines = _numbered_lines(Path(path))
+    return [FDDBImage(name, _read_ellipses(path, name, lines)) for _, name in lines]
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line.strip()
+
+
+def _read_ellipses(
+    path: str | Path, name: str, lines: Iterator[tuple[int, str]]
+) -> NDArray[np.float64]:
+    number, text = next(lines, (0, ""))
+    if not text.isdecimal():
+        raise _malformed(path, number, text, f"expected the number of faces of {name}")
+    ellipses = np.empty((int(text), _COLUMNS))
+    for row in ellipses:
+        number, text = next(lines, (0, ""))
+        try:
+            row[:] = [float(field) for field in text.split()[:_COLUMNS]]
+        except ValueError:
+            raise _malformed(path, number, text, "expected 'major minor angle x y 1'") from None
+        if not np.isfinite(row).all() or (row[:2] <= 0).any():
+            raise _malformed(path, number, text, "expected finite numbers and positive radii")
+    return ellipses
+
+
+def _malformed(path: str | Path, number: int, text: str, what: str) -> ValueError:
+    where = f"{path}, line {number}: {text!r}" if number else f"{path}: the file ends early"
+    return ValueError(f"{where}: {what}.")

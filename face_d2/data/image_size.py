@@ -1,0 +1,96 @@
+"""Sizes of many images without decoding their pixels, remembered between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Sequence
+
+from PIL import Image
+
+__all__ = ["cache_dir", "image_size", "image_sizes"]
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: ``$FACE_D2_CACHE``, by default ``output/cache``."""
+    return Path(os.environ.get("FACE_D2_CACHE", "output/cache"))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) of an image as it is shown, from its header alone.
+
+    Raises:
+        ValueError: when the file is no image Pillow knows.
+        FileNotFoundError: when there is no such file.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(_EXIF_ORIENTATION)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # Pillow's UnidentifiedImageError is one
+        raise ValueError(f"{path}: not a readable image ({error}).") from error
+    return (width, height) if orientation in _TRANSPOSED else (height, width)
+
+
+def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]:
+    """(height, width) of every ``root/name``, in order.
+
+    The answer is cached under :func:`cache_dir` by the names, byte counts and modification times of
+    the files, so that a changed picture is read again.
+
+    Raises:
+        FileNotFoundError: naming the first files that are missing and how many there are.
+    """
+    root = Path(root)
+    digest = hashlib.sha256()
+    missing = []
+    for name in names:
+        try:
+            stat = os.stat(root / name)
+        except FileNotFoundError:
+            missing.append(name)
+            continue
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    if missing:
+        raise FileNotFoundError(
+            f"{root}: {len(missing)} of {len(names)} annotated images are missing, for example "
+            f"{', '.join(missing[:3])}."
+        )
+    cached = cache_dir() / "image_sizes" / f"{digest.hexdigest()[:32]}.json"
+    sizes = _read_cache(cached, len(names))
+    if sizes is None:
+        sizes = [image_size(root / name) for name in names]
+        _write_cache(cached, sizes)
+    return sizes
+
+
+def _read_cache(path: Path, count: int) -> list[tuple[int, int]] | None:
+    try:
+        sizes = [(int(h), int(w)) for h, w in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):  # absent or half-written by another program
+        return None
+    return sizes if len(sizes) == count else None
+
+
+def _write_cache(path: Path, sizes: list[tuple[int, int]]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(sizes, file)
+        os.replace(temporary, path)
+    except OSError as error:
+        logging.getLogger(__name__).warning(
+            "Image sizes are not cached (%s); they will be read again in the next run. "
+            "Set FACE_D2_CACHE to a writable folder.",
+            error,
+        )

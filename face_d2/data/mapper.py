@@ -1,0 +1,173 @@
+"""From a dataset dict to what a meta-architecture takes."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils
+from detectron2.data import transforms as T
+from detectron2.structures import Boxes, BoxMode, Instances
+from numpy.typing import NDArray
+
+from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
+
+__all__ = ["FaceDatasetMapper", "face_instances"]
+
+logger = logging.getLogger(__name__)
+
+
+class FaceDatasetMapper:
+    """Reads an image, augments it, and turns its faces into ``Instances``.
+
+    Detectron2's own mapper drops faces marked ``iscrowd``; here they stay, flagged, so that a
+    detector can leave them out of its loss. A training image that cannot be decoded is reported once
+    and replaced by another; an unreadable image in evaluation is an error, since the figure would
+    otherwise not mean what it says.
+
+    Args:
+        is_train: whether annotations are used and damaged images are replaced.
+        augmentations: applied in order.
+        image_format: channel order of the result ("BGR", "RGB").
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+    ) -> None:
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self._reported: set[str] = set()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        augmentations = _train_augmentations(cfg) if is_train else _test_augmentations(cfg)
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+        }
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
+        """Maps one dataset dict; None asks Detectron2's loader for another one.
+
+        Returns:
+            The dict with ``image`` (3, H, W) and, in training, ``instances`` as
+            :func:`face_instances` gives them.
+
+        Raises:
+            ValueError: in evaluation, when the image cannot be decoded.
+            detectron2's SizeMismatchError: when its size is not the annotated one.
+        """
+        dataset_dict = copy.deepcopy(dataset_dict)  # the loader keeps the original
+        path = dataset_dict["file_name"]
+        try:
+            image = detection_utils.read_image(path, format=self.image_format)
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
+            if not self.is_train:
+                raise ValueError(f"{path}: cannot be decoded ({error}).") from error
+            if path not in self._reported:
+                self._reported.add(path)
+                logger.warning("%s cannot be decoded (%s); trained without it.", path, error)
+            return None
+        detection_utils.check_image_size(dataset_dict, image)
+
+        annotations = dataset_dict.pop("annotations", [])
+        boxes, ignore = face_arrays(annotations)
+        sample = T.AugInput(image, boxes=boxes)
+        self.augmentations(sample)
+        pixels = np.ascontiguousarray(sample.image.transpose(2, 0, 1))
+        dataset_dict["image"] = torch.as_tensor(pixels)
+        if self.is_train:
+            dataset_dict["instances"] = face_instances(
+                sample.boxes, ignore, sample.image.shape[:2], clip=True
+            )
+        return dataset_dict
+
+
+def face_arrays(
+    annotations: list[dict[str, Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(N, 4) XYXY boxes and the (N,) mask of faces to ignore, from Detectron2 annotations."""
+    boxes = [
+        BoxMode.convert(list(a["bbox"]), BoxMode(a["bbox_mode"]), BoxMode.XYXY_ABS)
+        for a in annotations
+    ]
+    ignore = [bool(a.get("iscrowd", 0)) for a in annotations]
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4), np.asarray(ignore, dtype=bool)
+
+
+def face_instances(
+    boxes: NDArray[np.floating],
+    ignore: NDArray[np.bool_],
+    image_size: tuple[int, int],
+    *,
+    clip: bool,
+) -> Instances:
+    """Faces of an augmented image.
+
+    A face stays when its centre is in the image (S3FD's rule); a box without area leaves nothing to
+    learn or to ignore.
+
+    Args:
+        boxes: (N, 4) XYXY in the pixels of the augmented image.
+        ignore: (N,) faces that are neither positive nor background.
+        image_size: (height, width) of the augmented image.
+        clip: cut the boxes at the border.
+
+    Returns:
+        Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool).
+    """
+    height, width = image_size
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres >= 0) & (centres < (width, height))).all(axis=1)
+    kept = inside & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    instances = Instances((height, width))
+    instances.gt_boxes = Boxes(torch.as_tensor(boxes[kept], dtype=torch.float32))
+    if clip:
+        instances.gt_boxes.clip((height, width))
+    instances.gt_classes = torch.zeros(int(kept.sum()), dtype=torch.int64)
+    instances.gt_ignore = torch.as_tensor(ignore[kept])
+    return instances
+
+
+def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    crop = cfg.INPUT.FACE_CROP
+    augmentations: list[T.Augmentation]
+    if crop.ENABLED:
+        augmentations = [SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS)]
+    else:
+        augmentations = [
+            T.ResizeShortestEdge(
+                cfg.INPUT.MIN_SIZE_TRAIN,
+                cfg.INPUT.MAX_SIZE_TRAIN,
+                cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
+            )
+        ]
+    if crop.COLOR_DISTORTION:
+        augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        augmentations.append(
+            T.RandomFlip(
+                horizontal=cfg.INPUT.RANDOM_FLIP == "horizontal",
+                vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
+            )
+        )
+    return augmentations
+
+
+def _test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    if cfg.INPUT.MIN_SIZE_TEST == 0:  # the image as it is
+        return []
+    longest = cfg.INPUT.MAX_SIZE_TEST or sys.maxsize
+    return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, longest)]

@@ -1,0 +1,211 @@
+"""Registers WIDER FACE, FDDB and the synthetic set in Detectron2's catalogs.
+
+Nothing is read when a data set is registered; its files are opened when it is first used. Paths
+start at ``$DETECTRON2_DATASETS`` (default ``datasets``), which may be read-only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from face_d2.data.fddb import read_folds
+from face_d2.data.image_size import image_sizes
+from face_d2.data.synthetic import synthetic_path, synthetic_root
+from face_d2.data.wider_face import ATTRIBUTES, read_annotations, read_file_list, unusable_faces
+
+__all__ = ["load_fddb", "load_wider_face", "register_all", "register_wider_face"]
+
+_WIDER_TREE = """expected under $DETECTRON2_DATASETS (now {root}):
+  widerface/WIDER_train/images/0--Parade/*.jpg ... (also WIDER_val, WIDER_test)
+  widerface/wider_face_split/wider_face_train_bbx_gt.txt ...
+  widerface/eval_tools/ground_truth/*.mat          (optional: the official evaluation lists)
+datasets/README.md says where the files come from."""
+_FDDB_TREE = """expected under $DETECTRON2_DATASETS (now {root}):
+  fddb/originalPics/2002/...
+  fddb/FDDB-folds/FDDB-fold-01-ellipseList.txt ..."""
+
+_THING_CLASSES = ["face"]
+
+
+def load_wider_face(
+    image_root: str | Path, annotation_file: str | Path, *, annotated: bool = True
+) -> list[dict[str, Any]]:
+    """Reads a WIDER FACE split into Detectron2's dataset dicts.
+
+    Invalid and degenerate faces stay, with ``iscrowd`` 1: they are neither positive nor background.
+    Images without a face stay as background.
+
+    Args:
+        image_root: folder of the event folders.
+        annotation_file: ``wider_face_*_bbx_gt.txt``, or the test set's list of names.
+        annotated: False for a list of names.
+
+    Returns:
+        One dict per image: file_name, height, width, image_id ("event/name"), and annotations with
+        bbox (XYWH pixels), bbox_mode, category_id, iscrowd and the six attributes.
+
+    Raises:
+        FileNotFoundError: when the folder or a file is missing, with the expected tree.
+        ValueError: on a malformed annotation line.
+    """
+    image_root = Path(image_root)
+    if not image_root.is_dir():
+        raise _missing(image_root, _WIDER_TREE)
+    if not Path(annotation_file).is_file():
+        raise _missing(Path(annotation_file), _WIDER_TREE)
+    if not annotated:
+        names = read_file_list(annotation_file)
+        return [
+            _record(image_root, name, size, [])
+            for name, size in zip(names, image_sizes(image_root, names))
+        ]
+    images = read_annotations(annotation_file)
+    sizes = image_sizes(image_root, [image.name for image in images])
+    records = []
+    for image, size in zip(images, sizes):
+        ignored = unusable_faces(image)
+        annotations = [
+            {
+                "bbox": box,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": 0,
+                "iscrowd": int(ignore),
+                **dict(zip(ATTRIBUTES, attributes)),
+            }
+            for box, attributes, ignore in zip(
+                image.boxes.tolist(), image.attributes.tolist(), ignored
+            )
+        ]
+        records.append(_record(image_root, image.name, size, annotations))
+    return records
+
+
+def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str, Any]]:
+    """Reads all ten folds of FDDB into dataset dicts; ``image_id`` is FDDB's own image name.
+
+    Every annotation has the upright box of its ellipse and the ellipse itself (major radius, minor
+    radius, angle in radians, centre x, centre y).
+
+    Raises:
+        FileNotFoundError: when a folder or an image is missing, with the expected tree.
+    """
+    image_root, folds_folder = Path(image_root), Path(folds_folder)
+    for folder in (image_root, folds_folder):
+        if not folder.is_dir():
+            raise _missing(folder, _FDDB_TREE)
+    images = [image for fold in read_folds(folds_folder) for image in fold]
+    names = [f"{image.name}.jpg" for image in images]
+    records = []
+    for image, name, size in zip(images, names, image_sizes(image_root, names)):
+        annotations = [
+            {
+                "bbox": box,
+                "bbox_mode": BoxMode.XYXY_ABS,
+                "category_id": 0,
+                "iscrowd": 0,
+                "ellipse": ellipse,
+            }
+            for box, ellipse in zip(image.boxes().tolist(), image.ellipses.tolist())
+        ]
+        record = _record(image_root, name, size, annotations)
+        records.append({**record, "image_id": image.name})
+    return records
+
+
+def register_wider_face(
+    name: str,
+    image_root: str | Path,
+    annotation_file: str | Path,
+    *,
+    eval_ground_truth: str | Path | None = None,
+    annotated: bool = True,
+    prepare: Callable[[], object] | None = None,
+) -> None:
+    """Registers a data set in WIDER FACE's form under ``name``; registering twice is no error.
+
+    Args:
+        name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        image_root: folder of the event folders.
+        annotation_file: annotation text, or a list of names where ``annotated`` is False.
+        eval_ground_truth: folder of the official .mat files, used where they exist.
+        annotated: False for a test set without labels.
+        prepare: called before the files are first read.
+    """
+    if name in DatasetCatalog.list():
+        return
+
+    def load() -> list[dict[str, Any]]:
+        if prepare is not None:
+            prepare()
+        return load_wider_face(image_root, annotation_file, annotated=annotated)
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(
+        thing_classes=_THING_CLASSES,
+        evaluator_type="widerface",
+        image_root=str(image_root),
+        annotation_file=str(annotation_file) if annotated else None,
+        eval_ground_truth=str(eval_ground_truth) if eval_ground_truth else None,
+    )
+
+
+def register_all() -> None:
+    """Registers every data set of this project."""
+    wider = _datasets_root() / "widerface"
+    for split in ("train", "val", "test"):
+        annotated = split != "test"
+        text = f"wider_face_{split}_bbx_gt.txt" if annotated else "wider_face_test_filelist.txt"
+        register_wider_face(
+            f"widerface_{split}",
+            wider / f"WIDER_{split}" / "images",
+            wider / "wider_face_split" / text,
+            eval_ground_truth=wider / "eval_tools" / "ground_truth" if split == "val" else None,
+            annotated=annotated,
+        )
+    synthetic = synthetic_path() / "widerface"
+    for split in ("train", "val"):
+        register_wider_face(
+            f"widerface_synth_{split}",
+            synthetic / f"WIDER_{split}" / "images",
+            synthetic / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
+            prepare=synthetic_root,
+        )
+    _register_fddb(_datasets_root() / "fddb")
+
+
+def _register_fddb(root: Path) -> None:
+    if "fddb" in DatasetCatalog.list():
+        return
+    images, folds = root / "originalPics", root / "FDDB-folds"
+    DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
+    MetadataCatalog.get("fddb").set(
+        thing_classes=_THING_CLASSES,
+        evaluator_type="fddb",
+        image_root=str(images),
+        folds_folder=str(folds),
+    )
+
+
+def _record(
+    image_root: Path, name: str, size: tuple[int, int], annotations: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "file_name": str((image_root / name).absolute()),
+        "height": size[0],
+        "width": size[1],
+        "image_id": str(Path(name).with_suffix("")),
+        "annotations": annotations,
+    }
+
+
+def _datasets_root() -> Path:
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def _missing(path: Path, tree: str) -> FileNotFoundError:
+    return FileNotFoundError(f"{path} does not exist; " + tree.format(root=_datasets_root()))

@@ -1,0 +1,137 @@
+"""Reader of WIDER FACE's annotation text. NumPy only.
+
+The official ``wider_face_{train,val}_bbx_gt.txt`` gives, for every image, a line
+``event/file.jpg``, a line with the number of faces N, and N lines of ten integers: x, y, w, h and six
+attributes. An image without a face has N = 0 and still one line of ten zeros, or N = 1 with a lone
+all-zero row; both read as no face. The list of the test set has file names only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ATTRIBUTES", "WiderFaceImage", "read_annotations", "read_file_list", "unusable_faces"]
+
+#: The attributes of a face in the order of the file (``invalid`` comes before ``occlusion``).
+ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+_COLUMNS = 4 + len(ATTRIBUTES)
+
+
+@dataclass(frozen=True)
+class WiderFaceImage:
+    """One image of the list with its faces.
+
+    Attributes:
+        name: ``event/file.jpg``, relative to the image folder.
+        boxes: (N, 4) float64, XYWH in pixels, as written (degenerate boxes included).
+        attributes: (N, 6) int64, columns as :data:`ATTRIBUTES`.
+    """
+
+    name: str
+    boxes: NDArray[np.float64]
+    attributes: NDArray[np.int64]
+
+
+def read_annotations(path: str | Path) -> list[WiderFaceImage]:
+    """Reads an annotation file whole.
+
+    Args:
+        path: ``wider_face_train_bbx_gt.txt``, ``wider_face_val_bbx_gt.txt`` or a file of that form.
+
+    Returns:
+        The images in the file's order; dummy rows of face-free images are removed.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: on a malformed line, with file, line number and text.
+    """
+    lines = _numbered_lines(Path(path))
+    images: list[WiderFaceImage] = []
+    seen: dict[str, int] = {}
+    for number, text in lines:
+        if not text:
+            continue
+        _check_name(path, number, text)
+        if text in seen:
+            raise _malformed(path, number, text, f"image already listed in line {seen[text]}")
+        seen[text] = number
+        images.append(WiderFaceImage(text, *_read_faces(path, text, lines)))
+    if not images:
+        raise ValueError(f"{path}: no image is listed; expected WIDER FACE annotation text.")
+    return images
+
+
+def read_file_list(path: str | Path) -> list[str]:
+    """Reads ``wider_face_test_filelist.txt``: one ``event/file.jpg`` per line.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: on a line that is no image name.
+    """
+    names = []
+    for number, text in _numbered_lines(Path(path)):
+        if text:
+            _check_name(path, number, text)
+            names.append(text)
+    return names
+
+
+def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
+    """(N,) mask of faces to ignore: marked invalid, or with a side of zero or less."""
+    degenerate = (image.boxes[:, 2:] <= 0).any(axis=1)
+    return degenerate | (image.attributes[:, ATTRIBUTES.index("invalid")] != 0)
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such annotation file; it is part of wider_face_split.zip "
+            "(see datasets/README.md)."
+        )
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            yield number, line.strip()
+
+
+def _read_faces(
+    path: str | Path, name: str, lines: Iterator[tuple[int, str]]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    number, text = next(lines, (0, ""))
+    if not text.isdecimal():
+        raise _malformed(path, number, text, f"expected the number of faces of {name}")
+    count = int(text)
+    rows = np.empty((max(count, 1), _COLUMNS), dtype=np.float64)
+    for row in rows:
+        number, text = next(lines, (0, ""))
+        fields = text.split()
+        try:
+            if len(fields) != _COLUMNS:
+                raise ValueError
+            row[:] = [float(field) for field in fields]
+        except ValueError:
+            raise _malformed(
+                path, number, text, f"expected {_COLUMNS} numbers, a face of {name}"
+            ) from None
+        if not np.isfinite(row).all():
+            raise _malformed(path, number, text, f"expected finite numbers, a face of {name}")
+    if not rows[:, :4].any() and len(rows) == 1:  # the dummy row of a face-free image
+        rows = rows[:0]
+    elif count == 0:
+        raise _malformed(path, number, text, f"{name} has 0 faces, so this row should be all zero")
+    return rows[:, :4].copy(), rows[:, 4:].astype(np.int64)
+
+
+def _check_name(path: str | Path, number: int, text: str) -> None:
+    parts = text.split("/")
+    if len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
+        raise _malformed(path, number, text, "expected an image name like 0--Parade/picture.jpg")
+
+
+def _malformed(path: str | Path, number: int, text: str, what: str) -> ValueError:
+    where = f"{path}, line {number}: {text!r}" if number else f"{path}: the file ends early"
+    return ValueError(f"{where}: {what}.")

@@ -1,0 +1,84 @@
+"""Hooks that Detectron2 lacks."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from pathlib import Path
+
+import torch
+from detectron2.engine import HookBase
+from torch import nn
+
+__all__ = ["BestCheckpoint"]
+
+
+class BestCheckpoint(HookBase):
+    """Keeps the weights of the best evaluation in ``model_best.pth``.
+
+    Detectron2's own hook is absent from 0.5 and forgets the best value when training is resumed; this
+    one reads it back from the file. Register it after the evaluation hook, in the main process only.
+
+    Args:
+        model: the model without its distributed wrapper.
+        output_dir: where the file goes.
+        metric: name in the evaluation results, larger is better, e.g. "widerface/AP_hard".
+    """
+
+    def __init__(self, model: nn.Module, output_dir: str | Path, metric: str) -> None:
+        self._model = model
+        self._path = Path(output_dir) / "model_best.pth"
+        self._metric = metric
+        self._best = -math.inf
+        self._warned = False
+        self._seen_iteration = -1
+
+    def before_train(self) -> None:
+        if self.trainer.start_iter > 0 and self._path.is_file():
+            self._best = float(torch.load(self._path, weights_only=True)[self._metric])
+
+    def after_step(self) -> None:
+        self._keep_if_best()
+
+    def after_train(self) -> None:
+        self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        latest = self.trainer.storage.latest().get(self._metric)
+        if latest is None:
+            self._warn_if_missing()
+            return
+        value, iteration = latest
+        if iteration == self._seen_iteration:
+            return
+        self._seen_iteration = iteration
+        if not value > self._best:  # NaN is never the best
+            return
+        self._best = value
+        # No last_checkpoint entry and no optimizer: resuming goes on from the periodic checkpoint.
+        state = {
+            "model": self._model.state_dict(),
+            "iteration": iteration,
+            self._metric: float(value),
+        }
+        temporary = self._path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self._path)
+        logging.getLogger(__name__).info(
+            "%s %.2f at iteration %d is the best so far: %s",
+            self._metric,
+            value,
+            iteration,
+            self._path,
+        )
+
+    def _warn_if_missing(self) -> None:
+        evaluated = any("/AP" in name for name in self.trainer.storage.latest())
+        if evaluated and not self._warned:
+            self._warned = True
+            logging.getLogger(__name__).warning(
+                "TEST.BEST_METRIC %s is not among the evaluated metrics; no best checkpoint is "
+                "kept.",
+                self._metric,
+            )

@@ -1,0 +1,92 @@
+"""Starts the processes of a training or evaluation.
+
+GPUs go through Detectron2's launcher. It assumes CUDA, so processes on the CPU are spawned here with
+the gloo backend; everything after that, gradients included, is torch's DistributedDataParallel in
+both cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+from datetime import timedelta
+from typing import Any, Callable
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.engine import launch as detectron2_launch
+
+from face_d2 import compat
+from face_d2.plugins import import_detectors
+
+__all__ = ["launch"]
+
+_TIMEOUT = timedelta(minutes=30)
+
+
+def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
+    """Calls ``main(args)`` in every process.
+
+    Args:
+        main: the work; must be importable by name in a spawned process.
+        args: Detectron2's flags (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``) and
+            ``num_processes``, the processes per machine on the CPU.
+
+    Raises:
+        SystemExit: when GPUs are asked for and there are not as many, or ``--num-processes`` is given
+            with GPUs.
+    """
+    if args.num_gpus > 0:
+        available = torch.cuda.device_count()
+        if args.num_processes > 1:
+            raise SystemExit("--num-processes is for the CPU; add --num-gpus 0.")
+        if args.num_gpus > available:
+            raise SystemExit(
+                f"--num-gpus {args.num_gpus}, but {available} CUDA devices are available; "
+                "use --num-gpus 0 to run on the CPU."
+            )
+        detectron2_launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+        return
+    if args.num_processes * args.num_machines == 1:
+        main(args)
+        return
+    if args.dist_url == "auto":
+        if args.num_machines > 1:
+            raise SystemExit("--num-machines needs --dist-url tcp://HOST:PORT of the first one.")
+        args.dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    # The cores are shared out; without this every process would ask for all of them.
+    threads = max(torch.get_num_threads() // args.num_processes, 1)
+    mp.spawn(_cpu_worker, nprocs=args.num_processes, args=(main, args, threads))
+
+
+def _cpu_worker(
+    local_rank: int, main: Callable[..., Any], args: argparse.Namespace, threads: int
+) -> None:
+    import_detectors()
+    torch.set_num_threads(threads)
+    dist.init_process_group(
+        backend="gloo",
+        init_method=args.dist_url,
+        world_size=args.num_machines * args.num_processes,
+        rank=args.machine_rank * args.num_processes + local_rank,
+        timeout=_TIMEOUT,
+    )
+    compat.set_local_process_group(args.num_processes, args.machine_rank)
+    try:
+        main(args)
+    finally:
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

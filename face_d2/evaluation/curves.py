@@ -1,0 +1,259 @@
+"""Figures for WIDER FACE and FDDB results, as PNG and SVG.
+
+Every function takes ``{label: result}``, so that several detectors share a figure. Matplotlib's object
+interface is used throughout: no display, and no global state that a caller's own figures could meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from face_d2.evaluation.fddb import FDDBResult
+from face_d2.evaluation.wider_face import WiderFaceResult
+from face_d2.evaluation.wider_face_matching import Curve
+
+__all__ = [
+    "plot_ap_by_attribute",
+    "plot_ap_by_height",
+    "plot_precision_recall",
+    "plot_recall",
+    "plot_roc",
+]
+
+#: Okabe and Ito's colours, told apart with every common kind of colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "face_d2",  # the same figure gives the same bytes
+}
+
+
+def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """Precision over recall, a panel for each setting; the AP stands in the legend.
+
+    Args:
+        results: detector -> result.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: when ``results`` is empty.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(_STYLE):
+        figure, panels = _figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for colour, (label, result) in zip(_colours(results), results.items()):
+                curve = result.curves[setting]
+                axes.plot(
+                    *_precision_over_recall(curve),
+                    color=colour,
+                    label=f"{label} {100 * curve.ap:.1f}",
+                )
+            axes.set(title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01))
+            axes.legend(loc="lower left")
+        panels[0].set_ylabel("precision")
+        _note(figure, results)
+        return _save(figure, path)
+
+
+def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """Recall over false positives per image, a panel for each setting.
+
+    See :func:`plot_precision_recall` for arguments, return value and errors.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(_STYLE):
+        figure, panels = _figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for colour, (label, result) in zip(_colours(results), results.items()):
+                curve = result.curves[setting]
+                axes.plot(
+                    curve.false_positives_per_image,
+                    curve.recall,
+                    color=colour,
+                    label=f"{label} {100 * curve.recall[-1]:.1f}",
+                )
+            axes.set_xscale("symlog", linthresh=0.01)
+            axes.set(
+                title=f"{setting.capitalize()} (recall at the lowest score)",
+                xlabel="false positives per image",
+                ylim=(0, 1.01),
+                xlim=(0, None),
+            )
+            axes.legend(loc="lower right")
+        panels[0].set_ylabel("recall")
+        _note(figure, results)
+        return _save(figure, path)
+
+
+def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """AP of Hard faces by their height, with the number of faces in each class.
+
+    See :func:`plot_precision_recall` for arguments, return value and errors.
+    """
+    return _plot_classes(
+        {label: {"face height, px": result.by_height()} for label, result in results.items()},
+        results,
+        path,
+    )
+
+
+def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """AP of Hard faces by blur, expression, illumination, occlusion and pose.
+
+    See :func:`plot_precision_recall` for arguments and return value.
+
+    Raises:
+        ValueError: when ``results`` is empty or its ground truth carries no attributes.
+    """
+    if not all(result.by_attribute() for result in results.values()):
+        raise ValueError("the ground truth carries no attributes to break the AP down by.")
+    return _plot_classes(
+        {label: result.by_attribute() for label, result in results.items()}, results, path
+    )
+
+
+def plot_roc(
+    results: Mapping[str, FDDBResult], path: str | Path, max_false_positives: int = 2000
+) -> list[Path]:
+    """FDDB's discrete and continuous ROC, the rate at 1,000 false positives in the legend.
+
+    Args:
+        results: detector -> result.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        max_false_positives: right end of the axis.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: when ``results`` is empty.
+    """
+    if not results:
+        raise ValueError("no result to plot.")
+    with matplotlib.rc_context(_STYLE):
+        figure, panels = _figure(2, width=4.2)
+        for colour, (label, result) in zip(_colours(results), results.items()):
+            values = (
+                (result.tp, result.discrete_at(1000)),
+                (result.continuous_tp, result.continuous_at(1000)),
+            )
+            for axes, (tp, at_1000) in zip(panels, values):
+                # A curve that ends early keeps its last value, as it is read off at 1,000.
+                fp = np.append(result.fp[::-1], max(max_false_positives, result.fp.max(initial=0)))
+                rate = np.append(tp[::-1], tp[:1]) / result.faces
+                axes.plot(fp[: len(rate)], rate, color=colour, label=f"{label} {at_1000:.4f}")
+        for axes, title in zip(panels, ("Discrete", "Continuous")):
+            axes.set(
+                title=f"{title} ROC (at 1,000)",
+                xlabel="false positives",
+                xlim=(0, max_false_positives),
+                ylim=(None, 1.0),
+            )
+            axes.legend(loc="lower right")
+        panels[0].set_ylabel("true positive rate")
+        note = "; ".join(next(iter(results.values())).protocol.values())
+        figure.supxlabel(note, fontsize=7, color="#666666")
+        return _save(figure, path)
+
+
+def _plot_classes(
+    groups: Mapping[str, Mapping[str, Mapping[str, Curve]]],
+    results: Mapping[str, WiderFaceResult],
+    path: str | Path,
+) -> list[Path]:
+    """Bars of detector -> group -> class -> curve, a panel for each group."""
+    _settings(results)
+    names = list(next(iter(groups.values())))
+    with matplotlib.rc_context(_STYLE):
+        sizes = [len({label for g in groups.values() for label in g[name]}) for name in names]
+        figure, panels = _figure(len(names), width=max(1.9, 0.75 * max(sizes)), widths=sizes)
+        for axes, name in zip(panels, names):
+            _bars(axes, {label: group[name] for label, group in groups.items()})
+            axes.set(xlabel=name, ylim=(0, 105))
+            axes.grid(axis="x", visible=False)
+        panels[0].set_ylabel("AP, Hard faces")
+        if len(groups) > 1:
+            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+        _note(figure, results)
+        return _save(figure, path)
+
+
+def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Grouped bars: a group for each class, a bar for each detector."""
+    classes = list(next(iter(detectors.values())))
+    width = 0.8 / len(detectors)
+    for index, (colour, (label, curves)) in enumerate(zip(_colours(detectors), detectors.items())):
+        at = np.arange(len(classes)) + (index - (len(detectors) - 1) / 2) * width
+        heights = [100 * curves[name].ap if name in curves else np.nan for name in classes]
+        bars = axes.bar(at, heights, width=width * 0.92, color=colour, label=label)
+        if len(detectors) <= 2:
+            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+    faces = [next(iter(detectors.values()))[name].faces for name in classes]
+    axes.set_xticks(
+        np.arange(len(classes)),
+        [f"{name}\n{count:,}" for name, count in zip(classes, faces)],
+        fontsize=8,
+    )
+
+
+def _precision_over_recall(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and precision where anything is proposed, from recall 0 on."""
+    proposed = curve.proposals > 0
+    recall, precision = curve.recall[proposed], curve.precision[proposed]
+    return np.append([0.0], recall), np.append(precision[:1], precision) if len(precision) else [0.0]
+
+
+def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:
+    if not results:
+        raise ValueError("no result to plot.")
+    return list(next(iter(results.values())).curves)
+
+
+def _colours(labels: Mapping[str, object]) -> list[str]:
+    return [_COLOURS[index % len(_COLOURS)] for index in range(len(labels))]
+
+
+def _figure(
+    panels: int, width: float, widths: Sequence[int] | None = None
+) -> tuple[Figure, list[Axes]]:
+    total = width * (panels if widths is None else sum(widths) / max(widths))
+    figure = Figure(figsize=(total, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)
+    return figure, list(axes[0])
+
+
+def _note(figure: Figure, results: Mapping[str, WiderFaceResult]) -> None:
+    """The ground truth under the panels: no figure without its protocol."""
+    note = "\n".join(dict.fromkeys("; ".join(r.protocol.values()) for r in results.values()))
+    figure.supxlabel(note, fontsize=7, color="#666666")
+
+
+def _save(figure: Figure, path: str | Path) -> list[Path]:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    figure.savefig(files[0])
+    figure.savefig(files[1], metadata={"Date": None})
+    return files

@@ -1,0 +1,260 @@
+"""Evaluators for Detectron2's trainer and ``--eval-only``: the protocols, fed by a model.
+
+Detections go to disk as they come and are gathered at the end; the figures are computed from the text
+files that are left behind, so anyone can compute them again from those files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.structures import BoxMode
+from detectron2.utils import comm
+
+from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
+from face_d2.evaluation.coco import FaceCOCOEvaluator
+from face_d2.evaluation.fddb import FDDBResult, fddb_roc, format_fddb
+from face_d2.evaluation.fddb_files import write_fddb_detections
+from face_d2.evaluation.protocol import describe_test_settings
+from face_d2.evaluation.report import format_widerface, widerface_report, write_json
+from face_d2.evaluation.shards import DetectionShards, detection_rows
+from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
+from face_d2.evaluation.wider_face_files import replaced_folder, write_archive, write_image
+from face_d2.evaluation.wider_face_ground_truth import (
+    WiderFaceGroundTruth,
+    ground_truth_from_images,
+    read_ground_truth,
+)
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+__all__ = ["FDDBEvaluator", "WiderFaceEvaluator", "build_evaluator", "dataset_ground_truth"]
+
+_logger = logging.getLogger(__name__)
+
+
+class _StreamingEvaluator(DatasetEvaluator):
+    """What both evaluators share: detections to disk, results under ``output_dir/dataset_name``."""
+
+    def __init__(self, dataset_name: str, output_dir: str | Path, protocol: Mapping[str, str]):
+        self._dataset_name = dataset_name
+        self._folder = Path(output_dir) / dataset_name
+        self._protocol = dict(protocol)
+        self._shards = DetectionShards(output_dir)
+
+    def reset(self) -> None:
+        self._shards.reset()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Stores a batch.
+
+        Args:
+            inputs: dicts with ``image_id``.
+            outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels), ``scores``.
+
+        Raises:
+            ValueError: on a NaN or infinite box or score, naming the image and the row.
+        """
+        for item, output in zip(inputs, outputs):
+            self._shards.add(item["image_id"], detection_rows(output["instances"]))
+
+
+class WiderFaceEvaluator(_StreamingEvaluator):
+    """WIDER FACE's protocol on a registered data set.
+
+    Leaves in ``output_dir/dataset_name``: ``predictions/EVENT/NAME.txt`` and ``widerface.json`` (figures,
+    95 % intervals, breakdowns, errors, protocol); for a data set without labels, instead of the
+    JSON, ``submission.zip``, the archive the benchmark's owners score.
+
+    Args:
+        dataset_name: a data set in the form of :func:`face_d2.data.register.register_wider_face`.
+        output_dir: on the first process's disk; other processes need it for passing storage only.
+        protocol: how the detections are made, in words, kept beside the figures (see
+            :func:`face_d2.evaluation.protocol.describe_test_settings`).
+        bootstrap: resamplings for the intervals, 0 for none.
+
+    Attributes:
+        result: the last evaluation's :class:`WiderFaceResult`, in the first process.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        protocol: Mapping[str, str] | None = None,
+        bootstrap: int = 1000,
+    ) -> None:
+        super().__init__(dataset_name, output_dir, protocol or {})
+        self._bootstrap = bootstrap
+        self.result: WiderFaceResult | None = None
+        # Read before inference, so that unusable ground truth does not cost an hour first.
+        self._ground_truth = dataset_ground_truth(dataset_name) if comm.is_main_process() else None
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Gathers, writes and scores.
+
+        Returns:
+            ``{"widerface": {"AP_easy", "AP_medium", "AP_hard", "recall_easy", ...}}`` in 0-100 in the
+            first process; ``{}`` elsewhere and for a data set without labels.
+        """
+        predictions = self._folder / "predictions"
+        if not comm.is_main_process():
+            for _ in self._shards.gather():
+                pass
+            return {}
+        with replaced_folder(predictions) as temporary:
+            for name, rows in self._shards.gather():
+                write_image(temporary, name, rows)
+        if self._ground_truth is None:
+            archive = write_archive(predictions, self._folder / "submission.zip")
+            _logger.info(
+                "%s has no labels; detections for submission: %s", self._dataset_name, archive
+            )
+            return {}
+        self.result = widerface_ap(predictions, self._ground_truth, bootstrap=self._bootstrap)
+        report = widerface_report(self.result, self._protocol)
+        write_json({"dataset": self._dataset_name, **report}, self._folder / "widerface.json")
+        _logger.info("%s\n%s", self._dataset_name, format_widerface(report))
+        figures = {key: report[key] for key in self.result}
+        recalls = {f"recall_{setting}": value for setting, value in report["recall"].items()}
+        return {"widerface": {**figures, **recalls}}
+
+
+class FDDBEvaluator(_StreamingEvaluator):
+    """FDDB's protocol on all ten folds pooled, with the images' own sizes as canvas.
+
+    Leaves in ``output_dir/dataset_name``: ``detections.txt`` in FDDB's format, the official tool's
+    ``DiscROC.txt`` and ``ContROC.txt``, and ``fddb.json``.
+
+    Args:
+        dataset_name: a data set whose metadata give ``image_root`` and ``folds_folder``.
+        output_dir: on the first process's disk; other processes need it for passing storage only.
+        protocol: how the detections are made, in words, kept beside the figures.
+
+    Attributes:
+        result: the last evaluation's :class:`FDDBResult`, in the first process.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        protocol: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(dataset_name, output_dir, protocol or {})
+        self.result: FDDBResult | None = None
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Gathers, writes and scores.
+
+        Returns:
+            ``{"fddb": {"disc@1000": , "cont@1000": }}`` (true positive rate in 0-100 at 1,000 false
+            positives) in the first process, ``{}`` elsewhere.
+        """
+        detections = dict(self._shards.gather())
+        if not comm.is_main_process():
+            return {}
+        metadata = MetadataCatalog.get(self._dataset_name)
+        order = [record["image_id"] for record in DatasetCatalog.get(self._dataset_name)]
+        file = self._folder / "detections.txt"
+        write_fddb_detections(
+            {name: detections.get(name, np.zeros((0, 5))) for name in order}, file
+        )
+        self.result = fddb_roc(file, metadata.folds_folder, image_root=metadata.image_root)
+        self.result.write(self._folder)
+        figures = {
+            "disc@1000": 100 * self.result.discrete_at(1000),
+            "cont@1000": 100 * self.result.continuous_at(1000),
+        }
+        protocol = {**self._protocol, **self.result.protocol}
+        write_json(
+            {"dataset": self._dataset_name, **figures, "protocol": protocol},
+            self._folder / "fddb.json",
+        )
+        _logger.info("%s\n%s", self._dataset_name, format_fddb(self.result, protocol))
+        return {"fddb": figures}
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> DatasetEvaluators:
+    """The evaluators of a data set, by its ``evaluator_type``: "widerface" or "fddb".
+
+    Args:
+        cfg: its test settings are recorded beside the figures.
+        dataset_name: a registered data set.
+        output_dir: results go to a folder of the data set's name in it.
+
+    Raises:
+        ValueError: when the data set has another evaluator type, or none.
+    """
+    protocol = describe_test_settings(cfg)
+    metadata = MetadataCatalog.get(dataset_name)
+    kind = metadata.get("evaluator_type")
+    if kind == "fddb":
+        return DatasetEvaluators([FDDBEvaluator(dataset_name, output_dir, protocol=protocol)])
+    if kind != "widerface":
+        raise ValueError(
+            f"data set {dataset_name!r} has evaluator_type {kind!r}; face detectors are evaluated on "
+            "'widerface' and 'fddb' (register it with face_d2.data.register.register_wider_face)."
+        )
+    evaluators: list[DatasetEvaluator] = [
+        WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)
+    ]
+    if not _unlabelled(dataset_name):
+        evaluators.append(FaceCOCOEvaluator(dataset_name, output_dir))
+    return DatasetEvaluators(evaluators)
+
+
+def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
+    """What a registered data set is scored against.
+
+    Args:
+        dataset_name: its metadata's ``eval_ground_truth`` may name the folder of the official .mat
+            files; they are used, restricted to the data set's images, where they are there.
+
+    Returns:
+        The official faces; without the .mat files the data set's own annotations, by face height;
+        None for a data set without labels.
+
+    Raises:
+        ValueError: when the official files lack one of the data set's images.
+    """
+    if _unlabelled(dataset_name):
+        return None
+    records = DatasetCatalog.get(dataset_name)
+    official = MetadataCatalog.get(dataset_name).get("eval_ground_truth")
+    if official and (Path(official) / "wider_face_val.mat").is_file():
+        ground_truth = read_ground_truth(official)
+        whole = len(records) == len(ground_truth)
+        names = [record["image_id"] for record in records]
+        return ground_truth.subset(names, None if whole else dataset_name)
+    if official:
+        _logger.warning("no official .mat files in %s: Easy/Medium/Hard by face height.", official)
+    return ground_truth_from_images([_image_of(record) for record in records], dataset_name)
+
+
+def _unlabelled(dataset_name: str) -> bool:
+    return MetadataCatalog.get(dataset_name).get("annotation_file", "") is None
+
+
+def _image_of(record: dict[str, Any]) -> WiderFaceImage:
+    """A dataset dict as WIDER FACE's reader would give it; ``iscrowd`` faces are invalid."""
+    faces = record["annotations"]
+    boxes = [BoxMode.convert(face["bbox"], face["bbox_mode"], BoxMode.XYWH_ABS) for face in faces]
+    attributes = [
+        [face.get("iscrowd", 0) if name == "invalid" else face.get(name, 0) for name in ATTRIBUTES]
+        for face in faces
+    ]
+    return WiderFaceImage(
+        name=record["image_id"],
+        boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
+        attributes=np.array(attributes, dtype=np.int64).reshape(-1, len(ATTRIBUTES)),
+    )

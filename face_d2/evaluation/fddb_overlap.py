@@ -1,0 +1,82 @@
+"""Pixel overlap of detections with FDDB's ellipses, drawn as the official tool draws them.
+
+An ellipse is drawn with radii cut to whole pixels, its centre rounded, and OpenCV's polygon for the
+angle in degrees; a rectangle reaches from (x, y) to (x + w, y + h), both rounded and both included.
+What lies outside the canvas vanishes.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["overlaps"]
+
+
+def overlaps(
+    detections: NDArray[np.float64], ellipses: NDArray[np.float64], canvas: tuple[int, int]
+) -> NDArray[np.float64]:
+    """IoU of detections with faces, in pixels of the canvas.
+
+    Args:
+        detections: (D, 4) rectangles x, y, w, h or (D, 5) ellipses.
+        ellipses: (F, 5) major radius, minor radius, angle in radians, centre x, centre y.
+        canvas: (height, width).
+
+    Returns:
+        (D, F) in 0-1.
+    """
+    iou = np.zeros((len(detections), len(ellipses)))
+    if not iou.size:
+        return iou
+    faces = [_draw_ellipse(ellipse, canvas) for ellipse in ellipses]
+    if detections.shape[1] == 4:
+        left, top, right, bottom = _pixel_borders(detections, canvas)
+        area = (right - left) * (bottom - top)
+        intersections = [_sums_in(face, left, top, right, bottom) for face in faces]
+    else:
+        masks = [_draw_ellipse(ellipse, canvas) for ellipse in detections]
+        area = np.array([cv2.countNonZero(mask) for mask in masks])
+        intersections = [
+            np.array([cv2.countNonZero(cv2.bitwise_and(mask, face)) for mask in masks])
+            for face in faces
+        ]
+    for column, (face, intersection) in enumerate(zip(faces, intersections)):
+        union = area + cv2.countNonZero(face) - intersection
+        iou[:, column] = intersection / np.maximum(union, 1)
+    return iou
+
+
+def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W) mask of 0 and 1."""
+    major, minor, angle, x, y = ellipse.tolist()
+    mask = np.zeros(canvas, dtype=np.uint8)
+    centre, radii = (round(x), round(y)), (int(major), int(minor))
+    return cv2.ellipse(mask, centre, radii, math.degrees(angle), 0, 360, 1, cv2.FILLED)
+
+
+def _pixel_borders(
+    boxes: NDArray[np.float64], canvas: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Left, top, right and bottom borders, each (D,), of the pixels inside the canvas, end excluded."""
+    height, width = canvas
+    near, far = np.rint(boxes[:, :2]), np.rint(boxes[:, :2] + boxes[:, 2:]) + 1
+    left, right = near[:, 0].clip(0, width), far[:, 0].clip(0, width)
+    top, bottom = near[:, 1].clip(0, height), far[:, 1].clip(0, height)
+    left, top, right, bottom = np.stack([left, top, right, bottom]).astype(np.int64)
+    return left, top, right, bottom
+
+
+def _sums_in(
+    mask: NDArray[np.uint8],
+    left: NDArray[np.int64],
+    top: NDArray[np.int64],
+    right: NDArray[np.int64],
+    bottom: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """(D,) pixels of the mask inside each box, from its summed-area table."""
+    table = cv2.integral(mask)
+    return table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]

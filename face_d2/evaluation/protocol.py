@@ -1,0 +1,57 @@
+"""How a figure was measured, in words: the settings of a config that change an AP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+__all__ = ["describe_test_settings", "format_protocol"]
+
+#: Where Detectron2's own meta-architectures keep their test thresholds; a detector of this project
+#: keeps them in the node of its own name.
+_TEST_NODES = {"GeneralizedRCNN": "ROI_HEADS"}
+
+
+def describe_test_settings(cfg: CfgNode) -> dict[str, str]:
+    """The test-time settings of a config that a face detector's AP depends on.
+
+    Args:
+        cfg: a Detectron2 config, of any meta-architecture.
+
+    Returns:
+        setting -> value in words: the rule for the image size, score threshold, NMS, detections
+        kept, test-time augmentation.
+    """
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    node = cfg.MODEL.get(_TEST_NODES.get(architecture, architecture.upper()), {})
+    nms = f"{node.get('NMS_TYPE', 'iou')} {node.get('NMS_THRESH_TEST', 'unknown')}"
+    kept = f"{cfg.TEST.DETECTIONS_PER_IMAGE} per image"
+    if "TOPK_CANDIDATES_TEST" in node:
+        kept += f", from {node['TOPK_CANDIDATES_TEST']} candidates a level"
+    return {
+        "detector": architecture,
+        "image size": _image_size(cfg),
+        "score threshold": str(node.get("SCORE_THRESH_TEST", "unknown")),
+        "NMS": nms,
+        "detections kept": kept,
+        "test-time augmentation": _augmentation(cfg),
+    }
+
+
+def format_protocol(protocol: dict[str, str]) -> str:
+    """One line per setting, indented, to print under a figure."""
+    width = max(map(len, protocol), default=0)
+    return "\n".join(f"  {key:<{width}}  {value}" for key, value in protocol.items())
+
+
+def _image_size(cfg: CfgNode) -> str:
+    short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    return f"shorter side {short}, longer side at most {long}" if short else "original"
+
+
+def _augmentation(cfg: CfgNode) -> str:
+    if not cfg.TEST.AUG.ENABLED:
+        return "none"
+    return ", ".join(f"{key} {value}" for key, value in cfg.TEST.AUG.items() if key != "ENABLED")

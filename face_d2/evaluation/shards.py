@@ -1,0 +1,98 @@
+"""Detections on disk while a data set is evaluated, gathered from all processes block by block."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from detectron2.structures import Instances
+from detectron2.utils import comm
+from numpy.typing import NDArray
+
+from face_d2.evaluation.wider_face_files import check_detections
+
+__all__ = ["DetectionShards", "detection_rows"]
+
+#: Rows that travel between processes at a time: 5 MB from each.
+_BLOCK_ROWS = 1 << 18
+_COLUMNS = 5
+
+_Block = tuple[list[str], list[int], NDArray[np.float32]]
+
+
+def detection_rows(instances: Instances) -> NDArray[np.float32]:
+    """(N, 5) float32 x, y, w, h, score of a model's output, in its order."""
+    boxes = instances.pred_boxes.tensor.detach().cpu().float().numpy()
+    scores = instances.scores.detach().cpu().float().numpy()
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores[:, None]], axis=1)
+
+
+class DetectionShards:
+    """The detections this process has seen, in an unnamed file, and their way to the first process.
+
+    The file has no name, so nothing is left behind when a run is killed. Memory holds the images'
+    names only.
+
+    Args:
+        folder: where the file lies; it needs 20 bytes a detection.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._file = tempfile.TemporaryFile(dir=self._folder)
+        self._names: list[str] = []
+        self._counts: list[int] = []
+
+    def add(self, name: str, rows: NDArray[np.float32]) -> None:
+        """Stores the detections of one image.
+
+        Args:
+            name: the image's id.
+            rows: (N, 5) x, y, w, h, score.
+
+        Raises:
+            ValueError: on numbers that are not finite and on negative sizes, naming image and row.
+        """
+        check_detections(rows, f"detections on {name!r}")
+        self._file.write(np.ascontiguousarray(rows, dtype=np.float32).tobytes())
+        self._names.append(name)
+        self._counts.append(len(rows))
+
+    def gather(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yields (name, (N, 5) rows) of every image once, in the first process; nothing elsewhere.
+
+        All processes must exhaust it. An image that several processes have seen, as samplers that
+        pad their share arrange it, is yielded once.
+        """
+        blocks = self._block_borders()
+        rounds = max(comm.all_gather(len(blocks) - 1))
+        self._file.seek(0)
+        seen: set[str] = set()
+        for number in range(rounds):
+            start, stop = blocks[number : number + 2] if number + 1 < len(blocks) else (0, 0)
+            for names, counts, rows in comm.gather(self._read(start, stop)):
+                ends = np.cumsum(counts, dtype=np.int64)
+                for name, count, end in zip(names, counts, ends):
+                    if name not in seen:
+                        seen.add(name)
+                        yield name, rows[end - count : end]
+
+    def _block_borders(self) -> list[int]:
+        """Image indices 0 = b0 < b1 < ... = I that cut this shard into blocks."""
+        block = np.cumsum(self._counts, dtype=np.int64) // _BLOCK_ROWS
+        cuts = (np.flatnonzero(np.diff(block)) + 1).tolist()
+        return [0, *cuts, len(self._names)] if self._names else [0]
+
+    def _read(self, start: int, stop: int) -> _Block:
+        """The next images of the file, which are numbers ``start`` to ``stop``."""
+        counts = self._counts[start:stop]
+        content = self._file.read(sum(counts) * _COLUMNS * np.dtype(np.float32).itemsize)
+        rows = np.frombuffer(content, dtype=np.float32).reshape(-1, _COLUMNS)
+        return self._names[start:stop], counts, rows

@@ -1,0 +1,116 @@
+"""What both detectors share: images in, losses or detections out.
+
+A subclass says what one padded batch costs (:meth:`OneStageDetector.losses_on`) and what is found in
+it (:meth:`OneStageDetector.detect`); normalisation, padding, grouping and the way back to the pixels
+of the original image are here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any, Sequence
+
+import torch
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+__all__ = ["OneStageDetector"]
+
+
+class OneStageDetector(nn.Module):
+    """Detectron2's contract for a meta-architecture, for detectors with a single stage.
+
+    Args:
+        pixel_mean: mean of every channel, in the order of ``input_format``.
+        pixel_std: standard deviation of every channel.
+        input_format: channel order of ``image``, for example "BGR" (``INPUT.FORMAT``).
+    """
+
+    #: Input sides are padded (right and bottom) to a multiple of this; 0 pads nothing.
+    size_divisibility: int = 0
+
+    def __init__(
+        self,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str,
+    ) -> None:
+        super().__init__()
+        if len(pixel_mean) != len(pixel_std):
+            raise ValueError(
+                f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels and MODEL.PIXEL_STD "
+                f"{len(pixel_std)}; give both one value per channel of INPUT.FORMAT."
+            )
+        self.input_format = input_format
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixel_mean.device
+
+    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+        """Losses of a padded, normalised batch; ``targets`` hold XYXY boxes in its pixels."""
+        raise NotImplementedError
+
+    def detect(self, images: ImageList) -> list[Instances]:
+        """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
+        raise NotImplementedError
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Losses while training, detections otherwise.
+
+        Args:
+            batched_inputs: Detectron2's input dicts. ``image``: (3, H, W) tensor, values 0-255 in
+                ``input_format``; ``instances`` (training): ``gt_boxes``, ``gt_classes`` and
+                optionally ``gt_ignore``; ``height``, ``width`` (optional): size to report in.
+
+        Returns:
+            In training a dict of scalar losses, otherwise one ``{"instances": Instances}`` per
+            input with ``pred_boxes`` (XYXY, pixels of ``height`` x ``width``), ``scores`` and
+            ``pred_classes``.
+
+        Raises:
+            ValueError: in training, when an input has no ``instances``.
+        """
+        if not self.training:
+            return self._detect_in_groups(batched_inputs)
+        for index, item in enumerate(batched_inputs):
+            if "instances" not in item:
+                raise ValueError(
+                    f"training input {index} ({item.get('file_name', 'no file name')}) has no "
+                    "'instances'; the training mapper must supply them."
+                )
+        targets = [item["instances"].to(self.device) for item in batched_inputs]
+        return self.losses_on(self.preprocess_image(batched_inputs), targets)
+
+    def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
+        """Normalises, then pads with zeros to one size, a multiple of ``size_divisibility``."""
+        images = [
+            (item["image"].to(self.device) - self.pixel_mean) / self.pixel_std
+            for item in batched_inputs
+        ]
+        return ImageList.from_tensors(images, self.size_divisibility)
+
+    def _detect_in_groups(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
+        # Padding to the largest image of a batch would let an image's neighbours change its
+        # detections, so only images that pad to the same size share a forward pass.
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, item in enumerate(batched_inputs):
+            groups[self._padded_size(*item["image"].shape[-2:])].append(index)
+        results: list[dict[str, Instances]] = [{} for _ in batched_inputs]
+        for indices in groups.values():
+            inputs = [batched_inputs[i] for i in indices]
+            for index, item, found in zip(
+                indices, inputs, self.detect(self.preprocess_image(inputs))
+            ):
+                height = item.get("height", found.image_size[0])
+                width = item.get("width", found.image_size[1])
+                results[index] = {"instances": detector_postprocess(found, height, width)}
+        return results
+
+    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
+        divisor = max(self.size_divisibility, 1)
+        return (-(-height // divisor) * divisor, -(-width // divisor) * divisor)

@@ -1,0 +1,103 @@
+"""Trains or evaluates a config: ``python -m face_d2.train_net --config-file FILE [KEY VALUE ...]``.
+
+The flags are those of Detectron2's ``tools/train_net.py``; ``--num-processes N`` adds processes on a
+CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+from face_d2.plugins import DETECTORS, import_detectors
+
+import_detectors()
+
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402  (after compat)
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
+from detectron2.evaluation import verify_results  # noqa: E402
+from detectron2.utils import comm  # noqa: E402
+
+from face_d2.config import get_cfg  # noqa: E402
+from face_d2.engine.launch import launch  # noqa: E402
+from face_d2.engine.trainer import FaceTrainer  # noqa: E402
+
+__all__ = ["main", "parser", "setup", "train_or_evaluate"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Detectron2's flags and ``--num-processes``."""
+    result = default_argument_parser()
+    result.add_argument(
+        "--num-processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes per machine on the CPU (with --num-gpus 0)",
+    )
+    return result
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """The config of a run: defaults, file, command line.
+
+    Raises:
+        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
+    """
+    strays = [word for word in args.opts or [] if word.startswith("--")]
+    if strays:
+        raise SystemExit(f"{' '.join(strays)} must come before the KEY VALUE pairs.")
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
+    cfg.freeze()
+    default_setup(cfg, args)
+    # default_setup configures Detectron2's loggers; ours should be heard in the same places.
+    _share_logging()
+    return cfg
+
+
+def train_or_evaluate(args: argparse.Namespace) -> Any:
+    """The work of one process.
+
+    Returns:
+        The evaluation's results.
+    """
+    cfg = setup(args)
+    if not args.eval_only:
+        trainer = FaceTrainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    model = FaceTrainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+        raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = FaceTrainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+    return results
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of ``face-d2-train``."""
+    args = parser().parse_args(argv)
+    if not args.config_file:
+        raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
+    launch(train_or_evaluate, args)
+
+
+def _share_logging() -> None:
+    for package in ("face_d2", *DETECTORS):
+        logger = logging.getLogger(package)
+        logger.handlers = list(logging.getLogger("detectron2").handlers)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+if __name__ == "__main__":
+    main()

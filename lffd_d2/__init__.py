@@ -1,0 +1,13 @@
+"""LFFD, a light face detector whose receptive fields take the place of anchors, for Detectron2.
+
+Paper: "LFFD: A Light and Fast Face Detector for Edge Devices", https://arxiv.org/abs/1904.10633.
+Importing this package registers the data sets, the backbone ``build_lffd_backbone`` and the
+meta-architecture ``LFFD``.
+"""
+
+import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+from lffd_d2.backbone import LFFDNet, build_lffd_backbone
+from lffd_d2.config import add_lffd_config
+from lffd_d2.meta_arch import LFFD
+
+__all__ = ["LFFD", "LFFDNet", "add_lffd_config", "build_lffd_backbone"]

@@ -1,0 +1,185 @@
+"""Which receptive field answers for which face, and what it should say.
+
+A receptive field (RF) is positive when its centre lies in the box of exactly one face whose size is
+in its branch's range. RFs in a face of the gray zone around the range, or in two faces of the range,
+are ignored. Source: design note LFFD, "training and loss"; borders and ties as in the released code.
+
+Letters: N images of a batch, M faces of all of them, (h, w) the map of a branch, P its positives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from lffd_d2.receptive_field import Branch
+
+__all__ = ["BranchLabels", "decode_boxes", "face_sizes", "label_branch", "rf_centers"]
+
+SCALE_MEASURES = ("longer", "shorter", "sqrt_area")
+
+
+@dataclass(frozen=True)
+class BranchLabels:
+    """Targets of one branch for a batch.
+
+    Attributes:
+        positive: (N, h, w) bool, RFs that shall say "face".
+        negative: (N, h, w) bool, RFs that shall say "background". What is neither is ignored.
+        box_cells: (P, 3) int64 indices (image, row, column) of the RFs whose box is learnt. As
+            released these are all RFs in exactly one face of the range, also where a gray face
+            covers them and the score is ignored.
+        box_targets: (P, 4) float32, (centre - corner) / divisor for x1, y1, x2, y2.
+    """
+
+    positive: Tensor
+    negative: Tensor
+    box_cells: Tensor
+    box_targets: Tensor
+
+
+def face_sizes(boxes: Tensor, measure: str) -> Tensor:
+    """Size of faces in pixels.
+
+    Args:
+        boxes: (M, 4) XYXY.
+        measure: "longer" side, "shorter" side or "sqrt_area".
+
+    Returns:
+        (M,) sizes.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    if measure == "longer":
+        return sides.amax(dim=1)
+    if measure == "shorter":
+        return sides.amin(dim=1)
+    if measure == "sqrt_area":
+        return sides.prod(dim=1).sqrt()
+    raise ValueError(f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {measure!r}")
+
+
+def rf_centers(branch: Branch, length: int, device: torch.device | None = None) -> Tensor:
+    """(length,) float32 centres of the first RFs along an axis, in input pixels."""
+    steps = torch.arange(length, device=device, dtype=torch.float32)
+    return branch.rf.start + branch.rf.stride * steps
+
+
+@torch.no_grad()
+def label_branch(
+    branch: Branch,
+    map_size: tuple[int, int],
+    boxes: Sequence[Tensor],
+    ignore: Sequence[Tensor],
+    *,
+    reg_norm: str,
+    scale_measure: str,
+    min_face: float,
+) -> BranchLabels:
+    """Labels one branch for a batch, in time and memory linear in faces plus map cells.
+
+    Boxes may reach beyond the image; their size is that of the whole box. Rectangles of RFs are
+    painted as differences at their four corners and summed up once, so a crowd costs no more than a
+    single face. Besides the count of faces, the sum of their indices is painted: where the count
+    is one, that sum is the index.
+
+    Args:
+        branch: the branch.
+        map_size: (h, w) of its map.
+        boxes: per image, (M_i, 4) XYXY in pixels of the input.
+        ignore: per image, (M_i,) bool, faces that are neither face nor background on any branch.
+        reg_norm: ``MODEL.LFFD.REG_NORM``.
+        scale_measure: ``MODEL.LFFD.SCALE_MEASURE``.
+        min_face: faces smaller than this are ignored on every branch.
+
+    Returns:
+        The labels, on the device of ``boxes``.
+    """
+    image = torch.cat(
+        [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
+    )
+    box = torch.cat(list(boxes)).to(torch.float64)
+    size = face_sizes(box, scale_measure)
+
+    out = torch.cat(list(ignore)) | (size < min_face)
+    green = ~out & _within(size, branch.face_range)
+    gray = out | (~green & _within(size, branch.gray_range))
+
+    height, width = map_size
+    limit = torch.tensor([width, height], device=box.device) - 1
+    first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil().clamp(min=0)  # (M, 2) x, y
+    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor().clamp(max=limit)
+    has_center = (last >= first).all(dim=1)
+    # Faces without an RF centre are painted too, with weight 0 on a valid rectangle: picking rows
+    # instead would make a GPU wait.
+    first = torch.where(has_center[:, None], first, 0).to(torch.int64)
+    last = torch.where(has_center[:, None], last, 0).to(torch.int64)
+    green, gray = green & has_center, gray & has_center
+    face = torch.arange(len(box), device=box.device)
+    weights = torch.stack([gray.long(), green.long(), green * face])  # (3, M)
+    n_gray, n_green, index_sum = _paint(weights, image, first, last, (len(boxes), height, width))
+
+    single = n_green == 1
+    covered = n_gray > 0
+    cells = single.nonzero()
+    owner = box[index_sum[single]]  # (P, 4)
+    centers = branch.rf.start + branch.rf.stride * cells[:, [2, 1, 2, 1]].double()  # x, y, x, y
+    targets = (centers - owner) / branch.divisor(reg_norm)
+    return BranchLabels(
+        positive=single & ~covered,
+        negative=(n_green == 0) & ~covered,
+        box_cells=cells,
+        box_targets=targets.float(),
+    )
+
+
+def decode_boxes(
+    branch: Branch, offsets: Tensor, rows: Tensor, columns: Tensor, *, reg_norm: str
+) -> Tensor:
+    """The inverse of the box targets.
+
+    Args:
+        branch: the branch.
+        offsets: (P, 4) predictions.
+        rows: (P,) rows of their RFs on the map.
+        columns: (P,) columns.
+        reg_norm: ``MODEL.LFFD.REG_NORM``.
+
+    Returns:
+        (P, 4) XYXY in input pixels, not clipped.
+    """
+    cells = torch.stack([columns, rows, columns, rows], dim=1).to(offsets.dtype)
+    centers = branch.rf.start + branch.rf.stride * cells
+    return centers - offsets * branch.divisor(reg_norm)
+
+
+def _within(size: Tensor, bounds: tuple[float, float]) -> Tensor:
+    return (size >= bounds[0]) & (size <= bounds[1])
+
+
+def _paint(
+    weights: Tensor, image: Tensor, first: Tensor, last: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """Adds rectangles up.
+
+    Args:
+        weights: (K, M) int64, what each rectangle adds on each of K layers.
+        image: (M,) which image a rectangle is on.
+        first: (M, 2) its first column and row.
+        last: (M, 2) its last column and row, included.
+        shape: (N, h, w).
+
+    Returns:
+        (K, N, h, w) int64.
+    """
+    count, height, width = shape
+    # One row and column more, for the differences just beyond the border.
+    differences = weights.new_zeros(len(weights), count * (height + 1) * (width + 1))
+    (left, top), (right, bottom) = first.unbind(1), (last + 1).unbind(1)
+    for row, column, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+        cell = (image * (height + 1) + row) * (width + 1) + column
+        differences.index_add_(1, cell, weights * sign)
+    painted = differences.view(-1, count, height + 1, width + 1).cumsum(2).cumsum(3)
+    return painted[:, :, :height, :width]

@@ -1,0 +1,103 @@
+"""The LFFD backbone: a plain stack of 3x3 convolutions with residual sums and no normalisation.
+
+Paper: https://arxiv.org/abs/1904.10633, Figure 2; layer lists and residual connections are those of
+the released code.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lffd_d2.config import variant_from_config
+from lffd_d2.receptive_field import Variant
+
+__all__ = ["LFFDNet", "build_lffd_backbone", "init_conv"]
+
+
+def init_conv(conv: nn.Conv2d) -> None:
+    """Xavier (Glorot) uniform weights and zero bias, what the released code starts from."""
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+
+
+class LFFDNet(Backbone):
+    """The convolutions ``conv1``, ``conv2``, ... of a variant; its taps are the features.
+
+    The residual sums are taken before the ReLU and carried on unrectified:
+    ``t = conv_b(relu(conv_a(relu(t_prev)))) + t_prev``, where the first ``t_prev`` of a stage is the
+    raw output of its stride-2 convolution. The next layer and the tap see ``relu(t)``.
+
+    Args:
+        variant: the network as data.
+        in_channels: channels of the input.
+
+    Attributes:
+        variant: as given.
+    """
+
+    def __init__(self, variant: Variant, in_channels: int = 3) -> None:
+        super().__init__()
+        self.variant = variant
+        for number, (kind, width) in enumerate(zip(variant.layers, variant.widths), start=1):
+            stride, padding = (2, 0) if kind == "D" else (1, 1)
+            conv = nn.Conv2d(in_channels, width, 3, stride, padding)
+            init_conv(conv)
+            self.add_module(f"conv{number}", conv)
+            in_channels = width
+
+    def forward(self, x: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Computes the tapped features.
+
+        Args:
+            x: (N, C, H, W), normalised.
+            taps: which of the variant's taps to compute, default all. Layers above the deepest of
+                them are not run.
+
+        Returns:
+            ``{"c8": (N, 64, h, w), ...}``, rectified, shallow to deep.
+
+        Raises:
+            ValueError: the image is too small for the layers to run.
+        """
+        variant = self.variant
+        wanted = variant.taps if taps is None else taps
+        if min(x.shape[-2:]) < variant.min_input(wanted):
+            raise ValueError(
+                f"LFFD {variant.name} needs images of at least {variant.min_input(wanted)} pixels "
+                f"either way, got {x.shape[-2]} x {x.shape[-1]} (height x width); enlarge the image"
+            )
+        features: dict[str, Tensor] = {}
+        carrier = x  # t_prev
+        depth = variant.depth(wanted)
+        for index, (kind, ends_unit) in enumerate(
+            zip(variant.layers[:depth], variant.residual_ends)
+        ):
+            x = getattr(self, f"conv{index + 1}")(x)
+            if ends_unit:
+                x = x.add_(carrier)
+            opens_unit = (kind == "D" or ends_unit) and variant.layers[index + 1 : depth][:1] == "S"
+            if opens_unit:
+                carrier = x
+            # The carrier is needed again, unrectified; everything else is rectified in place.
+            x = F.relu(x) if opens_unit else F.relu_(x)
+            if f"c{index + 1}" in wanted:
+                features[f"c{index + 1}"] = x
+        return features
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        """Width and true stride of every tap."""
+        return {
+            branch.tap: ShapeSpec(channels=branch.channels, stride=branch.rf.stride)
+            for branch in self.variant.branches
+        }
+
+
+@BACKBONE_REGISTRY.register()
+def build_lffd_backbone(cfg, input_shape: ShapeSpec) -> LFFDNet:
+    """Builds the backbone of the variant that ``MODEL.LFFD`` names or spells out."""
+    return LFFDNet(variant_from_config(cfg), in_channels=input_shape.channels)

@@ -1,0 +1,70 @@
+"""The loss branches of LFFD: 1x1 convolutions on every tap, shared by nothing.
+
+Paper: https://arxiv.org/abs/1904.10633, Figure 2 ("loss branch").
+"""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lffd_d2.backbone import init_conv
+from lffd_d2.receptive_field import Branch
+
+__all__ = ["LFFDHead", "LossBranch"]
+
+
+class LossBranch(nn.Module):
+    """One tap's classifier and box regressor: a shared 1x1 layer, then two arms of two.
+
+    Args:
+        in_channels: width of the tap.
+        channels: width of the hidden layers.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.shared = nn.Conv2d(in_channels, channels, 1)
+        self.score_hidden = nn.Conv2d(channels, channels, 1)
+        self.score = nn.Conv2d(channels, 2, 1)
+        self.box_hidden = nn.Conv2d(channels, channels, 1)
+        self.box = nn.Conv2d(channels, 4, 1)
+        for conv in self.children():
+            init_conv(conv)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Args:
+            x: (N, C, h, w), the tap.
+
+        Returns:
+            Logits (N, 2, h, w), channel 0 face and channel 1 background, and box offsets
+            (N, 4, h, w) in units of the branch's divisor.
+        """
+        x = F.relu_(self.shared(x))
+        logits = self.score(F.relu_(self.score_hidden(x)))
+        return logits, self.box(F.relu_(self.box_hidden(x)))
+
+
+class LFFDHead(nn.ModuleDict):
+    """All loss branches, by tap.
+
+    Args:
+        branches: the variant's branches.
+        channels: width of their hidden layers.
+    """
+
+    def __init__(self, branches: Iterable[Branch], channels: int) -> None:
+        super().__init__({b.tap: LossBranch(b.channels, channels) for b in branches})
+
+    def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Runs the branches whose taps are given.
+
+        Args:
+            features: tap name to (N, C, h, w).
+
+        Returns:
+            Tap name to logits (N, 2, h, w) and offsets (N, 4, h, w), in the order of ``features``.
+        """
+        return {tap: self[tap](feature) for tap, feature in features.items()}

@@ -1,0 +1,152 @@
+"""LFFD's losses: cross-entropy on the positives and the hardest negatives, squared box errors.
+
+Source: design note LFFD, "training and loss" (only the largest of the sorted negative losses are
+propagated); the scale of the objective is that of the released code.
+
+Letters: N images of a batch, (h, w) the map of a branch, P its positives.
+"""
+
+from __future__ import annotations
+
+import torch
+from detectron2.utils import comm
+from torch import Tensor
+from torch.nn import functional as F
+
+from lffd_d2.assignment import BranchLabels
+
+__all__ = ["LFFDLoss"]
+
+FACE, BACKGROUND = 0, 1  # channels of the logits
+
+_LOSS_SCALES = ("batch", "mean")
+_BOX_NORMS = ("positives", "map")
+
+
+class LFFDLoss:
+    """The objective, summed over branches.
+
+    Per branch, ``sum of cross-entropy over selected RFs / number selected`` plus
+    ``box_weight * sum of squared errors, averaged over the four offsets / box normaliser``.
+
+    The released code feeds these gradients to an optimiser that divides them by the batch size, so
+    that its learning rate of 0.1 acts like 0.1 / 32 on mean losses; ``loss_scale="batch"`` keeps
+    that factor in the objective. ``loss_scale="batch", box_norm="map"`` is the released objective:
+    ``1/N sum over branches of (mean cross-entropy + sum of squared offset errors / (8 h w))``.
+
+    With several processes every count (selected, positives, images) is that of all processes, and
+    losses are scaled so that the mean of their gradients over processes is the gradient over the
+    whole batch. Negatives are mined within a process, each taking an equal share.
+
+    Args:
+        neg_pos_ratio: negatives kept per positive.
+        neg_fraction_no_pos: share of the negatives kept on a branch without any positive.
+        loss_scale: "batch" or "mean".
+        box_norm: "positives", or "map": twice the area of the map, as released.
+        box_weight: factor on the box loss.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        neg_pos_ratio: float,
+        neg_fraction_no_pos: float,
+        loss_scale: str,
+        box_norm: str,
+        box_weight: float,
+    ) -> None:
+        if neg_pos_ratio <= 0:
+            raise ValueError(f"MODEL.LFFD.NEG_POS_RATIO must be positive, got {neg_pos_ratio}")
+        if not 0 <= neg_fraction_no_pos <= 1:
+            raise ValueError(
+                f"MODEL.LFFD.NEG_FRACTION_NO_POS must lie in [0, 1], got {neg_fraction_no_pos}"
+            )
+        if loss_scale not in _LOSS_SCALES:
+            raise ValueError(f"MODEL.LFFD.LOSS_SCALE is one of {_LOSS_SCALES}, not {loss_scale!r}")
+        if box_norm not in _BOX_NORMS:
+            raise ValueError(f"MODEL.LFFD.BOX_NORM is one of {_BOX_NORMS}, not {box_norm!r}")
+        self.neg_pos_ratio = neg_pos_ratio
+        self.neg_fraction_no_pos = neg_fraction_no_pos
+        self.loss_scale = loss_scale
+        self.box_norm = box_norm
+        self.box_weight = box_weight
+
+    def __call__(
+        self,
+        logits: list[Tensor],
+        offsets: list[Tensor],
+        labels: list[BranchLabels],
+    ) -> tuple[Tensor, Tensor]:
+        """Losses of every branch.
+
+        Args:
+            logits: per branch, (N, 2, h, w), channel 0 face.
+            offsets: per branch, (N, 4, h, w).
+            labels: per branch.
+
+        Returns:
+            Score losses and weighted box losses, both (branches,); their sums are the objective.
+        """
+        processes = comm.get_world_size()
+        images = logits[0].new_tensor([len(logits[0])])
+        positives = torch.stack([target.positive.sum() for target in labels])
+        boxes = torch.tensor([len(target.box_cells) for target in labels]).to(positives)
+        all_positives, all_boxes, all_images = _sum_over_processes(
+            torch.cat([positives, boxes, images.to(positives)])
+        ).split([len(labels), len(labels), 1])
+
+        score_sums, selected = [], []
+        for branch_logits, target, has in zip(logits, labels, (all_positives / processes).tolist()):
+            losses = self._selected_cross_entropy(branch_logits, target, has)
+            score_sums.append(losses.sum())
+            selected.append(len(losses))
+        all_selected = _sum_over_processes(torch.tensor(selected).to(positives))
+        box_sums = [_squared_errors(o, target).sum() for o, target in zip(offsets, labels)]
+        if self.box_norm == "positives":
+            box_divisor = all_boxes.clamp(min=1)
+        else:
+            box_divisor = torch.tensor([2 * o.shape[2] * o.shape[3] for o in offsets]).to(all_boxes)
+
+        scale = processes / (all_images if self.loss_scale == "batch" else 1)
+        score = torch.stack(score_sums) / all_selected.clamp(min=1) * scale
+        box = torch.stack(box_sums) / box_divisor * (scale * self.box_weight)
+        return score, box
+
+    def _selected_cross_entropy(
+        self, logits: Tensor, target: BranchLabels, positives: float
+    ) -> Tensor:
+        """Cross-entropies of the positives and of the hardest negatives.
+
+        Args:
+            logits: (N, 2, h, w).
+            target: labels of the branch.
+            positives: RFs that are positive on this branch, per process on average.
+
+        Returns:
+            (number selected,) losses.
+        """
+        log_probabilities = F.log_softmax(logits.float(), dim=1)
+        positive = -log_probabilities[:, FACE][target.positive]
+        negative = -log_probabilities[:, BACKGROUND][target.negative]
+        if positives > 0:
+            kept = min(int(self.neg_pos_ratio * positives), len(negative))
+        else:
+            kept = int(self.neg_fraction_no_pos * len(negative))
+        hardest = negative.topk(kept, sorted=False).values
+        return torch.cat([positive, hardest])
+
+
+def _squared_errors(offsets: Tensor, target: BranchLabels) -> Tensor:
+    """(P,) squared errors of the learnt boxes, each averaged over its four offsets."""
+    image, row, column = target.box_cells.unbind(1)
+    predicted = offsets[image, :, row, column].float()  # (P, 4)
+    return (predicted - target.box_targets).square().mean(dim=1)
+
+
+def _sum_over_processes(counts: Tensor) -> Tensor:
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(counts)
+    return counts

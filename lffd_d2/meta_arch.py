@@ -1,0 +1,291 @@
+"""The LFFD detector as a Detectron2 meta-architecture."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Sequence
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+from torch.nn import functional as F
+
+from face_d2.modeling.base import OneStageDetector
+from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
+from lffd_d2.backbone import LFFDNet
+from lffd_d2.head import LFFDHead
+from lffd_d2.losses import LFFDLoss
+from lffd_d2.nms import NMS_TYPES, suppress
+from lffd_d2.receptive_field import Branch
+
+__all__ = ["LFFD"]
+
+logger = logging.getLogger(__name__)
+
+
+@META_ARCH_REGISTRY.register()
+class LFFD(OneStageDetector):
+    """One face-or-background classifier and one box regressor per branch, and no anchors.
+
+    An image is searched at its own size. One whose shorter side is below ``test_min_side`` is
+    enlarged to it inside the model, so that every caller gets the released tool's rule; the test
+    mapper is told to leave images alone (``INPUT.MIN_SIZE_TEST: 0``). An image too thin to hold a
+    face of ``min_face`` pixels, or too small for the layers, gives an empty result.
+
+    Args:
+        backbone: the network.
+        head: its loss branches.
+        loss: the training objective.
+        scale_measure, min_face, reg_norm: see ``lffd_d2.assignment``.
+        test_min_side: shorter side to which smaller images are enlarged, in pixels; 0 never does.
+        test_score_thresh: detections score more than this.
+        test_topk_candidates: most candidates per image that enter suppression.
+        test_nms_type, test_nms_thresh: see ``lffd_d2.nms``.
+        max_detections_per_image: most detections per image.
+        skip_branches: taps not computed at inference.
+        pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: LFFDNet,
+        head: LFFDHead,
+        loss: LFFDLoss,
+        scale_measure: str,
+        min_face: float,
+        reg_norm: str,
+        test_min_side: int,
+        test_score_thresh: float,
+        test_topk_candidates: int,
+        test_nms_type: str,
+        test_nms_thresh: float,
+        max_detections_per_image: int,
+        skip_branches: Sequence[str],
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str,
+    ) -> None:
+        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
+        variant = backbone.variant
+        if scale_measure not in SCALE_MEASURES:
+            raise ValueError(
+                f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {scale_measure!r}"
+            )
+        if test_nms_type not in NMS_TYPES:
+            raise ValueError(f"MODEL.LFFD.NMS_TYPE is one of {list(NMS_TYPES)}, not {test_nms_type!r}")
+        unknown = sorted(set(skip_branches) - set(variant.taps))
+        if unknown or set(skip_branches) == set(variant.taps):
+            raise ValueError(
+                f"MODEL.LFFD.SKIP_BRANCHES must name some of the taps {list(variant.taps)} and "
+                f"leave at least one, got {list(skip_branches)}"
+            )
+        self.backbone = backbone
+        self.head = head
+        self.loss = loss
+        self.scale_measure = scale_measure
+        self.min_face = min_face
+        self.reg_norm = reg_norm
+        self.test_min_side = test_min_side
+        self.test_score_thresh = test_score_thresh
+        self.test_topk_candidates = test_topk_candidates
+        self.test_nms_type = test_nms_type
+        self.test_nms_thresh = test_nms_thresh
+        self.max_detections_per_image = max_detections_per_image
+        self.branches: tuple[Branch, ...] = variant.branches
+        #: Branches that answer at inference; ``forward_maps`` gives theirs, in this order.
+        self.active_branches: tuple[Branch, ...] = tuple(
+            b for b in variant.branches if b.tap not in skip_branches
+        )
+        self._active_taps = [b.tap for b in self.active_branches]
+        self.branches[0].divisor(reg_norm)  # reports an unknown REG_NORM before training starts
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.MODEL.LFFD
+        backbone = build_backbone(cfg)
+        if not isinstance(backbone, LFFDNet):
+            raise ValueError(
+                'META_ARCHITECTURE "LFFD" needs MODEL.BACKBONE.NAME "build_lffd_backbone", got '
+                f"{cfg.MODEL.BACKBONE.NAME!r}"
+            )
+        variant = backbone.variant
+        _warn_of_other_sampling(cfg, variant.branches)
+        return {
+            "backbone": backbone,
+            "head": LFFDHead(variant.branches, variant.branch_channels),
+            "loss": LFFDLoss(
+                neg_pos_ratio=node.NEG_POS_RATIO,
+                neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,
+                loss_scale=node.LOSS_SCALE,
+                box_norm=node.BOX_NORM,
+                box_weight=node.BOX_LOSS_WEIGHT,
+            ),
+            "scale_measure": node.SCALE_MEASURE,
+            "min_face": node.MIN_FACE,
+            "reg_norm": node.REG_NORM,
+            "test_min_side": node.MIN_SIDE_TEST,
+            "test_score_thresh": node.SCORE_THRESH_TEST,
+            "test_topk_candidates": node.TOPK_CANDIDATES_TEST,
+            "test_nms_type": node.NMS_TYPE,
+            "test_nms_thresh": node.NMS_THRESH_TEST,
+            "max_detections_per_image": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "skip_branches": node.SKIP_BRANCHES,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+            "input_format": cfg.INPUT.FORMAT,
+        }
+
+    def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The raw maps, for export and measurement: nothing of training or decoding.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+
+        Returns:
+            Per active branch, face score after softmax (N, 1, h, w), then offsets (N, 4, h, w).
+        """
+        maps: list[Tensor] = []
+        features = self.backbone(images, self._active_taps)
+        for logits, offsets in self.head(features).values():
+            # Softmax over two channels is a sigmoid of their difference.
+            maps += [(logits[:, :1] - logits[:, 1:]).sigmoid(), offsets]
+        return tuple(maps)
+
+    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+        """Training losses; per-branch values go to Detectron2's event storage.
+
+        Args:
+            images: N images, padded alike.
+            targets: per image ``gt_boxes`` and, optionally, ``gt_ignore``.
+
+        Returns:
+            ``loss_cls`` and ``loss_box_reg``, summed over branches.
+        """
+        logits, offsets = zip(*self.head(self.backbone(images.tensor)).values())
+        map_sizes = [tuple(m.shape[-2:]) for m in logits]
+        labels = self.label(map_sizes, targets)
+        score, box = self.loss(list(logits), list(offsets), labels)
+        self._store(score, box, labels)
+        return {"loss_cls": score.sum(), "loss_box_reg": box.sum()}
+
+    @torch.no_grad()
+    def label(
+        self, map_sizes: Sequence[tuple[int, int]], targets: Sequence[Instances]
+    ) -> list[BranchLabels]:
+        """Labels of every branch; see :func:`lffd_d2.assignment.label_branch`."""
+        boxes = [t.gt_boxes.tensor for t in targets]
+        ignore = [
+            t.gt_ignore if t.has("gt_ignore") else torch.zeros_like(b[:, 0], dtype=torch.bool)
+            for t, b in zip(targets, boxes)
+        ]
+        return [
+            label_branch(
+                branch,
+                map_size,
+                boxes,
+                ignore,
+                reg_norm=self.reg_norm,
+                scale_measure=self.scale_measure,
+                min_face=self.min_face,
+            )
+            for branch, map_size in zip(self.branches, map_sizes)
+        ]
+
+    @torch.no_grad()
+    def detect(self, images: ImageList) -> list[Instances]:
+        """Finds the faces of images of one size.
+
+        Args:
+            images: N images, not padded.
+
+        Returns:
+            Per image ``pred_boxes`` (XYXY, pixels of ``images``), ``scores`` and ``pred_classes``,
+            best score first.
+
+        Raises:
+            ValueError: an image has no pixels, or the scores are not finite.
+        """
+        height, width = size = tuple(images.tensor.shape[-2:])
+        least = self.backbone.variant.min_input(self._active_taps)
+        if min(size) == 0:
+            raise ValueError(f"an image has {height} x {width} pixels; at least one is needed")
+        target_side = max(self.test_min_side, least) if self.test_min_side else 0
+        factor = max(target_side / min(size), 1.0)
+        if min(size) < self.min_face or min(size) * factor < least:
+            return [self._instances(size, images.tensor.new_zeros(0, 5)) for _ in images]
+        x = images.tensor
+        if factor > 1:
+            new_size = [round(side * factor) for side in size]
+            x = F.interpolate(x, new_size, mode="bilinear", align_corners=False)
+        maps = self.forward_maps(x)
+        scale = images.tensor.new_tensor([width, height] * 2) / x.new_tensor(
+            [x.shape[-1], x.shape[-2]] * 2
+        )
+        return [self._detect_one([m[i].float() for m in maps], scale, size) for i in range(len(x))]
+
+    def _detect_one(
+        self, maps: Sequence[Tensor], scale: Tensor, size: tuple[int, int]
+    ) -> Instances:
+        """Decodes one image's maps, without batch dimension; ``scale`` (4,) leads to ``size``."""
+        found = []
+        for branch, scores, offsets in zip(self.active_branches, maps[::2], maps[1::2]):
+            if not torch.isfinite(scores).all():
+                raise ValueError(
+                    f"the scores of branch {branch.tap} are not finite: the image has NaN or "
+                    "infinite pixels, or the weights do"
+                )
+            rows, columns = (scores[0] > self.test_score_thresh).nonzero(as_tuple=True)
+            boxes = decode_boxes(
+                branch, offsets[:, rows, columns].t(), rows, columns, reg_norm=self.reg_norm
+            )
+            found.append(torch.cat([boxes * scale, scores[0, rows, columns, None]], dim=1))
+        candidates = torch.cat(found)
+        top = min(self.test_topk_candidates, len(candidates))
+        candidates = candidates[candidates[:, 4].topk(top).indices]
+        candidates[:, 0:4:2].clamp_(0, size[1])
+        candidates[:, 1:4:2].clamp_(0, size[0])
+        boxes, scores = candidates[:, :4], candidates[:, 4]
+        kept = suppress(boxes, scores, self.test_nms_type, self.test_nms_thresh)
+        return self._instances(size, candidates[kept[: self.max_detections_per_image]])
+
+    @staticmethod
+    def _instances(size: tuple[int, int], detections: Tensor) -> Instances:
+        """Detections (D, 5), XYXY and score, as Detectron2's structure."""
+        return Instances(
+            size,
+            pred_boxes=Boxes(detections[:, :4]),
+            scores=detections[:, 4],
+            pred_classes=torch.zeros_like(detections[:, 4], dtype=torch.int64),
+        )
+
+    def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:
+        storage = get_event_storage()
+        positives = torch.stack([target.positive.sum() for target in labels]).to(score)
+        values = torch.stack([score, box, positives]).detach().tolist()
+        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), values):
+            for branch, value in zip(self.branches, row):
+                storage.put_scalar(f"{name}/{branch.tap}", value)
+
+
+def _warn_of_other_sampling(cfg: CfgNode, branches: Sequence[Branch]) -> None:
+    """The sampling mapper cannot see the model, so its ranges are written down a second time."""
+    node = cfg.INPUT.SCALE_SAMPLING
+    ranges = [list(b.face_range) for b in branches]
+    strides = [b.rf.stride for b in branches]
+    if [list(r) for r in node.FACE_RANGES] != ranges or list(node.STRIDES) != strides:
+        logger.warning(
+            "INPUT.SCALE_SAMPLING.FACE_RANGES %s and STRIDES %s are not those of the network, %s "
+            "and %s; training samples would miss its branches.",
+            node.FACE_RANGES,
+            node.STRIDES,
+            ranges,
+            strides,
+        )

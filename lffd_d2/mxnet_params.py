@@ -1,0 +1,305 @@
+"""Reads the released LFFD weights: MXNet's file format of named arrays, with NumPy alone.
+
+The format (``mxnet.nd.save``; all integers little-endian)::
+
+    uint64 0x112, uint64 0          header
+    uint64 count, count arrays      see _Reader.array
+    uint64 count, count names       uint64 length, UTF-8 bytes
+
+A file is data from the network: every length is checked against what is left of it, and anything
+unexpected is an :class:`MXNetFileError` that says where. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lffd_d2.receptive_field import Variant
+
+__all__ = [
+    "RELEASES",
+    "Conversion",
+    "MXNetFileError",
+    "Release",
+    "convert_names",
+    "expected_shapes",
+    "git_blob_id",
+    "parse_ndarrays",
+    "read_ndarrays",
+]
+
+_LIST_MAGIC = 0x112
+_DENSE_MAGICS = (0xF993FAC8, 0xF993FAC9, 0xF993FACA)  # versions 1, 2 and 3 of an array
+_DENSE_STORAGE = 0
+_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2"}
+_MAX_DIMENSIONS = 8
+
+
+class MXNetFileError(ValueError):
+    """A file is not a list of named MXNet arrays, or not the one that was expected."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A weight file in the LFFD authors' repository.
+
+    Attributes:
+        variant: name in :data:`lffd_d2.receptive_field.VARIANTS`.
+        target: what it detects.
+        path: where it lies in :attr:`repository` at commit :attr:`commit`.
+        licence: under which the authors give it.
+    """
+
+    variant: str
+    target: str
+    path: str
+    licence: str = "MIT"
+    repository: str = "YonghaoHe/LFFD-A-Light-and-Fast-Face-Detector-for-Edge-Devices"
+    commit: str = "529203d"
+
+    def __str__(self) -> str:
+        return f"{self.variant}, {self.target}, {Path(self.path).name}, {self.licence}"
+
+
+#: The released files by git blob id.
+RELEASES: dict[str, Release] = {
+    "277e7d5fa78d0916ef3694fbf85c1e21b4c0aa55": Release(
+        "25L8S",
+        "faces (v1)",
+        "face_detection/saved_model/configuration_10_560_25L_8scales_v1/"
+        "train_10_560_25L_8scales_v1_iter_1400000.params",
+    ),
+    "7a12e0c5589705129588c9181615c73a5010c81b": Release(
+        "20L5S",
+        "faces (v2)",
+        "face_detection/saved_model/configuration_10_320_20L_5scales_v2/"
+        "train_10_320_20L_5scales_v2_iter_1000000.params",
+    ),
+    "e25f3907b00ddb506a6ec3bb9deb5046bfc6da87": Release(
+        "17L4S",
+        "heads",
+        "head_detection/saved_model/configuration_10_160_17L_4scales_v1_2019-09-20-13-08-26/"
+        "train_10_160_17L_4scales_v1_iter_800000.params",
+    ),
+    "d15cd1c525dd95b5b30be3e62b9397b8176d8481": Release(
+        "20L4S",
+        "pedestrians",
+        "pedestrian_detection/saved_model/"
+        "configuration_30_320_20L_4scales_v1_2019-09-11-19-25-41/"
+        "train_30_320_20L_4scales_v1_iter_500000.params",
+    ),
+    "3fae0c7766eeb0e57d2f1fa6ff235f6d99e6e760": Release(
+        "16L3S",
+        "licence plates",
+        "license_plate_detection/saved_model/"
+        "configuration_64_512_16L_3scales_v1_2019-09-29-13-41-44/"
+        "train_64_512_16L_3scales_v1_iter_1000000.params",
+    ),
+    "bf4f8ebddabe7372eda9b73dd3e84a7271cc72a5": Release(
+        "16L3S-small",
+        "licence plates (small)",
+        "license_plate_detection/saved_model/"
+        "configuration_64_512_16L_3scales_v1_small_2020-03-25-19-50-59/"
+        "train_64_512_16L_3scales_v1_small_iter_1000000.params",
+    ),
+}
+
+
+def git_blob_id(data: bytes) -> str:
+    """The id git gives a file with this content (``git hash-object``)."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def read_ndarrays(path: str | Path) -> dict[str, NDArray[np.floating]]:
+    """Reads a file of named arrays; see :func:`parse_ndarrays`.
+
+    Raises:
+        MXNetFileError: naming the file and what is wrong with it.
+        OSError: it cannot be read.
+    """
+    try:
+        return parse_ndarrays(Path(path).read_bytes())
+    except MXNetFileError as error:
+        raise MXNetFileError(f"{path}: {error}") from None
+
+
+def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
+    """Parses the bytes ``mxnet.nd.save`` writes for a dict of dense floating-point arrays.
+
+    Args:
+        data: the whole file.
+
+    Returns:
+        Name (with MXNet's prefix, e.g. "arg:conv1_weight") to array, in the file's order.
+
+    Raises:
+        MXNetFileError: the bytes are anything else.
+    """
+    reader = _Reader(data)
+    magic, reserved = reader.unpack("<QQ", "the file header")
+    if magic != _LIST_MAGIC or reserved != 0:
+        raise MXNetFileError("not an MXNet parameter file (its first 16 bytes are something else)")
+    arrays = [reader.array(i) for i in range(reader.count("arrays", least_bytes=4))]
+    names = [reader.name(i) for i in range(reader.count("names", least_bytes=8))]
+    if reader.left:
+        raise MXNetFileError(f"{reader.left} bytes too many at the end")
+    if len(names) != len(arrays):
+        raise MXNetFileError(f"{len(arrays)} arrays but {len(names)} names")
+    if len(set(names)) != len(names):
+        raise MXNetFileError("a name occurs twice")
+    return dict(zip(names, arrays))
+
+
+class _Reader:
+    """A cursor over bytes that never reads past their end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._position = 0
+
+    @property
+    def left(self) -> int:
+        return len(self._data) - self._position
+
+    def take(self, length: int, what: str) -> memoryview:
+        if length > self.left:
+            raise MXNetFileError(
+                f"truncated: {what} at byte {self._position} takes {length} bytes, {self.left} are "
+                "left"
+            )
+        taken = self._data[self._position : self._position + length]
+        self._position += length
+        return taken
+
+    def unpack(self, layout: str, what: str) -> tuple[int, ...]:
+        return struct.unpack(layout, self.take(struct.calcsize(layout), what))
+
+    def count(self, what: str, least_bytes: int) -> int:
+        """A number of items, each of at least so many bytes."""
+        (count,) = self.unpack("<Q", f"the number of {what}")
+        if count * least_bytes > self.left:
+            raise MXNetFileError(f"claims {count} {what}, more than the file can hold")
+        return int(count)
+
+    def array(self, index: int) -> NDArray[np.floating]:
+        """One dense array: magic, storage type (from version 2), shape, device, type, values."""
+        what = f"array {index}"
+        (magic,) = self.unpack("<I", what)
+        if magic not in _DENSE_MAGICS:
+            raise MXNetFileError(f"{what} has an unknown format (magic number {magic:#x})")
+        if magic != _DENSE_MAGICS[0]:
+            (storage,) = self.unpack("<i", what)
+            if storage != _DENSE_STORAGE:
+                raise MXNetFileError(f"{what} is sparse (storage type {storage}); dense is expected")
+        (dimensions,) = self.unpack("<i", what)
+        if not 1 <= dimensions <= _MAX_DIMENSIONS:
+            raise MXNetFileError(f"{what} claims {dimensions} dimensions")
+        shape = self.unpack(f"<{dimensions}q", what)
+        _device, _device_index, type_code = self.unpack("<iii", what)
+        if type_code not in _DTYPES:
+            raise MXNetFileError(
+                f"{what} has element type {type_code}; 0, 1 or 2 (32, 64, 16 bit floats) expected"
+            )
+        dtype = np.dtype(_DTYPES[type_code])
+        elements = 1
+        for side in shape:  # Python integers: no overflow
+            if side < 1:
+                raise MXNetFileError(f"{what} has shape {shape}")
+            elements *= side
+        values = np.frombuffer(self.take(elements * dtype.itemsize, what), dtype)
+        return values.reshape(shape).astype(dtype.newbyteorder("="))
+
+    def name(self, index: int) -> str:
+        what = f"name {index}"
+        (length,) = self.unpack("<Q", what)
+        try:
+            return str(self.take(int(length), what), "utf-8")
+        except UnicodeDecodeError:
+            raise MXNetFileError(f"{what} is not UTF-8") from None
+
+
+def expected_shapes(variant: Variant) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What a released file of a variant holds.
+
+    Returns:
+        MXNet name to (name in the Detectron2 model, shape): ``conv8_weight`` is a layer's,
+        ``conv8_2_score_weight`` belongs to the branch that taps it.
+    """
+    convs: dict[str, tuple[str, tuple[int, ...]]] = {}
+    in_channels = 3
+    for number, width in enumerate(variant.widths, start=1):
+        convs[f"conv{number}"] = (f"backbone.conv{number}", (width, in_channels, 3, 3))
+        in_channels = width
+    hidden = variant.branch_channels
+    for branch in variant.branches:
+        source, target = f"conv{branch.tap[1:]}", f"head.{branch.tap}"
+        convs[f"{source}_1"] = (f"{target}.shared", (hidden, branch.channels, 1, 1))
+        convs[f"{source}_2_score"] = (f"{target}.score_hidden", (hidden, hidden, 1, 1))
+        convs[f"{source}_3_score"] = (f"{target}.score", (2, hidden, 1, 1))
+        convs[f"{source}_2_bbox"] = (f"{target}.box_hidden", (hidden, hidden, 1, 1))
+        convs[f"{source}_3_bbox"] = (f"{target}.box", (4, hidden, 1, 1))
+    shapes = {}
+    for source, (target, shape) in convs.items():
+        shapes[f"arg:{source}_weight"] = (f"{target}.weight", shape)
+        shapes[f"arg:{source}_bias"] = (f"{target}.bias", shape[:1])
+    return shapes
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Weights under the names of the Detectron2 model.
+
+    Attributes:
+        weights: parameter name to float32 array.
+        missing: parameters of the variant the file lacks (only in a partial conversion).
+        unused: arrays of the file the variant lacks (likewise).
+    """
+
+    weights: dict[str, NDArray[np.float32]]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def convert_names(
+    arrays: dict[str, NDArray[np.floating]], variant: Variant, *, partial: bool = False
+) -> Conversion:
+    """Renames released weights, checking every name and shape against the variant.
+
+    Args:
+        arrays: as :func:`read_ndarrays` gives them.
+        variant: the network they are for.
+        partial: take what fits, to start training a related network; by default every parameter
+            must be there and nothing else.
+
+    Raises:
+        MXNetFileError: names or shapes differ, or a value is not finite.
+    """
+    expected = expected_shapes(variant)
+    missing = [target for source, (target, _) in expected.items() if source not in arrays]
+    unused = [source for source in arrays if source not in expected]
+    weights = {}
+    for source, (target, shape) in expected.items():
+        if source not in arrays:
+            continue
+        array = arrays[source]
+        if array.shape != shape:
+            raise MXNetFileError(
+                f"{source} has shape {array.shape}, variant {variant.name} needs {shape}; these are "
+                "the weights of another network"
+            )
+        if not np.isfinite(array).all():
+            raise MXNetFileError(f"{source} has values that are not finite")
+        weights[target] = array.astype(np.float32)
+    if not weights or ((missing or unused) and not partial):
+        raise MXNetFileError(
+            f"these are not the weights of variant {variant.name}: {len(missing)} parameters are "
+            f"missing ({', '.join(missing[:3])} ...) and {len(unused)} arrays are unknown "
+            f"({', '.join(unused[:3])} ...)"
+        )
+    return Conversion(weights, tuple(missing), tuple(unused))

@@ -1,0 +1,403 @@
+"""Receptive-field arithmetic, and the LFFD variants written down as data.
+
+LFFD has no anchor boxes: every unit of a tapped layer watches one square of the input, its
+receptive field (RF), and answers for the faces whose size fits that square and whose box contains
+its centre. A variant is therefore nothing but a list of layers, their widths, the layers that are
+tapped and the face sizes each tap answers for. Everything else (RF size, stride, first centre, gray
+zone, regression divisor, map size) is computed here.
+
+Two kinds of layer exist, both 3x3 convolutions: ``D`` halves the map (stride 2, no padding) and
+``S`` keeps it (stride 1, padding 1). After a ``D`` the ``S`` layers come in pairs; each pair is one
+residual unit. Layers are called ``c1``, ``c2``, ... from the image upwards.
+
+Paper: "LFFD: A Light and Fast Face Detector for Edge Devices", https://arxiv.org/abs/1904.10633,
+Table 2 and Figure 2. Variants: the released LFFD code.
+
+This module needs nothing beyond the standard library.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Sequence
+
+__all__ = ["VARIANTS", "Branch", "ReceptiveField", "Variant", "branch_table", "get_variant"]
+
+_KERNEL = 3
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What one unit of a layer sees of the input, along one axis (both axes are alike).
+
+    Attributes:
+        size: pixels seen.
+        stride: input pixels between the centres of neighbouring units.
+        start: centre of the first unit, as a pixel index of the input.
+    """
+
+    size: int = 1
+    stride: int = 1
+    start: int = 0
+
+    def after(self, kind: str) -> ReceptiveField:
+        """The receptive field one ``D`` or ``S`` layer further up (note, "RF_compute")."""
+        stride, padding = (2, 0) if kind == "D" else (1, 1)
+        return ReceptiveField(
+            size=self.size + (_KERNEL - 1) * self.stride,
+            stride=self.stride * stride,
+            start=self.start + ((_KERNEL - 1) // 2 - padding) * self.stride,
+        )
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One loss branch: a tapped layer and the faces it answers for. Lengths in input pixels.
+
+    Attributes:
+        tap: name of the layer, e.g. ``"c8"``.
+        channels: width of that layer.
+        rf: its receptive field.
+        face_range: least and greatest face size answered for, both included.
+        gray_range: sizes outside ``face_range`` but inside this are ignored in training.
+    """
+
+    tap: str
+    channels: int
+    rf: ReceptiveField
+    face_range: tuple[float, float]
+    gray_range: tuple[float, float]
+
+    def divisor(self, reg_norm: str) -> float:
+        """What regression targets are divided by.
+
+        Args:
+            reg_norm: ``"scale"``, half the greatest face size (released code and weights), or
+                ``"rf"``, half the receptive field (the paper and the note).
+        """
+        if reg_norm == "scale":
+            return self.face_range[1] / 2
+        if reg_norm == "rf":
+            return self.rf.size / 2
+        raise ValueError(f'MODEL.LFFD.REG_NORM is "scale" or "rf", not {reg_norm!r}')
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An LFFD network as data; creating one checks it.
+
+    Attributes:
+        name: what messages call it.
+        layers: one letter per layer, ``D`` or ``S``; spaces may group them.
+        widths: output channels of each layer.
+        taps: tapped layers in increasing depth, each the end of a residual unit.
+        face_ranges: least and greatest face size (pixels of the network's input) per tap.
+        branch_channels: width of the 1x1 layers of the loss branches.
+        gray_margin: relative width of the gray zone on either side of a range.
+
+    Raises:
+        ValueError: the parts contradict each other, or a receptive field is smaller than the
+            faces it would have to answer for.
+
+    Warns:
+        UserWarning: faces of some size inside the covered span would be answered by no branch, or
+            may fall between the receptive-field centres of theirs.
+    """
+
+    name: str
+    layers: str
+    widths: tuple[int, ...]
+    taps: tuple[str, ...]
+    face_ranges: tuple[tuple[float, float], ...]
+    branch_channels: int = 128
+    gray_margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", "".join(self.layers.split()))
+        object.__setattr__(self, "widths", tuple(int(w) for w in self.widths))
+        object.__setattr__(self, "taps", tuple(self.taps))
+        object.__setattr__(self, "face_ranges", tuple(_as_range(r) for r in self.face_ranges))
+        self._check_layers()
+        self._check_taps()
+        self._check_ranges()
+
+    @cached_property
+    def residual_ends(self) -> tuple[bool, ...]:
+        """Per layer, whether it closes a residual unit (the second ``S`` of a pair)."""
+        ends, run = [], 0
+        for kind in self.layers:
+            run = 0 if kind == "D" else run + 1
+            ends.append(run > 0 and run % 2 == 0)
+        return tuple(ends)
+
+    @cached_property
+    def receptive_fields(self) -> dict[str, ReceptiveField]:
+        """Receptive field of every layer, ``{"c1": ..., "c2": ..., ...}``."""
+        fields, rf = {}, ReceptiveField()
+        for number, kind in enumerate(self.layers, start=1):
+            rf = rf.after(kind)
+            fields[f"c{number}"] = rf
+        return fields
+
+    @cached_property
+    def branches(self) -> tuple[Branch, ...]:
+        """The loss branches, shallow to deep."""
+        fields = self.receptive_fields
+        return tuple(
+            Branch(
+                tap=tap,
+                channels=self.widths[int(tap[1:]) - 1],
+                rf=fields[tap],
+                face_range=(low, high),
+                gray_range=(
+                    math.floor((1 - self.gray_margin) * low),
+                    math.ceil((1 + self.gray_margin) * high),
+                ),
+            )
+            for tap, (low, high) in zip(self.taps, self.face_ranges)
+        )
+
+    def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Height and width of every branch's map for an input of that size (0 where too small)."""
+        return tuple(
+            (_map_length(height, b.rf.stride), _map_length(width, b.rf.stride))
+            for b in self.branches
+        )
+
+    def depth(self, taps: Sequence[str] | None = None) -> int:
+        """How many layers must run for these taps, default all."""
+        return max(int(tap[1:]) for tap in (self.taps if taps is None else taps))
+
+    def min_input(self, taps: Sequence[str] | None = None) -> int:
+        """Shortest image side, in pixels, that leaves each of these taps a map of one unit."""
+        return 2 ** (self.layers[: self.depth(taps)].count("D") + 1) - 1
+
+    def _check_layers(self) -> None:
+        if not self.layers or set(self.layers) - {"D", "S"}:
+            raise ValueError(
+                f"{self._where('LAYERS')} must be letters D (3x3, stride 2) and S (3x3, stride 1), "
+                f'such as "DD SSSSSS DSS", not {self.layers!r}'
+            )
+        if len(self.widths) != len(self.layers) or min(self.widths) < 1:
+            raise ValueError(
+                f"{self._where('WIDTHS')} needs one positive width per layer: {len(self.layers)} "
+                f"layers, got {list(self.widths)}"
+            )
+        for stage in self.layers.split("D"):
+            if len(stage) % 2:
+                raise ValueError(
+                    f"{self._where('LAYERS')}: S layers come in pairs, each one residual unit, but "
+                    f"{len(stage)} stand in a row in {self.layers!r}"
+                )
+        if self.layers[0] == "S":
+            raise ValueError(f"{self._where('LAYERS')} must begin with D, got {self.layers!r}")
+        carrier = 0
+        for number, (end, width) in enumerate(zip(self.residual_ends, self.widths), start=1):
+            if self.layers[number - 1] == "D":
+                carrier = width
+            elif end and width != carrier:
+                raise ValueError(
+                    f"{self._where('WIDTHS')}: c{number} ends a residual unit and is added to a "
+                    f"map of {carrier} channels, so its width must be {carrier}, not {width}"
+                )
+        if self.branch_channels < 1:
+            raise ValueError(
+                f"{self._where('BRANCH_CHANNELS')} must be positive, got {self.branch_channels}"
+            )
+
+    def _check_taps(self) -> None:
+        allowed = [f"c{n}" for n, end in enumerate(self.residual_ends, start=1) if end]
+        depths = [allowed.index(tap) if tap in allowed else -1 for tap in self.taps]
+        if not depths or -1 in depths or any(a >= b for a, b in zip(depths, depths[1:])):
+            raise ValueError(
+                f"{self._where('TAPS')} must name ends of residual units in increasing depth, out "
+                f"of {allowed}; got {list(self.taps)}"
+            )
+
+    def _check_ranges(self) -> None:
+        key = self._where("FACE_RANGES")
+        if len(self.face_ranges) != len(self.taps):
+            raise ValueError(
+                f"{key} needs one [least, greatest] face size per tap: taps {list(self.taps)}, "
+                f"got {[list(r) for r in self.face_ranges]}"
+            )
+        if not 0 <= self.gray_margin < 1:
+            raise ValueError(
+                f"{self._where('GRAY_MARGIN')} is a fraction of a face range in [0, 1), not "
+                f"{self.gray_margin}"
+            )
+        for branch in self.branches:
+            low, high = branch.face_range
+            if not 0 < low < high:
+                raise ValueError(
+                    f"{key}: {branch.tap} has [{low:g}, {high:g}]; 0 < least < greatest is needed"
+                )
+            if high > branch.rf.size:
+                raise ValueError(
+                    f"{key}: {branch.tap} sees {branch.rf.size} pixels, too few for faces of "
+                    f"{low:g} to {high:g}; end its range at {branch.rf.size} or tap a deeper layer"
+                )
+            if low < branch.rf.stride:
+                warnings.warn(
+                    f"{key}: receptive-field centres of {branch.tap} lie {branch.rf.stride} pixels "
+                    f"apart, so faces of {low:g} pixels can fall between them",
+                    stacklevel=4,
+                )
+        reached = self.face_ranges[0][1]
+        for branch in self.branches[1:]:
+            low, high = branch.face_range
+            if low > reached:
+                warnings.warn(
+                    f"{key}: no branch answers for faces between {reached:g} and {low:g} pixels",
+                    stacklevel=4,
+                )
+            reached = max(reached, high)
+
+    def _where(self, key: str) -> str:
+        return f"LFFD variant {self.name!r}, MODEL.LFFD.{key}"
+
+
+def _as_range(value: Sequence[float]) -> tuple[float, float]:
+    if len(value) != 2:
+        raise ValueError(f"a face range is [least, greatest] in pixels, got {list(value)}")
+    return float(value[0]), float(value[1])
+
+
+def _map_length(pixels: int, stride: int) -> int:
+    for _ in range(stride.bit_length() - 1):
+        pixels = max((pixels - _KERNEL) // 2 + 1, 0)
+    return pixels
+
+
+def _widths(*runs: tuple[int, int]) -> tuple[int, ...]:
+    """Spells out runs of (width, how many layers)."""
+    return tuple(width for width, count in runs for _ in range(count))
+
+
+_DOUBLING = ((10, 20), (20, 40), (40, 80), (80, 160), (160, 320))
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        # Faces, the paper's network (Table 2); released as face v1.
+        Variant(
+            name="25L8S",
+            layers="DD SSSSSSSS DSSSS DSS DSSSSSS",
+            widths=_widths((64, 15), (128, 10)),
+            taps=("c8", "c10", "c13", "c15", "c18", "c21", "c23", "c25"),
+            face_ranges=(
+                (10, 15),
+                (15, 20),
+                (20, 40),
+                (40, 70),
+                (70, 110),
+                (110, 250),
+                (250, 400),
+                (400, 560),
+            ),
+        ),
+        # Faces, released as face v2.
+        Variant(
+            name="20L5S",
+            layers="DD SSSSSS DSS DSS DSS DSS",
+            widths=_widths((64, 14), (128, 6)),
+            taps=("c8", "c11", "c14", "c17", "c20"),
+            face_ranges=_DOUBLING,
+        ),
+        # Heads: face v2 without its last stage.
+        Variant(
+            name="17L4S",
+            layers="DD SSSSSS DSS DSS DSS",
+            widths=_widths((64, 14), (128, 3)),
+            taps=("c8", "c11", "c14", "c17"),
+            face_ranges=_DOUBLING[:4],
+        ),
+        # Pedestrians.
+        Variant(
+            name="20L4S",
+            layers="DDD SSSSSSSS DSS DSS DSS",
+            widths=_widths((64, 11), (128, 9)),
+            taps=("c11", "c14", "c17", "c20"),
+            face_ranges=((30, 60), (60, 100), (100, 180), (180, 320)),
+        ),
+        # Licence plates.
+        Variant(
+            name="16L3S",
+            layers="DDDD SSSSSS DSS DSS",
+            widths=_widths((64, 13), (128, 3)),
+            taps=("c10", "c13", "c16"),
+            face_ranges=((64, 128), (128, 256), (256, 512)),
+        ),
+        # Licence plates, with bottlenecks inside the residual units and thinner branches.
+        Variant(
+            name="16L3S-small",
+            layers="DDDD SSSSSS DSS DSS",
+            widths=(32, 32, 32, 64, 32, 64, 32, 64, 32, 64, 64, 32, 64, 128, 64, 128),
+            taps=("c10", "c13", "c16"),
+            face_ranges=((64, 128), (128, 256), (256, 512)),
+            branch_channels=64,
+        ),
+    )
+}
+
+
+def get_variant(name: str) -> Variant:
+    """Looks a released variant up by name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in VARIANTS:
+        raise ValueError(
+            f"unknown LFFD variant {name!r}; MODEL.LFFD.VARIANT is one of {', '.join(VARIANTS)}, "
+            'or "custom" with MODEL.LFFD.LAYERS, WIDTHS, TAPS and FACE_RANGES set'
+        )
+    return VARIANTS[name]
+
+
+def branch_table(variant: Variant, input_size: int = 640) -> str:
+    """The branches as a Markdown table: what the paper's Table 2 lists, computed.
+
+    Args:
+        variant: the network.
+        input_size: side of the square input, in pixels, for the column of map sizes.
+    """
+    header = (
+        "branch",
+        "tap",
+        "channels",
+        "RF",
+        "stride",
+        "first centre",
+        "face size",
+        "gray zone",
+        f"map @{input_size}",
+        "divisor (scale)",
+        "divisor (rf)",
+        "RF / mean face",
+    )
+    rows = [header, ("---",) * len(header)]
+    for number, (branch, (_, side)) in enumerate(
+        zip(variant.branches, variant.map_sizes(input_size, input_size)), start=1
+    ):
+        (low, high), (gray_low, gray_high) = branch.face_range, branch.gray_range
+        rows.append(
+            (
+                f"{number}",
+                branch.tap,
+                f"{branch.channels}",
+                f"{branch.rf.size}",
+                f"{branch.rf.stride}",
+                f"{branch.rf.start}",
+                f"{low:g}-{high:g}",
+                f"{gray_low:g}-{gray_high:g}",
+                f"{side}",
+                f"{branch.divisor('scale'):g}",
+                f"{branch.divisor('rf'):g}",
+                f"{branch.rf.size / ((low + high) / 2):.1f}",
+            )
+        )
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -1,0 +1,71 @@
+"""Packaging. Detectron2 is deliberately no requirement: it is not on PyPI under its own name, and an
+installed one must stay as it is (README, "Install")."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "face_d2" / "__init__.py").read_text())
+
+PACKAGES = [
+    "df2s2_d2",
+    "lffd_d2",
+    "face_d2",
+    "face_d2.configs",
+    "face_d2.data",
+    "face_d2.engine",
+    "face_d2.evaluation",
+    "face_d2.modeling",
+]
+
+REQUIREMENTS = [
+    "torch>=2.0",
+    "torchvision>=0.15",
+    "fvcore>=0.1.5",
+    "pycocotools>=2.0.6",
+    "numpy>=1.24",
+    "opencv-python>=4.6",
+    # the protocols and their plots
+    "scipy>=1.10",
+    "matplotlib>=3.6",
+    "faster-coco-eval>=1.6",
+    "portalocker>=2.0",
+    "tqdm>=4.60",
+    "Pillow>=9.0",
+    # what Detectron2 0.5 asks for, without its upper bounds
+    "iopath>=0.1.7",
+    "omegaconf>=2.1",
+    "hydra-core>=1.1",
+    "yacs>=0.1.8",
+    "cloudpickle",
+    "future",
+    "pydot",
+    "tabulate",
+    "tensorboard",
+    "termcolor>=1.1",
+]
+
+setup(
+    name="face-d2",
+    version=VERSION.group(1),
+    description="Face detectors DF2S2 and LFFD, and WIDER FACE evaluation, for Detectron2",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=PACKAGES,
+    package_dir={"face_d2.configs": "configs"},
+    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml"]},
+    install_requires=REQUIREMENTS,
+    extras_require={
+        "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
+        "dev": ["black", "hypothesis", "isort", "pytest", "ruff"],
+    },
+    entry_points={
+        "console_scripts": [
+            "face-d2-train=face_d2.train_net:main",
+        ]
+    },
+)
