@@ -22,12 +22,17 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.FFP.UP = "deconv"
     cfg.MODEL.FFP.DECONV_KERNEL = 2  # or 4
     cfg.MODEL.FFP.PSI_ACTIVATION = "none"  # or "sigmoid"
+    # Gain of Psi's Xavier initialisation; from random weights a small one (0.1) keeps the products
+    # of the first steps from exploding.
+    cfg.MODEL.FFP.PSI_INIT_GAIN = 1.0
 
     cfg.MODEL.DF2S2 = CN()
     # Backbone outputs to detect on; empty means all.
     cfg.MODEL.DF2S2.IN_FEATURES = []
     cfg.MODEL.DF2S2.NUM_CONVS = 4
     cfg.MODEL.DF2S2.CONV_DIM = 256
+    # Normalisation in the towers, "" for none; "GN" helps a network trained from scratch.
+    cfg.MODEL.DF2S2.NORM = ""
     # Which branches share the tower: "all", "det" (segmentation has its own), "none".
     cfg.MODEL.DF2S2.SHARE_TOWER = "all"
     # Score every location starts with, which keeps the first steps of the focal loss stable.

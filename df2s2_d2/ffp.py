@@ -36,6 +36,9 @@ class FBlock(nn.Module):
             (nearest neighbour, then 3x3) and "conv_upsample" (3x3, then nearest neighbour).
         deconv_kernel: 2 or 4; the stride is 2 in both.
         activation: "none", or "sigmoid", which makes a gate of Psi.
+        init_gain: of Psi's Xavier initialisation. Products of unnormalised maps grow from level to
+            level in a network that starts from random weights; a small gain starts every fusion near
+            the plain map.
 
     Raises:
         ValueError: on an unknown choice.
@@ -50,6 +53,7 @@ class FBlock(nn.Module):
         up: str = "deconv",
         deconv_kernel: int = 2,
         activation: str = "none",
+        init_gain: float = 1.0,
     ) -> None:
         super().__init__()
         _check_choice("MODEL.FFP.FUSION", fusion, FUSIONS)
@@ -68,7 +72,7 @@ class FBlock(nn.Module):
             )
         else:
             self.psi = nn.Conv2d(deep_channels, shallow_channels, 3, padding=1)
-        _xavier(self.psi)
+        _xavier(self.psi, init_gain)
 
     def forward(self, shallow: Tensor, deep: Tensor) -> Tensor:
         """Fuses ``shallow`` (N, C, H, W) with ``deep`` (N, D, ceil(H / 2), ceil(W / 2))."""
@@ -98,7 +102,7 @@ class FFP(Backbone):
         in_features: its stages, shallow to deep, each at half the resolution of the one before.
         out_channels: width of every output by a 1x1 convolution; 0 keeps the native widths.
         num_pooled: how many maps are pooled from the deepest one.
-        fusion, up, deconv_kernel, activation: see :class:`FBlock`.
+        fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class FFP(Backbone):
         up: str = "deconv",
         deconv_kernel: int = 2,
         activation: str = "none",
+        init_gain: float = 1.0,
     ) -> None:
         super().__init__()
         shapes = bottom_up.output_shape()
@@ -138,6 +143,7 @@ class FFP(Backbone):
                 up=up,
                 deconv_kernel=deconv_kernel,
                 activation=activation,
+                init_gain=init_gain,
             )
             for shallow, deep in zip(widths, widths[1:])
         )
@@ -208,11 +214,12 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         up=ffp.UP,
         deconv_kernel=ffp.DECONV_KERNEL,
         activation=ffp.PSI_ACTIVATION,
+        init_gain=ffp.PSI_INIT_GAIN,
     )
 
 
-def _xavier(layer: nn.Module) -> None:
-    nn.init.xavier_uniform_(layer.weight)
+def _xavier(layer: nn.Module, gain: float = 1.0) -> None:
+    nn.init.xavier_uniform_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Sequence
 
+from detectron2.layers import get_norm
 from torch import Tensor, nn
 
 __all__ = ["DF2S2Head"]
@@ -27,6 +28,7 @@ class DF2S2Head(nn.Module):
         num_anchors: anchors per location (A).
         num_convs: 3x3 convolutions of a tower.
         conv_dim: their width.
+        norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is none.
         share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
         segmentation: whether there is a segmentation branch.
         prior_prob: score of every anchor before training.
@@ -42,6 +44,7 @@ class DF2S2Head(nn.Module):
         num_anchors: int,
         num_convs: int = 4,
         conv_dim: int = 256,
+        norm: str = "",
         share_tower: str = "all",
         segmentation: bool = True,
         prior_prob: float = 0.01,
@@ -53,10 +56,10 @@ class DF2S2Head(nn.Module):
             )
         separate_boxes = share_tower == "none"
         separate_masks = segmentation and share_tower != "all"
-        self.cls_subnet = _tower(in_channels, conv_dim, num_convs)
+        self.cls_subnet = _tower(in_channels, conv_dim, num_convs, norm)
         # None: the branch sits on the classification tower.
-        self.bbox_subnet = _tower(in_channels, conv_dim, num_convs) if separate_boxes else None
-        self.seg_subnet = _tower(in_channels, conv_dim, num_convs) if separate_masks else None
+        self.bbox_subnet = _tower(in_channels, conv_dim, num_convs, norm) if separate_boxes else None
+        self.seg_subnet = _tower(in_channels, conv_dim, num_convs, norm) if separate_masks else None
         width = conv_dim if num_convs else in_channels
         self.cls_score = _conv3x3(width, num_anchors)
         self.bbox_pred = _conv3x3(width, 4 * num_anchors)
@@ -93,10 +96,13 @@ class DF2S2Head(nn.Module):
         return logits, deltas, masks
 
 
-def _tower(in_channels: int, conv_dim: int, num_convs: int) -> nn.Sequential:
+def _tower(in_channels: int, conv_dim: int, num_convs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(num_convs):
-        layers += [_conv3x3(conv_dim if index else in_channels, conv_dim), nn.ReLU()]
+        layers.append(_conv3x3(conv_dim if index else in_channels, conv_dim))
+        if norm:
+            layers.append(get_norm(norm, conv_dim))
+        layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 
 

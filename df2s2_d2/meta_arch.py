@@ -123,6 +123,7 @@ class DF2S2(OneStageDetector):
             num_anchors=anchors_per_cell.pop(),
             num_convs=settings.NUM_CONVS,
             conv_dim=settings.CONV_DIM,
+            norm=settings.NORM,
             share_tower=settings.SHARE_TOWER,
             segmentation=settings.SEG_ENABLED,
             prior_prob=settings.PRIOR_PROB,
@@ -271,7 +272,7 @@ class DF2S2(OneStageDetector):
         all_scores, all_boxes = torch.cat(kept_scores), Boxes(torch.cat(kept_boxes))
         finite = torch.isfinite(all_boxes.tensor).all(dim=1)
         all_scores, all_boxes = all_scores[finite], all_boxes[finite]
-        all_boxes.clip(image_size)
+        # As in Detectron2's RetinaNet, boxes are cut at the border only after NMS.
         keep = nms(all_boxes.tensor, all_scores, self.test_nms_thresh)
         keep = keep[: self.max_detections_per_image]
         found = Instances(image_size)

@@ -1,23 +1,24 @@
 """Which receptive field answers for which face, and what it should say.
 
-A receptive field (RF) is positive when its centre lies in the box of exactly one face whose size is
-in its branch's range. RFs in a face of the gray zone around the range, or in two faces of the range,
-are ignored. Source: design note LFFD, "training and loss"; borders and ties as in the released code.
+A receptive field (RF) is positive when its centre lies in the box of exactly one face whose size
+is in its branch's range. RFs in a face of the gray zone around the range, or in two faces of the
+range, are ignored. Source: design note LFFD, "training and loss"; borders and ties as in the
+released code.
 
 Letters: N images of a batch, M faces of all of them, (h, w) the map of a branch, P its positives.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import torch
 from torch import Tensor
 
 from lffd_d2.receptive_field import Branch
 
-__all__ = ["BranchLabels", "decode_boxes", "face_sizes", "label_branch", "rf_centers"]
+__all__ = ["BranchLabels", "decode_boxes", "face_sizes", "label_branch"]
 
 SCALE_MEASURES = ("longer", "shorter", "sqrt_area")
 
@@ -59,12 +60,6 @@ def face_sizes(boxes: Tensor, measure: str) -> Tensor:
     if measure == "sqrt_area":
         return sides.prod(dim=1).sqrt()
     raise ValueError(f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {measure!r}")
-
-
-def rf_centers(branch: Branch, length: int, device: torch.device | None = None) -> Tensor:
-    """(length,) float32 centres of the first RFs along an axis, in input pixels."""
-    steps = torch.arange(length, device=device, dtype=torch.float32)
-    return branch.rf.start + branch.rf.stride * steps
 
 
 @torch.no_grad()
@@ -178,7 +173,12 @@ def _paint(
     # One row and column more, for the differences just beyond the border.
     differences = weights.new_zeros(len(weights), count * (height + 1) * (width + 1))
     (left, top), (right, bottom) = first.unbind(1), (last + 1).unbind(1)
-    for row, column, sign in ((top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1)):
+    for row, column, sign in (
+        (top, left, 1),
+        (top, right, -1),
+        (bottom, left, -1),
+        (bottom, right, 1),
+    ):
         cell = (image * (height + 1) + row) * (width + 1) + column
         differences.index_add_(1, cell, weights * sign)
     painted = differences.view(-1, count, height + 1, width + 1).cumsum(2).cumsum(3)

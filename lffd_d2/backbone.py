@@ -6,7 +6,7 @@ the released code.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
@@ -29,8 +29,8 @@ class LFFDNet(Backbone):
     """The convolutions ``conv1``, ``conv2``, ... of a variant; its taps are the features.
 
     The residual sums are taken before the ReLU and carried on unrectified:
-    ``t = conv_b(relu(conv_a(relu(t_prev)))) + t_prev``, where the first ``t_prev`` of a stage is the
-    raw output of its stride-2 convolution. The next layer and the tap see ``relu(t)``.
+    ``t = conv_b(relu(conv_a(relu(t_prev)))) + t_prev``, where the first ``t_prev`` of a stage is
+    the raw output of its stride-2 convolution. The next layer and the tap see ``relu(t)``.
 
     Args:
         variant: the network as data.

@@ -37,7 +37,7 @@ def add_lffd_config(cfg: CN) -> None:
     # the receptive field ("rf", paper and note).
     cfg.MODEL.LFFD.REG_NORM = "scale"
 
-    # Losses. "batch": divided by the images of a batch, the scale lr 0.1 was chosen for; "mean": not.
+    # Losses. "batch": divided by the images of a batch, which lr 0.1 was chosen for; "mean": not.
     cfg.MODEL.LFFD.LOSS_SCALE = "batch"
     # Squared box errors are averaged over "positives", or divided by 2 x the map's area ("map", the
     # released code).
@@ -82,8 +82,8 @@ def variant_from_config(cfg: CN) -> Variant:
     """The network that ``MODEL.LFFD`` describes.
 
     Raises:
-        ValueError: the variant is unknown, or a custom one contradicts itself, or layers are spelled
-            out although a released variant is named.
+        ValueError: the variant is unknown, or a custom one contradicts itself, or layers are
+            spelled out although a released variant is named.
     """
     node = cfg.MODEL.LFFD
     spelled_out = [key for key in ("LAYERS", "WIDTHS", "TAPS", "FACE_RANGES") if len(node[key])]
@@ -97,12 +97,12 @@ def variant_from_config(cfg: CN) -> Variant:
             branch_channels=node.BRANCH_CHANNELS or Variant.branch_channels,
             gray_margin=node.GRAY_MARGIN,
         )
+    variant = get_variant(node.VARIANT)
     if spelled_out:
         raise ValueError(
             f'MODEL.LFFD.{spelled_out[0]} is set, but MODEL.LFFD.VARIANT is "{node.VARIANT}"; set '
             'VARIANT to "custom" to define a network of your own'
         )
-    variant = get_variant(node.VARIANT)
     return replace(
         variant,
         branch_channels=node.BRANCH_CHANNELS or variant.branch_channels,

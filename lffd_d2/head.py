@@ -5,7 +5,7 @@ Paper: https://arxiv.org/abs/1904.10633, Figure 2 ("loss branch").
 
 from __future__ import annotations
 
-from typing import Iterable
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -80,7 +81,9 @@ class LFFD(OneStageDetector):
                 f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {scale_measure!r}"
             )
         if test_nms_type not in NMS_TYPES:
-            raise ValueError(f"MODEL.LFFD.NMS_TYPE is one of {list(NMS_TYPES)}, not {test_nms_type!r}")
+            raise ValueError(
+                f"MODEL.LFFD.NMS_TYPE is one of {list(NMS_TYPES)}, not {test_nms_type!r}"
+            )
         unknown = sorted(set(skip_branches) - set(variant.taps))
         if unknown or set(skip_branches) == set(variant.taps):
             raise ValueError(

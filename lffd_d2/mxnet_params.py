@@ -196,7 +196,9 @@ class _Reader:
         if magic != _DENSE_MAGICS[0]:
             (storage,) = self.unpack("<i", what)
             if storage != _DENSE_STORAGE:
-                raise MXNetFileError(f"{what} is sparse (storage type {storage}); dense is expected")
+                raise MXNetFileError(
+                    f"{what} is sparse (storage type {storage}); dense is expected"
+                )
         (dimensions,) = self.unpack("<i", what)
         if not 1 <= dimensions <= _MAX_DIMENSIONS:
             raise MXNetFileError(f"{what} claims {dimensions} dimensions")
@@ -290,8 +292,8 @@ def convert_names(
         array = arrays[source]
         if array.shape != shape:
             raise MXNetFileError(
-                f"{source} has shape {array.shape}, variant {variant.name} needs {shape}; these are "
-                "the weights of another network"
+                f"{source} has shape {array.shape}, variant {variant.name} needs {shape}; these "
+                "are the weights of another network"
             )
         if not np.isfinite(array).all():
             raise MXNetFileError(f"{source} has values that are not finite")

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Sequence
 
 __all__ = ["VARIANTS", "Branch", "ReceptiveField", "Variant", "branch_table", "get_variant"]
 
@@ -211,7 +211,7 @@ class Variant:
     def _check_taps(self) -> None:
         allowed = [f"c{n}" for n, end in enumerate(self.residual_ends, start=1) if end]
         depths = [allowed.index(tap) if tap in allowed else -1 for tap in self.taps]
-        if not depths or -1 in depths or any(a >= b for a, b in zip(depths, depths[1:])):
+        if not depths or -1 in depths or depths != sorted(set(depths)):
             raise ValueError(
                 f"{self._where('TAPS')} must name ends of residual units in increasing depth, out "
                 f"of {allowed}; got {list(self.taps)}"

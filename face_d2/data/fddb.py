@@ -2,8 +2,8 @@
 
 ``FDDB-fold-NN-ellipseList.txt`` gives, for every image, a line with its path (no extension), a line
 with the number of faces N, and N lines "major_radius minor_radius angle centre_x centre_y 1", the
-angle of the major axis in radians (Jain and Learned-Miller, "FDDB: A Benchmark for Face Detection in
-Unconstrained Settings", UM-CS-2010-009).
+angle of the major axis in radians (Jain and Learned-Miller, "FDDB: A Benchmark for Face Detection
+in Unconstrained Settings", UM-CS-2010-009).
 """
 
 from __future__ import annotations
@@ -75,10 +75,13 @@ def read_fold(path: str | Path) -> list[FDDBImage]:
     """Reads one ellipse list.
 
     Raises:
-        ValueError: on a malformed line, with file and line number.
+        ValueError: on a malformed line, with file and line number, and when there is no image.
     """
     lines = _numbered_lines(Path(path))
-    return [FDDBImage(name, _read_ellipses(path, name, lines)) for _, name in lines]
+    images = [FDDBImage(name, _read_ellipses(path, name, lines)) for _, name in lines]
+    if not images:
+        raise ValueError(f"{path}: no image is listed; expected an FDDB ellipse list.")
+    return images
 
 
 def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,9 +41,9 @@ class RangeSampler:
     """Draws the size a face shall have.
 
     A face no longer than the least size of range k, for the first ``small_face_rules`` ranges, is
-    not blown up further than to range k: the draw is uniform over ranges 0 to k. Any other face goes
-    to each range alike; with probability ``beyond_last_prob`` one choice is added, sizes from the
-    greatest of the last range to 1.5 times that.
+    not blown up further than to range k: the draw is uniform over ranges 0 to k. Any other face
+    goes to each range alike; with probability ``beyond_last_prob`` one choice is added, sizes from
+    the greatest of the last range to 1.5 times that.
 
     Args:
         face_ranges: least and greatest size per range, ascending, in pixels.
@@ -120,10 +121,10 @@ class ScaleSamplingMapper:
     """Training mapper that builds square crops by scale-balanced sampling.
 
     With probability ``negative_ratio``, and wherever an image has no usable face, the crop is made
-    without faces: from a strip of at least 100 pixels beside all faces where there is one (the whole
-    image where there is no face), resized by a random factor, at a random place. Otherwise a face is
-    drawn uniformly, a size for it by :class:`RangeSampler`, and the crop is centred on it up to half
-    the stride of its branch. Then flip and colour distortion.
+    without faces: from a strip of at least 100 pixels beside all faces where there is one (the
+    whole image where there is no face), resized by a random factor, at a random place. Otherwise a
+    face is drawn uniformly, a size for it by :class:`RangeSampler`, and the crop is centred on it
+    up to half the stride of its branch. Then flip and colour distortion.
 
     Args:
         sampler: draws sizes.
@@ -157,7 +158,11 @@ class ScaleSamplingMapper:
                 f"INPUT.SCALE_SAMPLING.STRIDES has {len(strides)} values, FACE_RANGES "
                 f"{len(sampler.face_ranges)}; one stride per range is needed."
             )
-        if size < 1 or not 0 <= negative_ratio <= 1 or not 0 < negative_scales[0] <= negative_scales[1]:
+        if (
+            size < 1
+            or not 0 <= negative_ratio <= 1
+            or not 0 < negative_scales[0] <= negative_scales[1]
+        ):
             raise ValueError(
                 f"INPUT.SCALE_SAMPLING: SIZE {size} must be positive, NEGATIVE_RATIO "
                 f"{negative_ratio} in [0, 1], NEGATIVE_SCALES {tuple(negative_scales)} positive "
@@ -185,9 +190,7 @@ class ScaleSamplingMapper:
             raise ValueError("scale sampling builds training crops; test with FaceDatasetMapper.")
         node = cfg.INPUT.SCALE_SAMPLING
         return {
-            "sampler": RangeSampler(
-                node.FACE_RANGES, node.SMALL_FACE_RULES, node.BEYOND_LAST_PROB
-            ),
+            "sampler": RangeSampler(node.FACE_RANGES, node.SMALL_FACE_RULES, node.BEYOND_LAST_PROB),
             "strides": node.STRIDES,
             "size": node.SIZE,
             "negative_ratio": node.NEGATIVE_RATIO,
@@ -379,9 +382,7 @@ def _draw_strip(
     return float(drawn[0]), float(drawn[1]), float(drawn[2]), float(drawn[3])
 
 
-def _render(
-    image: NDArray[np.uint8], shrink: int, view: _View, size: int
-) -> NDArray[np.uint8]:
+def _render(image: NDArray[np.uint8], shrink: int, view: _View, size: int) -> NDArray[np.uint8]:
     """Draws a view, bilinearly; only the pixels of the crop are computed.
 
     Args:

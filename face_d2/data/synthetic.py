@@ -9,8 +9,8 @@ It lets everything that reads, trains on and evaluates WIDER FACE run without th
 
 Pictures have drawn people from 8 to 300 pixels of face height before cluttered backgrounds, and
 look-alikes that are not faces (:mod:`face_d2.data.synthetic_scene`). Picture i of a split depends
-on (seed, split, i) alone, so the files are the same however many processes drew them. NumPy and
-OpenCV only.
+on (seed, split, i) alone, so the files are the same however many processes drew them. No torch,
+no detectron2.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Iterator, Sequence
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .image_size import cache_dir
-from .synthetic_scene import Picture, draw_scene
+from .synthetic_scene import EVENTS, Picture, draw_scene
 
 __all__ = [
     "SYNTHETIC_VERSION",
@@ -81,11 +82,11 @@ def synthetic_root(seed: int = 0) -> Path:
         TimeoutError: when another process has been generating for half an hour.
     """
     root = synthetic_path(seed)
-    datasets = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").absolute()
+    datasets = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser().absolute()
     if root.resolve().is_relative_to(datasets.resolve()):
         raise ValueError(
-            f"FACE_D2_CACHE is {root.parent}, inside the data sets' folder {datasets}; generated "
-            "pictures do not go there: set FACE_D2_CACHE to another folder."
+            f"the cache folder {root.parent} lies inside the data sets' folder {datasets}, where "
+            "generated pictures do not go; set FACE_D2_CACHE to another folder."
         )
     if (root / "widerface").is_dir():
         return root
@@ -94,7 +95,7 @@ def synthetic_root(seed: int = 0) -> Path:
         if not (root / "widerface").is_dir():
             for leftover in root.glob(_PARTIAL + "*"):
                 shutil.rmtree(leftover, ignore_errors=True)
-            generate(root, seed=seed)
+            generate(root, seed=seed, train_images=TRAIN_IMAGES, val_images=VAL_IMAGES)
     return root
 
 
@@ -143,9 +144,11 @@ def generate(
     partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=root))
     try:
         (partial / "wider_face_split").mkdir()
-        jobs = [(split, index) for split in _SPLITS for index in range(sizes[split])]
+        folders = [partial / f"WIDER_{split}" / "images" / e for split in _SPLITS for e in EVENTS]
+        for folder in folders:
+            folder.mkdir(parents=True)
         with tqdm(
-            total=len(jobs),
+            total=sum(sizes.values()),
             desc="drawing synthetic faces",
             unit="image",
             disable=not progress,
@@ -153,12 +156,15 @@ def generate(
             mininterval=0.3 if sys.stderr.isatty() else 10.0,
         ) as bar:
             entries = {}
-            for split, index, entry in _draw_all(partial, seed, jobs, num_workers):
+            for split, index, entry in _draw_all(partial, seed, sizes, num_workers):
                 entries[split, index] = entry
                 bar.update()
         for split in _SPLITS:
             text = "".join(entries[split, index] for index in range(sizes[split]))
             (partial / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text(text)
+        for folder in folders:
+            if not any(folder.iterdir()):
+                folder.rmdir()
         about = {"version": SYNTHETIC_VERSION, "seed": seed, **sizes}
         (partial / "synthetic.json").write_text(json.dumps(about) + "\n")
         partial.chmod(0o755)
@@ -215,7 +221,7 @@ def _locked(path: Path) -> Iterator[None]:
     lock = portalocker.Lock(path, mode="a", timeout=0, fail_when_locked=True)
     try:
         lock.acquire()
-    except portalocker.exceptions.LockException:
+    except portalocker.exceptions.AlreadyLocked:
         print(f"waiting for another process that draws {path.stem} ...", file=sys.stderr)
         lock = portalocker.Lock(path, mode="a", timeout=_LOCK_TIMEOUT_S, check_interval=0.5)
         try:
@@ -225,32 +231,42 @@ def _locked(path: Path) -> Iterator[None]:
                 f"{path} has been locked for {_LOCK_TIMEOUT_S / 60:.0f} minutes by another process "
                 "that draws the synthetic data set; end that process and try again."
             ) from error
+    except portalocker.exceptions.LockException as error:
+        raise OSError(
+            f"{path} cannot be locked ({error}); set FACE_D2_CACHE to a folder of a file system "
+            "with file locks."
+        ) from error
     try:
         yield
     finally:
         lock.release()
 
 
+def _jobs(sizes: dict[str, int]) -> list[tuple[str, int]]:
+    return [(split, index) for split in _SPLITS for index in range(sizes[split])]
+
+
 def _draw_all(
-    folder: Path, seed: int, jobs: Sequence[tuple[str, int]], num_workers: int
+    folder: Path, seed: int, sizes: dict[str, int], num_workers: int
 ) -> Iterator[tuple[str, int, str]]:
     """Draws and stores all pictures; yields split, index and annotation text of each."""
     if num_workers == 1:
-        yield from (_draw_one(folder, seed, split, index) for split, index in jobs)
+        yield from (_draw_one(folder, seed, split, index) for split, index in _jobs(sizes))
         return
     # Plain child processes rather than multiprocessing: forking is unsafe once torch runs threads,
     # and spawning would run the caller's main script again if it lacks a __main__ guard.
     done: queue.Queue[tuple[str, int, str] | None] = queue.Queue()
     with tempfile.TemporaryFile("w+") as errors:
-        workers = [
-            _start_worker(folder, seed, jobs[part::num_workers], errors)
-            for part in range(min(num_workers, len(jobs)))
+        tasks = [
+            {"folder": str(folder), "seed": seed, "sizes": sizes, "part": part, "of": num_workers}
+            for part in range(num_workers)
         ]
+        workers = [_start_worker(task, errors) for task in tasks]
         threads = [threading.Thread(target=_forward, args=(w, done)) for w in workers]
         try:
             for thread in threads:
                 thread.start()
-            for _ in range(len(workers)):
+            for _ in workers:
                 while (item := done.get()) is not None:
                     yield item
             if any(worker.wait() for worker in workers):
@@ -264,26 +280,20 @@ def _draw_all(
                 thread.join()
 
 
-def _start_worker(
-    folder: Path, seed: int, jobs: Sequence[tuple[str, int]], errors: IO[str]
-) -> subprocess.Popen[str]:
-    paths = [entry for entry in sys.path if entry]
-    paths.append(str(Path(__file__).resolve().parents[2]))
-    worker = subprocess.Popen(
-        [sys.executable, "-c", f"from {__name__} import _worker; _worker()"],
+def _start_worker(task: dict[str, Any], errors: IO[str]) -> subprocess.Popen[str]:
+    """Starts a child process on its part of the pictures."""
+    paths = [str(Path(__file__).resolve().parents[2]), *filter(None, sys.path)]
+    return subprocess.Popen(
+        [sys.executable, "-c", f"from {__name__} import _work; _work()", json.dumps(task)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
     )
-    assert worker.stdin is not None
-    with worker.stdin as pipe:
-        json.dump({"folder": str(folder), "seed": seed, "jobs": list(jobs)}, pipe)
-    return worker
 
 
 def _forward(worker: subprocess.Popen[str], done: queue.Queue[tuple[str, int, str] | None]) -> None:
+    """Puts what a child process reports into the queue, and None at its end."""
     assert worker.stdout is not None
     with worker.stdout as lines:
         for line in lines:
@@ -291,13 +301,12 @@ def _forward(worker: subprocess.Popen[str], done: queue.Queue[tuple[str, int, st
     done.put(None)
 
 
-def _worker() -> None:
-    """Body of a child process: draws the pictures named on stdin, reports each on stdout."""
+def _work() -> None:
+    """Body of a child process. Once its parent is gone, its next report ends it."""
     cv2.setNumThreads(1)
-    task = json.load(sys.stdin)
-    for split, index in task["jobs"]:
-        result = _draw_one(Path(task["folder"]), task["seed"], split, index)
-        print(json.dumps(result), flush=True)
+    task = json.loads(sys.argv[1])
+    for split, index in _jobs(task["sizes"])[task["part"] :: task["of"]]:
+        print(json.dumps(_draw_one(Path(task["folder"]), task["seed"], split, index)), flush=True)
 
 
 def _draw_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, int, str]:
@@ -306,7 +315,6 @@ def _draw_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, int
     number, title = picture.event.split("--")
     name = f"{picture.event}/{number}_{title}_{split}_{seed}_{index}.jpg"
     path = folder / f"WIDER_{split}" / "images" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     quality = [cv2.IMWRITE_JPEG_QUALITY, picture.jpeg_quality]
     if not cv2.imwrite(str(path), picture.image, quality):
         raise OSError(f"cannot write the picture {path}; is the disk full?")

@@ -353,7 +353,8 @@ def clutter(canvas: Canvas, rng: Rng, count: int) -> None:
             canvas.polygon(outline, plain(color, rng, 12), volume=rng.uniform(0, 0.5))
         elif kind == 3:
             w, h = size * rng.uniform(0.5, 1.5), size * rng.uniform(0.5, 1.5)
-            corners = box_points(*(center - (w / 2, h / 2)), *(center + (w / 2, h / 2)))
+            left, top = center[0] - w / 2, center[1] - h / 2
+            corners = box_points(left, top, left + w, top + h)
             fill = cloth(rng, 0.3 * size) if rng.random() < 0.5 else plain(color, rng, 8)
             canvas.polygon(corners, fill, volume=rng.uniform(0, 0.4))
         elif kind == 4:

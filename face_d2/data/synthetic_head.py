@@ -1,7 +1,7 @@
 """A three-dimensional head, drawn from any side.
 
 A head is a smooth union of ellipsoids (skull, face, cheeks, jaw, nose, ears), seen in parallel
-projection, with the skin of :mod:`face_d2.data.synthetic_face` wrapped around it, hair and headwear
+projection, with the skin of :mod:`face_d2.data.synthetic_skin` wrapped around it, hair and headwear
 as further ellipsoids over it, and Lambert shading. So yaw, pitch and roll show what they would on a
 real head, and the box of the face follows from its geometry.
 
@@ -12,18 +12,19 @@ rotation about its centre.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .synthetic_face import U_RANGE, U_SCALE, V_LOW, Look, SkinMap, paint_skin
+from .synthetic_face import Look
 from .synthetic_paint import Canvas, Floats, Rng, noise
+from .synthetic_skin import U_RANGE, U_SCALE, V_LOW, SkinMap, paint_skin
+from .synthetic_solids import FAR, Light, Pose, View, shading, smooth_union
 
-VIEW = (-1.55, -1.6, 1.55, 1.75)
+FRAME = (-1.55, -1.6, 1.55, 1.75)
 """What a drawn head may cover, in head units about its centre: left, top, right, bottom."""
 AXIS_Z = -0.25
 """Depth of the upright axis about which longitudes are measured."""
@@ -32,53 +33,9 @@ FACE_BACK = -0.03
 """A face reaches from FACE_TOP (hairline) to the chin and back to FACE_BACK (before the ears)."""
 FACE_HEIGHT = 1.56
 """Height of a face at rest in head units."""
-_FAR = -9.0
-_MIN_SCALE, _MAX_SCALE = 34.0, 150.0
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Rotation of a head in radians: yaw (positive: towards +x), pitch (down), roll (clockwise)."""
-
-    yaw: float
-    pitch: float
-    roll: float
-
-    @cached_property
-    def matrix(self) -> NDArray[np.float64]:
-        """(3, 3), turns head coordinates into view coordinates."""
-        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
-        yaw = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-        cos, sin = np.cos(self.pitch), np.sin(self.pitch)
-        pitch = np.array([[1, 0, 0], [0, cos, sin], [0, -sin, cos]])
-        cos, sin = np.cos(self.roll), np.sin(self.roll)
-        roll = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        return roll @ pitch @ yaw
-
-
-@dataclass(frozen=True)
-class Light:
-    """Illumination of a scene.
-
-    Attributes:
-        direction: towards the main light, view coordinates, unit length.
-        key: strength of the main light.
-        ambient: strength of the light from everywhere.
-        tint: BGR multiplier, about 1.
-    """
-
-    direction: tuple[float, float, float]
-    key: float
-    ambient: float
-    tint: tuple[float, float, float]
-
-
-def random_light(rng: Rng) -> Light:
-    """Ordinary light: from above or the side, softened, nearly white."""
-    direction = np.array([rng.uniform(-0.8, 0.8), rng.uniform(-0.9, 0.05), 1.0])
-    direction /= np.linalg.norm(direction)
-    tint = 1 + rng.uniform(-0.06, 0.06, 3)
-    return Light(tuple(direction), rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.6), tuple(tint))
+_MIN_SCALE, _MAX_SCALE = 28.0, 150.0
+_LEAST_FACE = 0.04  # square head units
+_PLAIN_PARTS = 2  # skull and jaw, the first of _skin_parts
 
 
 @dataclass(frozen=True)
@@ -88,10 +45,11 @@ class HeadPicture:
     Attributes:
         colors: (h, w, 3) float32, BGR in 0-255.
         alpha: (h, w) float32 in 0-1.
-        face: (h, w) float32 in 0-1, the face from hairline to chin, also where hair or headwear of
-            its own covers it; all zero when the head is seen from behind.
+        face: (h, w) float32 in 0-1, the skin from hairline to chin that hair and headwear leave
+            free; all zero when the head is seen from behind.
         origin: column and row of the patch's corner relative to the head's centre, pixels.
-        box: x0, y0, x1, y1 of the face relative to the head's centre, pixels.
+        box: x0, y0, x1, y1 of the face from hairline to chin, also where hair or headwear covers
+            it, relative to the head's centre, pixels.
         luminance: median brightness of the face, 0-255.
         contrast: difference in brightness between the face's halves, 0-255.
     """
@@ -108,89 +66,6 @@ class HeadPicture:
         """Puts the head's centre at (x, y) of a canvas, as face ``number`` (0: not a face)."""
         left, top = round(x) + self.origin[0], round(y) + self.origin[1]
         canvas.composite(self.colors, self.alpha, left, top, self.face if number else None, number)
-
-
-class _Scene:
-    """Depth maps of ellipsoids over one grid of view coordinates."""
-
-    def __init__(self, scale: float, rotation: NDArray[np.float64]) -> None:
-        left, top, right, bottom = VIEW
-        self.scale = scale
-        self.rotation = rotation
-        self.width = int(np.ceil((right - left) * scale))
-        self.height = int(np.ceil((bottom - top) * scale))
-        self.x = (left + (np.arange(self.width, dtype=np.float32) + 0.5) / scale)[None, :]
-        self.y = (top + (np.arange(self.height, dtype=np.float32) + 0.5) / scale)[:, None]
-
-    def empty(self) -> Floats:
-        return np.full((self.height, self.width), _FAR, np.float32)
-
-    def ellipsoid(
-        self,
-        center: Sequence[float],
-        radii: Sequence[float],
-        *,
-        wobble: Floats | None = None,
-        rotation: NDArray[np.float64] | None = None,
-    ) -> tuple[Floats, tuple[slice, slice]]:
-        """Depth of an ellipsoid given in head coordinates, and the window it lies in.
-
-        Args:
-            center: its centre.
-            radii: its half axes along x, y, z.
-            wobble: (H, W) relative change of its size, for uneven outlines.
-            rotation: used in place of the head's.
-        """
-        turn = self.rotation if rotation is None else rotation
-        squares = np.square(np.asarray(radii, np.float64))
-        cx, cy, cz = turn @ np.asarray(center, np.float64)
-        reach = np.sqrt(np.diag(turn @ np.diag(squares) @ turn.T))
-        if wobble is not None:
-            reach = reach * (1 + float(np.abs(wobble).max()))
-        left, top = VIEW[0], VIEW[1]
-        columns = slice(
-            max(0, int((cx - reach[0] - left) * self.scale)),
-            max(0, int((cx + reach[0] - left) * self.scale) + 2),
-        )
-        rows = slice(
-            max(0, int((cy - reach[1] - top) * self.scale)),
-            max(0, int((cy + reach[1] - top) * self.scale) + 2),
-        )
-        form = (turn @ np.diag(1 / squares) @ turn.T).astype(np.float32)
-        dx = self.x[:, columns] - np.float32(cx)
-        dy = self.y[rows] - np.float32(cy)
-        size = np.float32(1)
-        if wobble is not None:
-            size = (1 + wobble[rows, columns]) ** 2
-        slope = form[0, 2] * dx + form[1, 2] * dy
-        rest = form[0, 0] * dx * dx + 2 * form[0, 1] * dx * dy + form[1, 1] * dy * dy - size
-        inside = slope * slope - form[2, 2] * rest
-        depth = np.where(
-            inside > 0, (np.sqrt(np.maximum(inside, 0)) - slope) / form[2, 2] + np.float32(cz), _FAR
-        )
-        return depth.astype(np.float32), (rows, columns)
-
-    def head_points(self, depth: Floats) -> tuple[Floats, Floats, Floats]:
-        """Head coordinates x, y, z (each (H, W)) of the surface points at ``depth``."""
-        turn = self.rotation.astype(np.float32)
-        return tuple(
-            turn[0, axis] * self.x + turn[1, axis] * self.y + turn[2, axis] * depth
-            for axis in range(3)
-        )
-
-
-def _smooth_union(
-    scene: _Scene, parts: Sequence[tuple[Sequence[float], Sequence[float]]]
-) -> Floats:
-    """Depth of several ellipsoids melted into one surface."""
-    sharpness = 17.0
-    total = np.zeros((scene.height, scene.width), np.float32)
-    for center, radii in parts:
-        depth, window = scene.ellipsoid(center, radii)
-        total[window] += np.exp(sharpness * depth)
-    with np.errstate(divide="ignore"):
-        surface = np.log(total) / sharpness
-    return np.where(total > 1e-12, surface, _FAR).astype(np.float32)
 
 
 def _skin_parts(look: Look) -> list[tuple[Sequence[float], Sequence[float]]]:
@@ -214,7 +89,7 @@ def _skin_parts(look: Look) -> list[tuple[Sequence[float], Sequence[float]]]:
     return parts
 
 
-# Lower edge of the hair (v in head units) over the angle from the front: 0, 35, 60, 80, 95, 130, 180 degrees.
+# Lower edge of the hair, in head units, at these angles from the front.
 _HAIRLINE_ANGLES = np.radians([0, 35, 60, 80, 95, 130, 180]).astype(np.float32)
 _HAIRLINES = {
     "buzz": (-0.6, -0.56, -0.3, 0.08, -0.1, 0.45, 0.6),
@@ -246,15 +121,15 @@ class _Cover:
     color: Floats
 
 
-def _hair(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
+def _hair(view: View, look: Look, rng: Rng) -> list[_Cover]:
     if look.hair_style == "bald" or look.headwear == "scarf":
         return []
     swell = _HAIR_SWELL.get(look.hair_style, 1.06)
     if look.headwear != "none":
         swell = min(swell, 1.06)
     rough = {"curly": 0.11, "buzz": 0.005}.get(look.hair_style, 0.03)
-    cell = scene.scale * (0.22 if look.hair_style == "curly" else 0.4)
-    wobble = rough * noise(rng, scene.height, scene.width, cell, 3)
+    cell = view.scale * (0.22 if look.hair_style == "curly" else 0.4)
+    wobble = rough * noise(rng, view.height, view.width, cell, 3)
     parts = [((0, -0.24, -0.15), (0.64 * swell * look.width, 0.79 * swell, 0.84 * swell))]
     if look.hair_style == "long":
         parts.append(((0, 0.55, -0.42), (rng.uniform(0.72, 0.9), 1.15, 0.46)))
@@ -266,11 +141,11 @@ def _hair(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
         parts.append(((0, 0.05, -0.3), (0.74 * look.width, 0.85, 0.55)))
     knots = np.array(_HAIRLINES[look.hair_style], np.float32)
     part_side = rng.choice([-1.0, 1.0]) * rng.uniform(0, 0.12)
-    depths = scene.empty()
+    depths = view.empty()
     for center, radii in parts:
-        depth, window = scene.ellipsoid(center, radii, wobble=wobble)
+        depth, window = view.ellipsoid(center, radii, wobble=wobble)
         depths[window] = np.maximum(depths[window], depth)
-    x, y, z = scene.head_points(depths)
+    x, y, z = view.head_points(depths)
     angle = np.arctan2(x, z + 0.1)
     edge = np.interp(np.abs(angle), _HAIRLINE_ANGLES, knots).astype(np.float32)
     edge += part_side * np.sin(angle) + 1.6 * wobble
@@ -286,10 +161,10 @@ def _hair(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
     )
     shade = np.clip(1 + 0.16 * fine + 0.6 * wobble / max(rough, 0.02), 0.45, 1.7)
     color = (look.hair * 0.92 + 6) * shade[..., None]
-    return [_Cover(depths, cover * (depths > _FAR), color)]
+    return [_Cover(depths, cover * (depths > FAR), color)]
 
 
-def _headwear(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
+def _headwear(view: View, look: Look, rng: Rng) -> list[_Cover]:
     """Caps, hats, helmets and head scarves."""
     if look.headwear == "none":
         return []
@@ -298,12 +173,12 @@ def _headwear(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
     def add(
         center: Sequence[float], radii: Sequence[float], low: float, shade: float = 1.0
     ) -> tuple[Floats, Floats, Floats]:
-        depth = scene.empty()
-        part, window = scene.ellipsoid(center, radii)
+        depth = view.empty()
+        part, window = view.ellipsoid(center, radii)
         depth[window] = part
-        x, y, z = scene.head_points(depth)
-        cover = np.clip((low - 0.06 * z - y) / 0.03 + 0.5, 0, 1) * (depth > _FAR)
-        texture = 1 + 0.08 * noise(rng, scene.height, scene.width, 0.15 * scene.scale, 2)
+        x, y, z = view.head_points(depth)
+        cover = np.clip((low - 0.06 * z - y) / 0.03 + 0.5, 0, 1) * (depth > FAR)
+        texture = 1 + 0.08 * noise(rng, view.height, view.width, 0.15 * view.scale, 2)
         covers.append(_Cover(depth, cover, look.gear * shade * texture[..., None]))
         return x, y, z
 
@@ -325,33 +200,9 @@ def _headwear(scene: _Scene, look: Look, rng: Rng) -> list[_Cover]:
         covers[-1].cover *= np.clip((opening - 1) / 0.05 + 0.5, 0, 1) * (z > -9) + (z < 0) * 1.0
         covers[-1].cover = np.clip(covers[-1].cover, 0, 1)
         add((0, 1.15, -0.25), (0.72, 0.6, 0.62), 9.0, 0.92)
-        behind = scene.head_points(covers[-1].depth)
+        behind = view.head_points(covers[-1].depth)
         covers[-1].cover *= (behind[1] > 0.95) | (behind[2] < 0.0)
     return covers
-
-
-def _shade(
-    depth: Floats, solid: NDArray[np.bool_], scale: float, light: Light, gloss: Floats
-) -> Floats:
-    """Brightness (H, W, 3) of a surface of unit reflectance, linear light."""
-    floor = np.where(solid, depth, -0.6).astype(np.float32)
-    smooth = cv2.GaussianBlur(floor, (0, 0), max(0.6, 0.022 * scale))
-    slope_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3) * (scale / 8)
-    slope_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3) * (scale / 8)
-    length = 1 / np.sqrt(slope_x * slope_x + slope_y * slope_y + 1)
-    nx, ny, nz = -slope_x * length, -slope_y * length, length
-    lx, ly, lz = light.direction
-    wrap = 0.25
-    diffuse = np.clip((nx * lx + ny * ly + nz * lz + wrap) / (1 + wrap), 0, None)
-    cavity = cv2.GaussianBlur(floor, (0, 0), 0.13 * scale) - floor
-    open_sky = np.clip(1 - 1.3 * np.maximum(cavity, 0), 0.45, 1) * (0.85 - 0.2 * ny)
-    half = np.array([lx, ly, lz + 1])
-    half = half / np.linalg.norm(half)
-    mirror = np.clip(nx * half[0] + ny * half[1] + nz * half[2], 0, 1) ** 24 * gloss
-    level = light.ambient * open_sky + light.key * (
-        diffuse * np.clip(open_sky + 0.2, 0, 1) + mirror
-    )
-    return level[..., None] * np.asarray(light.tint, np.float32)
 
 
 def draw_head(
@@ -361,8 +212,7 @@ def draw_head(
     pixels_per_unit: float,
     rng: Rng,
     *,
-    skin: SkinMap | None = None,
-    neck: bool = True,
+    featureless: bool = False,
 ) -> HeadPicture:
     """Draws a head.
 
@@ -372,8 +222,7 @@ def draw_head(
         light: what shines on it.
         pixels_per_unit: size: pixels per head unit in the result.
         rng: source of hair strands and skin unevenness.
-        skin: painted in place of ``paint_skin(look)``; look-alikes use it.
-        neck: whether to draw a neck.
+        featureless: whether to leave out eyes, nose, mouth and all other relief, as on a dummy.
 
     Returns:
         The picture; a head turned away has a ``face`` of zeros and a box of no size.
@@ -381,12 +230,12 @@ def draw_head(
     scale = float(
         np.clip(1.15 * pixels_per_unit, _MIN_SCALE, max(_MAX_SCALE, pixels_per_unit * 0.8))
     )
-    scene = _Scene(scale, pose.matrix)
-    if skin is None:
-        skin = paint_skin(look, scale, rng)
-    bare = _smooth_union(scene, _skin_parts(look))
-    on_head = bare > _FAR
-    x, y, z = scene.head_points(bare)
+    view = View(scale, pose.matrix, FRAME)
+    skin = SkinMap(scale, look.skin) if featureless else paint_skin(look, scale, rng)
+    parts = _skin_parts(look)
+    bare = smooth_union(view, parts[:_PLAIN_PARTS] if featureless else parts)
+    on_head = bare > FAR
+    x, y, z = view.head_points(bare)
     u = np.arctan2(x, z - AXIS_Z)
     map_x = ((u + U_RANGE) * U_SCALE * skin.scale).astype(np.float32)
     map_y = ((y - V_LOW) * skin.scale).astype(np.float32)
@@ -395,65 +244,72 @@ def draw_head(
     behind = np.abs(u) > U_RANGE
     albedo[behind] = look.skin
     face = on_head & (z > FACE_BACK) & (y > FACE_TOP)
-    depth = np.where(on_head, bare + np.where(behind, 0, relief), _FAR).astype(np.float32)
-    for center, radii, turn in _flesh(look, pose, neck):
-        part, window = scene.ellipsoid(center, radii, rotation=turn)
+    depth = np.where(on_head, bare + np.where(behind, 0, relief), FAR).astype(np.float32)
+    for center, radii, turn in _flesh(look, pose):
+        part, window = view.ellipsoid(center, radii, rotation=turn)
         nearer = part > depth[window]
         depth[window][nearer] = part[nearer]
         albedo[window][nearer] = look.skin * (0.94, 0.94, 0.97)
         face[window][nearer & (part > -8)] = False
 
-    solid = depth > _FAR
+    solid = depth > FAR
     gloss = np.full(depth.shape, 0.14, np.float32)
     cover_total = solid.astype(np.float32)
-    for cover in _hair(scene, look, rng) + _headwear(scene, look, rng):
+    bare_face = face.copy()
+    for cover in _hair(view, look, rng) + _headwear(view, look, rng):
         mix = cover.cover * np.clip((cover.depth - depth) * scale * 0.5 + 0.5, 0, 1)
         albedo += mix[..., None] * (cover.color - albedo)
         over = mix > 0.5
         depth[over] = cover.depth[over]
+        bare_face[over] = False
         gloss *= 1 - 0.5 * mix
         cover_total = np.maximum(cover_total, mix)
 
-    shade = _shade(depth, cover_total > 0.5, scale, light, gloss)
-    linear = np.square(np.clip(albedo, 0, 255) / 255) * shade
+    lit = shading(depth, cover_total > 0.5, scale, light, gloss)
+    linear = np.square(np.clip(albedo, 0, 255) / 255) * lit
     colors = 255 * np.sqrt(np.clip(linear, 0, 1.2))
-    return _shrink(
-        np.minimum(colors, 255), cover_total, face, pixels_per_unit / scale, pixels_per_unit
-    )
+    return _finish(np.minimum(colors, 255), cover_total, face, bare_face, scale, pixels_per_unit)
 
 
 def _flesh(
-    look: Look, pose: Pose, neck: bool
+    look: Look, pose: Pose
 ) -> list[tuple[Sequence[float], Sequence[float], NDArray[np.float64]]]:
     """Ears and neck: centre, radii and rotation."""
     parts: list[tuple[Sequence[float], Sequence[float], NDArray[np.float64]]] = []
     for side in (-1, 1):
         center = (0.655 * look.width * side, 0.06, -0.16)
         parts.append((center, (0.07, 0.19 * look.ear, 0.12 * look.ear), pose.matrix))
-    if neck:
-        tilt = Pose(0.0, 0.0, 0.35 * pose.roll).matrix
-        parts.append(((0, 1.2, -0.3), (0.37 * look.width * look.jaw, 0.95, 0.36), tilt))
+    tilt = Pose(0.0, 0.0, 0.35 * pose.roll).matrix
+    parts.append(((0, 1.2, -0.3), (0.37 * look.width * look.jaw, 0.95, 0.36), tilt))
     return parts
 
 
-def _shrink(
-    colors: Floats, alpha: Floats, face: NDArray[np.bool_], ratio: float, pixels_per_unit: float
+def _finish(
+    colors: Floats,
+    alpha: Floats,
+    face: NDArray[np.bool_],
+    bare_face: NDArray[np.bool_],
+    scale: float,
+    pixels_per_unit: float,
 ) -> HeadPicture:
     """Brings a drawing to its final scale, cuts its empty margins and measures the face."""
+    ratio = pixels_per_unit / scale
     size = (max(1, round(alpha.shape[1] * ratio)), max(1, round(alpha.shape[0] * ratio)))
     way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     soft = cv2.GaussianBlur(alpha, (0, 0), 0.7)
     small_alpha = cv2.resize(soft, size, interpolation=way)
     small = cv2.resize(colors * soft[..., None], size, interpolation=way)
     small /= np.maximum(small_alpha, 1e-3)[..., None]
-    rows, columns = np.nonzero(face)
-    origin = (round(VIEW[0] * pixels_per_unit), round(VIEW[1] * pixels_per_unit))
+    origin = (round(FRAME[0] * pixels_per_unit), round(FRAME[1] * pixels_per_unit))
     cover = np.zeros_like(small_alpha)
     box, luminance, contrast = (0.0, 0.0, 0.0, 0.0), 0.0, 0.0
-    if len(rows) > 0.04 * (pixels_per_unit / ratio) ** 2:
-        cover = cv2.resize(face.astype(np.float32), size, interpolation=way)
-        edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * ratio
-        box = tuple(float(v) for v in edges + (*origin, *origin))
+    if bare_face.sum() > _LEAST_FACE * scale**2:
+        cover = cv2.resize(bare_face.astype(np.float32), size, interpolation=way)
+        rows, columns = np.nonzero(face)
+        edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        steps = np.tile(np.divide(size, alpha.shape[::-1]), 2)
+        box = tuple(float(v) for v in edges * steps + np.tile(origin, 2))
+        rows, columns = np.nonzero(bare_face)
         gray = colors[rows, columns].mean(1)
         luminance = float(np.median(gray))
         middle = np.median(columns)

@@ -7,14 +7,14 @@ behind. ``size`` is its longer side in pixels, ``(x, y)`` its centre.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Callable
 
 import cv2
 import numpy as np
 
-from .synthetic_face import SkinMap, paint_skin, sample_look
-from .synthetic_head import Pose, draw_head, random_light
+from .synthetic_face import sample_look
+from .synthetic_head import draw_head
 from .synthetic_paint import (
     Canvas,
     Fill,
@@ -31,6 +31,8 @@ from .synthetic_paint import (
     random_color,
     skin_color,
 )
+from .synthetic_skin import paint_skin
+from .synthetic_solids import Pose, random_light
 
 
 def draw_body(
@@ -81,7 +83,7 @@ def draw_body(
         canvas.polygon(strap * unit + at, random_color(rng, 0.7, 0.1, 0.9) * light)
     for side in (-1, 1):
         elbow = np.array([side * wide * rng.uniform(1.4, 1.9), rng.uniform(3.1, 3.5)])
-        hand = elbow + (-side * rng.uniform(-0.3, 1.2), rng.uniform(0.6, 1.6))
+        hand = elbow - (side * rng.uniform(-0.3, 1.2), -rng.uniform(0.6, 1.6))
         upper = limb_points((1.22 * wide * side, 1.78), elbow, 0.36, 0.28)
         lower = limb_points(elbow, hand, 0.27, 0.2)
         canvas.polygon(lower * unit + at, plain(flesh, rng, 4) if bare else fabric, volume=0.4)
@@ -323,18 +325,15 @@ def knot(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
 
 
 def dummy(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
-    """A shop-window dummy's head: the shape of a head without any feature."""
+    """A shop-window dummy's bald, featureless head; small ones would look like faces."""
+    size = max(size, 48.0)
     look = sample_look(rng)
     color = _skin_like(rng)
     unit = size / 2.1
     light = random_light(rng)
     pose = Pose(rng.uniform(-1.2, 1.2), rng.normal(0, 0.2), rng.normal(0, 0.25))
-    bare = SkinMap(40.0, color)
-    style = look.hair_style if rng.random() < 0.5 else "bald"
-    plain_look = replace(
-        look, skin=color, hair_style=style, mouth_open=0.0, nose_length=0.3, nose_width=0.3
-    )
-    draw_head(plain_look, pose, light, unit, rng, skin=bare).lay(canvas, x, y)
+    bare = replace(look, skin=color, hair_style="bald", mouth_open=0.0)
+    draw_head(bare, pose, light, unit, rng, featureless=True).lay(canvas, x, y)
     if rng.random() < 0.6:
         draw_body(canvas, x, y, unit, color, rng)
 
@@ -346,7 +345,7 @@ def jumble(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
     side = int(max(48, min(160, size)))
     printed = paint_skin(look, side / 2.2, rng).albedo
     printed = cv2.resize(printed, (side, side), interpolation=cv2.INTER_AREA)
-    parts = 5
+    parts = 7
     cut = side // parts
     order = rng.permutation(parts * parts)
     shuffled = printed.copy()
@@ -367,7 +366,7 @@ def head_from_behind(canvas: Canvas, x: float, y: float, size: float, rng: Rng) 
     """A person seen from behind."""
     unit = size / 2.1
     look = sample_look(rng)
-    yaw = np.pi + rng.uniform(-0.75, 0.75)
+    yaw = np.pi + rng.uniform(-0.6, 0.6)
     pose = Pose(yaw, rng.normal(0, 0.15), rng.normal(0, 0.12))
     light = random_light(rng)
     draw_head(look, pose, light, unit, rng).lay(canvas, x, y)
@@ -402,20 +401,21 @@ def arm(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
     """A bare arm or leg."""
     turn = rng.uniform(0, 2 * np.pi)
     ray = 0.5 * size * np.array([np.cos(turn), np.sin(turn)])
-    outline = limb_points((x, y) - ray, (x, y) + ray, 0.2 * size, 0.13 * size)
+    ends = np.array([x, y]) - ray, np.array([x, y]) + ray
+    outline = limb_points(*ends, 0.2 * size, 0.13 * size)
     canvas.polygon(outline, plain(skin_color(rng), rng, 8), volume=0.4)
 
 
 LOOKALIKES: dict[Callable[[Canvas, float, float, float, Rng], None], float] = {
     ball: 0.13,
-    oval: 0.15,
-    fruit: 0.08,
+    oval: 0.12,
+    fruit: 0.09,
     clock: 0.08,
-    holed_plate: 0.1,
+    holed_plate: 0.13,
     knot: 0.06,
     dummy: 0.08,
     jumble: 0.05,
-    head_from_behind: 0.11,
+    head_from_behind: 0.13,
     dress_form: 0.03,
     spectacles: 0.03,
     arm: 0.05,

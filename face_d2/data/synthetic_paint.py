@@ -8,7 +8,7 @@ pixels with the origin at the top left corner of the picture. Everything random 
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence, Union
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ Rng = np.random.Generator
 Floats = NDArray[np.float32]
 Texture = Callable[[int, int], Floats]
 """A fill: called with (height, width), returns BGR values (height, width, 3) in 0-255."""
-Fill = Union[ArrayLike, Texture]
+Fill = ArrayLike | Texture
 
 _SUBPIXEL_BITS = 4
 
@@ -293,7 +293,7 @@ class Canvas:
             return
         mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
         fixed = np.round((corners - (x0, y0)) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
-        pixels = max(1, int(round(thickness)))
+        pixels = max(1, round(thickness))
         cv2.polylines(mask, [fixed], closed, 255, pixels, cv2.LINE_AA, _SUBPIXEL_BITS)
         strength = alpha * min(1.0, thickness)
         self.fill_mask(mask.astype(np.float32) / 255, color, x0, y0, strength, 0.0, 0.0)

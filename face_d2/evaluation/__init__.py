@@ -1,7 +1,7 @@
 """Evaluation of face detectors: WIDER FACE, FDDB and COCO style.
 
-The protocols are functions that need neither torch nor Detectron2 in the process; the evaluators that
-run inside Detectron2 import them when first touched.
+The protocols are functions that need neither torch nor Detectron2 in the process; the evaluators
+that run inside Detectron2 import them when first touched.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _LAZY = {
     "WiderFaceGroundTruth": "wider_face_ground_truth",
     "WiderFaceResult": "wider_face",
     "build_evaluator": "evaluators",
+    "detection_sheet": "sheets",
     "fddb_roc": "fddb",
     "read_ground_truth": "wider_face_ground_truth",
     "read_predictions": "wider_face_files",

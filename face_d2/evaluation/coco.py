@@ -1,9 +1,9 @@
 """COCO-style AP for faces: no cap at 100 detections, sizes by face height, no cached annotations.
 
 Detectron2's COCOEvaluator keeps 100 detections an image (a fifth of WIDER FACE's validation faces
-lies beyond the 100th of its image), calls everything under 32 x 32 small, and reuses a JSON file that
-may be older than the data set. This evaluator builds the annotations from the dataset dicts each
-time.
+lies beyond the 100th of its image), calls everything under 32 x 32 small, and reuses a JSON file
+that may be older than the data set. This evaluator builds the annotations from the dataset dicts
+each time.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def coco_ap(
     ]
     found = [
         {**_annotation(number_of[name], *row[:4], iscrowd=0), "score": row[4]}
-        for name, rows in detections.items()
-        for row in np.asarray(rows, dtype=np.float64).tolist()
+        for name in number_of
+        for row in np.asarray(detections.get(name, []), dtype=np.float64).tolist()
     ]
     largest = max([len(rows) for rows in detections.values()], default=0)
     # A degenerate box can overlap nothing; left in, its negative area upsets the engines.

@@ -1,7 +1,8 @@
 """Figures for WIDER FACE and FDDB results, as PNG and SVG.
 
-Every function takes ``{label: result}``, so that several detectors share a figure. Matplotlib's object
-interface is used throughout: no display, and no global state that a caller's own figures could meet.
+Every function takes ``{label: result}``, so that several detectors share a figure. Matplotlib's
+object interface is used throughout: no display, and no global state that a caller's own figures
+could meet.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
                     color=colour,
                     label=f"{label} {100 * curve.ap:.1f}",
                 )
-            axes.set(title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01))
+            axes.set(
+                title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01)
+            )
             axes.legend(loc="lower left")
         panels[0].set_ylabel("precision")
         _note(figure, results)
@@ -159,10 +162,15 @@ def plot_roc(
                 (result.continuous_tp, result.continuous_at(1000)),
             )
             for axes, (tp, at_1000) in zip(panels, values):
-                # A curve that ends early keeps its last value, as it is read off at 1,000.
-                fp = np.append(result.fp[::-1], max(max_false_positives, result.fp.max(initial=0)))
-                rate = np.append(tp[::-1], tp[:1]) / result.faces
-                axes.plot(fp[: len(rate)], rate, color=colour, label=f"{label} {at_1000:.4f}")
+                rate = tp / result.faces
+                axes.plot(result.fp, rate, color=colour, label=f"{label} {at_1000:.4f}")
+                # A curve that ends early keeps its last value when it is read off.
+                axes.plot(
+                    [result.fp.max(initial=0), max_false_positives],
+                    [rate.max(initial=0)] * 2,
+                    color=colour,
+                    linestyle=":",
+                )
         for axes, title in zip(panels, ("Discrete", "Continuous")):
             axes.set(
                 title=f"{title} ROC (at 1,000)",
@@ -172,8 +180,7 @@ def plot_roc(
             )
             axes.legend(loc="lower right")
         panels[0].set_ylabel("true positive rate")
-        note = "; ".join(next(iter(results.values())).protocol.values())
-        figure.supxlabel(note, fontsize=7, color="#666666")
+        _note(figure, results)
         return _save(figure, path)
 
 
@@ -194,7 +201,9 @@ def _plot_classes(
             axes.grid(axis="x", visible=False)
         panels[0].set_ylabel("AP, Hard faces")
         if len(groups) > 1:
-            figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4)
+            figure.legend(
+                *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
+            )
         _note(figure, results)
         return _save(figure, path)
 
@@ -221,7 +230,7 @@ def _precision_over_recall(curve: Curve) -> tuple[NDArray[np.float64], NDArray[n
     """Recall and precision where anything is proposed, from recall 0 on."""
     proposed = curve.proposals > 0
     recall, precision = curve.recall[proposed], curve.precision[proposed]
-    return np.append([0.0], recall), np.append(precision[:1], precision) if len(precision) else [0.0]
+    return np.append(0.0 * recall[:1], recall), np.append(precision[:1], precision)
 
 
 def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:
@@ -244,10 +253,10 @@ def _figure(
     return figure, list(axes[0])
 
 
-def _note(figure: Figure, results: Mapping[str, WiderFaceResult]) -> None:
+def _note(figure: Figure, results: Mapping[str, WiderFaceResult | FDDBResult]) -> None:
     """The ground truth under the panels: no figure without its protocol."""
-    note = "\n".join(dict.fromkeys("; ".join(r.protocol.values()) for r in results.values()))
-    figure.supxlabel(note, fontsize=7, color="#666666")
+    notes = ("; ".join(f"{k}: {v}" for k, v in r.protocol.items()) for r in results.values())
+    figure.supxlabel("\n".join(dict.fromkeys(notes)), fontsize=7, color="#666666")
 
 
 def _save(figure: Figure, path: str | Path) -> list[Path]:

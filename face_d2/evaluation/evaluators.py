@@ -1,7 +1,7 @@
 """Evaluators for Detectron2's trainer and ``--eval-only``: the protocols, fed by a model.
 
-Detections go to disk as they come and are gathered at the end; the figures are computed from the text
-files that are left behind, so anyone can compute them again from those files.
+Detections go to disk as they come and are gathered at the end; the figures are computed from the
+text files that are left behind, so anyone can compute them again from those files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detectron2.utils import comm
 
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 from face_d2.evaluation.coco import FaceCOCOEvaluator
-from face_d2.evaluation.fddb import FDDBResult, fddb_roc, format_fddb
+from face_d2.evaluation.fddb import FDDBResult, fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.fddb_files import write_fddb_detections
 from face_d2.evaluation.protocol import describe_test_settings
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
@@ -57,7 +57,8 @@ class _StreamingEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels), ``scores``.
+            outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels) and
+                ``scores``.
 
         Raises:
             ValueError: on a NaN or infinite box or score, naming the image and the row.
@@ -69,9 +70,9 @@ class _StreamingEvaluator(DatasetEvaluator):
 class WiderFaceEvaluator(_StreamingEvaluator):
     """WIDER FACE's protocol on a registered data set.
 
-    Leaves in ``output_dir/dataset_name``: ``predictions/EVENT/NAME.txt`` and ``widerface.json`` (figures,
-    95 % intervals, breakdowns, errors, protocol); for a data set without labels, instead of the
-    JSON, ``submission.zip``, the archive the benchmark's owners score.
+    Leaves in ``output_dir/dataset_name``: ``predictions/EVENT/NAME.txt`` and ``widerface.json``
+    (figures, 95 % intervals, breakdowns, errors, protocol); for a data set without labels, instead
+    of the JSON, ``submission.zip``, the archive the benchmark's owners score.
 
     Args:
         dataset_name: a data set in the form of :func:`face_d2.data.register.register_wider_face`.
@@ -102,8 +103,8 @@ class WiderFaceEvaluator(_StreamingEvaluator):
         """Gathers, writes and scores.
 
         Returns:
-            ``{"widerface": {"AP_easy", "AP_medium", "AP_hard", "recall_easy", ...}}`` in 0-100 in the
-            first process; ``{}`` elsewhere and for a data set without labels.
+            ``{"widerface": {"AP_easy", "AP_medium", "AP_hard", "recall_easy", ...}}`` in 0-100 in
+            the first process; ``{}`` elsewhere and for a data set without labels.
         """
         predictions = self._folder / "predictions"
         if not comm.is_main_process():
@@ -171,17 +172,10 @@ class FDDBEvaluator(_StreamingEvaluator):
         )
         self.result = fddb_roc(file, metadata.folds_folder, image_root=metadata.image_root)
         self.result.write(self._folder)
-        figures = {
-            "disc@1000": 100 * self.result.discrete_at(1000),
-            "cont@1000": 100 * self.result.continuous_at(1000),
-        }
-        protocol = {**self._protocol, **self.result.protocol}
-        write_json(
-            {"dataset": self._dataset_name, **figures, "protocol": protocol},
-            self._folder / "fddb.json",
-        )
-        _logger.info("%s\n%s", self._dataset_name, format_fddb(self.result, protocol))
-        return {"fddb": figures}
+        report = fddb_report(self.result, self._protocol)
+        write_json({"dataset": self._dataset_name, **report}, self._folder / "fddb.json")
+        _logger.info("%s\n%s", self._dataset_name, format_fddb(self.result, self._protocol))
+        return {"fddb": {key: report[key] for key in ("disc@1000", "cont@1000")}}
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> DatasetEvaluators:
@@ -202,8 +196,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
         return DatasetEvaluators([FDDBEvaluator(dataset_name, output_dir, protocol=protocol)])
     if kind != "widerface":
         raise ValueError(
-            f"data set {dataset_name!r} has evaluator_type {kind!r}; face detectors are evaluated on "
-            "'widerface' and 'fddb' (register it with face_d2.data.register.register_wider_face)."
+            f"data set {dataset_name!r} has evaluator_type {kind!r}; face detectors are evaluated "
+            "on 'widerface' and 'fddb' (see face_d2.data.register.register_wider_face)."
         )
     evaluators: list[DatasetEvaluator] = [
         WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)

@@ -2,7 +2,7 @@
 
 What the benchmark's C++ tool computes (Jain and Learned-Miller, UM-CS-2010-009, section 5):
 
-* Overlap is counted in pixels on the image's canvas, where ellipses and rectangles are drawn filled.
+* Overlap is counted in pixels on the image's canvas, where ellipses and rectangles are filled.
 * At every score that occurs in an image, the detections of that score and above are assigned to the
   faces so that the sum of overlaps is largest. A pair with overlap counts its IoU in the continuous
   ROC and 1 in the discrete ROC where IoU > 0.5.
@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +28,7 @@ from face_d2.evaluation.fddb_overlap import overlaps
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face_files import replaced_file
 
-__all__ = ["FDDBResult", "fddb_roc", "format_fddb"]
+__all__ = ["FDDBResult", "fddb_report", "fddb_roc", "format_fddb"]
 
 _IOU_THRESHOLD = 0.5
 
@@ -118,13 +119,13 @@ def fddb_roc(
 
     Args:
         detections: a file in FDDB's format, or a mapping from image name to rows. A row is
-            "x y w h score" (rectangle) or "major_radius minor_radius angle x y score" (ellipse, angle
-            in radians); any order of images and rows.
+            "x y w h score" (rectangle) or "major_radius minor_radius angle x y score" (ellipse,
+            angle in radians); any order of images and rows.
         folds_folder: ``FDDB-folds`` with the ten ellipse lists.
         canvas: (height, width) in pixels on which overlaps are counted, for all images. 450 x 450
             holds every image of FDDB; parts of boxes that lie outside an image then count.
-        image_root: folder of ``2002/``, ``2003/``: each image's own size is its canvas, as officially,
-            instead of ``canvas``.
+        image_root: folder of ``2002/``, ``2003/``: each image's own size is its canvas, as
+            officially, instead of ``canvas``.
 
     Returns:
         The pooled result; ``.folds`` has the ten.
@@ -145,16 +146,16 @@ def fddb_roc(
     missing = [image.name for image in images if image.name not in rows_of]
     if missing:
         warnings.warn(
-            f"{len(missing)} of {len(images)} images have no entry in the detections and count as zero "
-            f"detections, the first: {missing[0]}",
+            f"{len(missing)} of {len(images)} images have no entry in the detections and count as "
+            f"zero detections, the first: {missing[0]}",
             stacklevel=2,
         )
     if image_root is None:
         sizes = [canvas] * len(images)
-        canvas_words = f"{canvas[0]} x {canvas[1]} for every image"
+        canvas_words = f"{canvas[0]} x {canvas[1]} px for every image"
     else:
         sizes = image_sizes(image_root, [f"{image.name}.jpg" for image in images])
-        canvas_words = "size of each image"
+        canvas_words = "each image's own size"
     steps = [
         _steps_of(image, rows_of.get(image.name, np.zeros((0, 5))), size)
         for image, size in zip(images, sizes)
@@ -221,11 +222,28 @@ def _write(path: Path, lines: Sequence[str]) -> None:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def fddb_report(result: FDDBResult, protocol: Mapping[str, str]) -> dict[str, Any]:
+    """The figures in 0-100, pooled and by fold, and the protocol, ready for JSON."""
+    return {
+        **_figures(result),
+        "folds": [_figures(fold) for fold in result.folds],
+        "protocol": {**protocol, **result.protocol},
+    }
+
+
 def format_fddb(result: FDDBResult, protocol: Mapping[str, str]) -> str:
-    """The figures at 1,000 and 2,000 false positives, pooled and by fold, and the protocol, as text."""
-    lines = ["FDDB       discrete  continuous   at 1,000 FP     discrete  continuous   at 2,000 FP"]
+    """The figures at 1,000 and 2,000 false positives, pooled and by fold, and the protocol."""
     rows = {"all": result, **{f"fold {n}": fold for n, fold in enumerate(result.folds, start=1)}}
+    keys = list(_figures(result))
+    lines = ["FDDB      " + "".join(f"{key:>12}" for key in keys)]
     for label, row in rows.items():
-        figures = [f(n) for n in (1000, 2000) for f in (row.discrete_at, row.continuous_at)]
-        lines.append("{:<10}{:9.4f}{:12.4f}{:28.4f}{:12.4f}".format(label, *figures))
+        lines.append(f"{label:<10}" + "".join(f"{value:12.2f}" for value in _figures(row).values()))
     return "\n".join([*lines, "measured with", format_protocol({**protocol, **result.protocol})])
+
+
+def _figures(result: FDDBResult) -> dict[str, float]:
+    return {
+        f"{name}@{n}": 100 * rate_at(n)
+        for n in (1000, 2000)
+        for name, rate_at in (("disc", result.discrete_at), ("cont", result.continuous_at))
+    }

@@ -61,7 +61,7 @@ def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDAr
 def _pixel_borders(
     boxes: NDArray[np.float64], canvas: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Left, top, right and bottom borders, each (D,), of the pixels inside the canvas, end excluded."""
+    """Left, top, right, bottom borders, each (D,), of the pixels on the canvas, end excluded."""
     height, width = canvas
     near, far = np.rint(boxes[:, :2]), np.rint(boxes[:, :2] + boxes[:, 2:]) + 1
     left, right = near[:, 0].clip(0, width), far[:, 0].clip(0, width)

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face import WiderFaceResult
 from face_d2.evaluation.wider_face_files import replaced_file
@@ -28,9 +30,9 @@ def widerface_report(
         errors: how many false positives and misses to list.
 
     Returns:
-        ``AP_*``, ``interval_95`` (setting -> [low, high]), ``recall`` at the lowest score, ``faces``,
-        ``detections``, ``protocol``, ``by_height``, ``by_attribute`` (class -> AP, recall, faces, over
-        Hard faces), ``false_positives`` and ``misses``.
+        ``AP_*``, ``interval_95`` (setting -> [low, high]), ``recall`` at the lowest score,
+        ``faces``, ``detections``, ``protocol``, ``by_height``, ``by_attribute`` (class -> AP,
+        recall, faces, over Hard faces), ``false_positives`` and ``misses``.
     """
     return {
         **{key: 100 * value for key, value in result.items()},
@@ -38,7 +40,7 @@ def widerface_report(
         "recall": {setting: _recall(curve) for setting, curve in result.curves.items()},
         "faces": {setting: curve.faces for setting, curve in result.curves.items()},
         "detections": len(result.matches.scores),
-        "protocol": {**protocol, **result.protocol},
+        "protocol": {**protocol, "detections": _detections(result), **result.protocol},
         "by_height": _figures(result.by_height()),
         "by_attribute": {name: _figures(curves) for name, curves in result.by_attribute().items()},
         "false_positives": [asdict(error) for error in result.false_positives(errors)],
@@ -48,7 +50,7 @@ def widerface_report(
 
 def format_widerface(report: Mapping[str, Any]) -> str:
     """The figures, their intervals, the breakdowns and the protocol as lines of text."""
-    lines = ["WIDER FACE      AP   recall    faces"]
+    lines = ["WIDER FACE        AP   recall    faces"]
     for setting, faces in report["faces"].items():
         line = _row(setting, report[f"AP_{setting}"], report["recall"][setting], faces)
         if setting in report["interval_95"]:
@@ -70,6 +72,15 @@ def write_json(report: Mapping[str, Any], path: str | Path) -> None:
         temporary.write_text(json.dumps(_without_nan(report), indent=1) + "\n", encoding="utf-8")
 
 
+def _detections(result: WiderFaceResult) -> str:
+    """What the detections themselves tell of how they were made."""
+    scores = result.matches.scores
+    if not len(scores):
+        return "none"
+    most = int(np.bincount(result.matches.image).max())
+    return f"{len(scores):,}, at most {most} an image, scores {scores.min():g} to {scores.max():g}"
+
+
 def _figures(curves: Mapping[str, Curve]) -> dict[str, dict[str, float]]:
     return {
         label: {"AP": 100 * curve.ap, "recall": _recall(curve), "faces": curve.faces}
@@ -82,7 +93,7 @@ def _recall(curve: Curve) -> float:
 
 
 def _row(label: str, ap: float, recall: float, faces: int) -> str:
-    return f"{label:<12}{ap:7.2f}  {recall:6.1f}  {faces:7,d}"
+    return f"{label:<14}{ap:7.2f}  {recall:6.1f}  {faces:7,d}"
 
 
 def _without_nan(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from detectron2.structures import Instances
@@ -42,11 +43,14 @@ class DetectionShards:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._file: IO[bytes] | None = None
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._file = tempfile.TemporaryFile(dir=self._folder)
+        if self._file is not None:
+            self._file.close()
+        self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (until next reset)
         self._names: list[str] = []
         self._counts: list[int] = []
 

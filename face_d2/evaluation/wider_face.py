@@ -3,15 +3,15 @@
 What the benchmark's MATLAB tool computes (Yang et al., "WIDER FACE: A Face Detection Benchmark",
 CVPR 2016, and its evaluation toolbox), without its loops:
 
-* Every detection looks at one face only, the one it overlaps most (first on ties) among all faces of
-  its image, ignored ones included; the overlap counts both border pixels ("+1").
-* At IoU >= 0.5 with a face that does not count, the detection is taken out; with one that counts, the
-  detection of highest score finds it and the others are false positives, as is everything else.
-* Scores are stretched to 0-1 over the whole set; precision and recall are taken at the 1,000 thresholds
-  1 - t/1000. The AP is the area under the envelope of that curve.
+* Every detection looks at one face only, the one it overlaps most (first on ties) among all faces
+  of its image, ignored ones included; the overlap counts both border pixels ("+1").
+* At IoU >= 0.5 with a face that does not count, the detection is taken out; with one that counts,
+  the detection of highest score finds it and the others are false positives, as is everything else.
+* Scores are stretched to 0-1 over the whole set; precision and recall are taken at the 1,000
+  thresholds 1 - t/1000. The AP is the area under the envelope of that curve.
 
-Since a detection's face does not depend on other detections, the order of the rows never matters and
-the whole evaluation is one IoU per image and a few histograms.
+Since a detection's face does not depend on other detections, the order of the rows never matters
+and the whole evaluation is one IoU per image and a few histograms.
 """
 
 from __future__ import annotations

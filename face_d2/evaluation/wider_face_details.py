@@ -1,8 +1,9 @@
-"""What lies behind a WIDER FACE figure: breakdowns by kind of face, errors, confidence intervals."""
+"""What lies behind a WIDER FACE figure: breakdowns by kind of face, errors, intervals."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +97,7 @@ def height_breakdown(
     """
     kept, heights = ground_truth.kept[setting], ground_truth.boxes[:, 3]
     curves = {}
-    for low, high in zip(HEIGHT_BORDERS[:-1], HEIGHT_BORDERS[1:]):
+    for low, high in pairwise(HEIGHT_BORDERS):
         members = kept & (heights > low) & (heights <= high)
         if members.any():
             label = f"{low:g}-{high:g}" if np.isfinite(high) else f">{low:g}"

@@ -1,8 +1,8 @@
 """The community's exchange format for WIDER FACE detections: one text file per image.
 
 ``EVENT/NAME.txt`` holds the image's name, the number of rows, and that many rows "x y w h score" in
-pixels of the original image. A set of them is a folder, a ``.tar``/``.tar.gz`` or a ``.zip``; folders
-above ``EVENT`` do not matter, nor does the order of the rows.
+pixels of the original image. A set of them is a folder, a ``.tar``/``.tar.gz`` or a ``.zip``;
+folders above ``EVENT`` do not matter, nor does the order of the rows.
 """
 
 from __future__ import annotations
@@ -169,10 +169,12 @@ def write_image(folder: Path, name: str, detections: ArrayLike) -> None:
 def write_archive(folder: str | Path, archive: str | Path) -> Path:
     """Packs a folder of text files into a ``.zip`` (``EVENT/NAME.txt`` at its root), atomically."""
     folder = Path(folder)
-    with replaced_file(archive) as temporary:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
-            for file in sorted(folder.glob("*/*.txt")):
-                target.write(file, file.relative_to(folder).as_posix())
+    with (
+        replaced_file(archive) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for file in sorted(folder.glob("*/*.txt")):
+            target.write(file, file.relative_to(folder).as_posix())
     return Path(archive)
 
 

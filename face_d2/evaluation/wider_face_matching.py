@@ -1,4 +1,4 @@
-"""Detections against faces by the WIDER FACE rules: matching, curves, average precision. NumPy only.
+"""Detections against faces by the WIDER FACE rules: matching, curves, AP. NumPy only.
 
 A detection looks at the one face it overlaps most, whatever the other detections do, so everything
 below is one IoU matrix per image and histograms of scores; no order of rows plays a part.
@@ -17,7 +17,7 @@ __all__ = ["Curve", "Matches", "average_precision", "build_curve", "match"]
 
 NUM_THRESHOLDS = 1000
 IOU_THRESHOLD = 0.5
-#: Rows of detections whose overlaps with an image's faces are computed at a time (bounds the memory).
+#: Detections whose overlaps with an image's faces are computed at a time (bounds the memory).
 _CHUNK = 1024
 
 
@@ -201,10 +201,8 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _bins(scores: NDArray[np.float64], low: float, high: float) -> NDArray[np.int64]:
-    if high > low:
-        stretched = (scores - low) / (high - low)
-    else:
-        stretched = np.ones_like(scores)  # the official tool divides by zero here
+    # Where all scores are equal, the official tool divides by zero.
+    stretched = (scores - low) / (high - low) if high > low else np.ones_like(scores)
     return np.searchsorted(-_thresholds(), -stretched, side="left")
 
 
@@ -222,7 +220,7 @@ def _finders(
     iou: NDArray[np.float64],
     num_faces: int,
 ) -> NDArray[np.int64]:
-    """(F,) the detection of highest score (first row on ties) among those matched to a face, or -1."""
+    """(F,) the detection of highest score (first row on ties) that looks at each face, or -1."""
     candidates = np.flatnonzero(iou >= IOU_THRESHOLD)
     descending = candidates[np.argsort(-scores[candidates], kind="stable")]
     finder = np.full(num_faces, -1)

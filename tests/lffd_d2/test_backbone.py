@@ -1,5 +1,7 @@
 """The built network: parameter counts, measured receptive fields, features."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from detectron2.config import get_cfg
@@ -21,13 +23,13 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameter_count_is_that_of_the_released_network(name):
+def test_parameter_count_is_that_of_the_released_network(name: str) -> None:
     variant = get_variant(name)
     modules = LFFDNet(variant), LFFDHead(variant.branches, variant.branch_channels)
     assert sum(p.numel() for m in modules for p in m.parameters()) == PARAMETERS[name]
 
 
-def open_all_relus(net):
+def open_all_relus(net: LFFDNet) -> None:
     """Positive weights: no ReLU cuts a path, so every pixel that can count does."""
     with torch.no_grad():
         for parameter in net.parameters():
@@ -36,7 +38,7 @@ def open_all_relus(net):
 
 @pytest.mark.parametrize("axis", ["x", "y"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_receptive_fields_measured_by_gradient(name, axis):
+def test_receptive_fields_measured_by_gradient(name: str, axis: str) -> None:
     variant = get_variant(name)
     net = LFFDNet(variant)
     open_all_relus(net)
@@ -52,9 +54,7 @@ def test_receptive_fields_measured_by_gradient(name, axis):
         feature = features[branch.tap]
         dim = 3 if axis == "x" else 2
         unit = feature.shape[dim] // 2
-        (gradient,) = torch.autograd.grad(
-            feature.select(dim, unit).sum(), image, retain_graph=True
-        )
+        (gradient,) = torch.autograd.grad(feature.select(dim, unit).sum(), image, retain_graph=True)
         seen = gradient.abs().sum(dim=(0, 1, 5 - dim)).nonzero().squeeze(1)
         first, last = seen[0].item(), seen[-1].item()
         assert last - first + 1 == branch.rf.size
@@ -62,7 +62,7 @@ def test_receptive_fields_measured_by_gradient(name, axis):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_map_sizes_are_those_of_the_network(name):
+def test_map_sizes_are_those_of_the_network(name: str) -> None:
     variant = get_variant(name)
     net = LFFDNet(variant)
     for height, width in ((127, 130), (201, 128)):
@@ -73,7 +73,7 @@ def test_map_sizes_are_those_of_the_network(name):
         )
 
 
-def test_features_are_the_rectified_residual_sums():
+def test_features_are_the_rectified_residual_sums() -> None:
     net = LFFDNet(get_variant("20L5S"))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
@@ -89,7 +89,7 @@ def test_features_are_the_rectified_residual_sums():
         torch.testing.assert_close(features["c11"], t.relu())
 
 
-def test_gradients_do_not_depend_on_working_in_place():
+def test_gradients_do_not_depend_on_working_in_place() -> None:
     torch.manual_seed(0)
     net = LFFDNet(get_variant("16L3S-small")).double()
     x = torch.randn(1, 3, 127, 127, dtype=torch.float64, requires_grad=True)
@@ -104,7 +104,7 @@ def test_gradients_do_not_depend_on_working_in_place():
     assert (x.grad * direction).sum().item() == pytest.approx(slope, rel=1e-4)
 
 
-def test_layers_above_the_deepest_wanted_tap_are_not_run():
+def test_layers_above_the_deepest_wanted_tap_are_not_run() -> None:
     net = LFFDNet(get_variant("20L5S"))
     run = []
     for name, conv in net.named_children():
@@ -115,13 +115,13 @@ def test_layers_above_the_deepest_wanted_tap_are_not_run():
     assert run == [f"conv{n}" for n in range(1, 12)]
 
 
-def test_an_image_too_small_is_an_error_that_says_so():
+def test_an_image_too_small_is_an_error_that_says_so() -> None:
     net = LFFDNet(get_variant("20L5S"))
-    with pytest.raises(ValueError, match="20L5S needs images of at least 127 pixels.*126 x 300"):
+    with pytest.raises(ValueError, match=r"20L5S needs images of at least 127 pixels.*126 x 300"):
         net(torch.zeros(1, 3, 126, 300))
 
 
-def test_registry_and_output_shape():
+def test_registry_and_output_shape() -> None:
     cfg = get_cfg()
     add_lffd_config(cfg)
     cfg.MODEL.BACKBONE.NAME = "build_lffd_backbone"
@@ -135,7 +135,7 @@ def test_registry_and_output_shape():
     }
 
 
-def test_start_is_xavier_uniform():
+def test_start_is_xavier_uniform() -> None:
     conv = LFFDNet(get_variant("25L8S")).conv20
     bound = (6 / (128 * 9 * 2)) ** 0.5
     assert conv.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)

@@ -1,5 +1,7 @@
 """Receptive-field arithmetic and the released variants against the published tables."""
 
+from __future__ import annotations
+
 import re
 
 import pytest
@@ -68,7 +70,7 @@ PUBLISHED["16L3S-small"] = PUBLISHED["16L3S"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_branches_equal_published_tables(name):
+def test_branches_equal_published_tables(name: str) -> None:
     branches, input_size, map_sides = PUBLISHED[name]
     variant = get_variant(name)
     computed = [
@@ -80,19 +82,19 @@ def test_branches_equal_published_tables(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_printed_table_holds_the_same_figures(name):
+def test_printed_table_holds_the_same_figures(name: str) -> None:
     branches, input_size, map_sides = PUBLISHED[name]
     lines = branch_table(get_variant(name), input_size).splitlines()[2:]
     for line, branch, side in zip(lines, branches, map_sides, strict=True):
         numbers = [float(n) for n in re.findall(r"\d+(?:\.\d+)?", line)]
-        number, _, channels, size, stride, start, low, high, gray_low, gray_high = numbers[:10]
+        channels, size, stride, start, low, high, gray_low, gray_high = numbers[2:10]
         assert (channels, size, stride, start) == branch[1:5]
         assert ((low, high), (gray_low, gray_high)) == branch[5:7]
         assert numbers[10:13] == [side, high / 2, size / 2]
         assert numbers[13] == pytest.approx(size / ((low + high) / 2), abs=0.05)
 
 
-def test_maps_of_other_inputs():
+def test_maps_of_other_inputs() -> None:
     variant = get_variant("25L8S")
     strides = [4, 8, 16, 32]
     for size, sides in ((480, [119, 59, 29, 14]), (256, [63, 31, 15, 7]), (128, [31, 15, 7, 3])):
@@ -101,14 +103,14 @@ def test_maps_of_other_inputs():
     assert variant.map_sizes(2, 640)[0] == (0, 159)
 
 
-def test_every_layer_has_a_receptive_field():
+def test_every_layer_has_a_receptive_field() -> None:
     fields = get_variant("20L5S").receptive_fields
     assert fields["c1"] == ReceptiveField(size=3, stride=2, start=1)
     assert fields["c2"] == ReceptiveField(size=7, stride=4, start=3)
     assert list(fields) == [f"c{n}" for n in range(1, 21)]
 
 
-def test_least_input_leaves_one_unit_of_the_deepest_map():
+def test_least_input_leaves_one_unit_of_the_deepest_map() -> None:
     for variant in VARIANTS.values():
         least = variant.min_input()
         assert variant.map_sizes(least, least)[-1] == (1, 1)
@@ -125,14 +127,14 @@ CUSTOM = {
 }
 
 
-def test_a_custom_variant_is_computed_like_the_released_ones():
+def test_a_custom_variant_is_computed_like_the_released_ones() -> None:
     first, second = Variant(**CUSTOM).branches
     assert (first.rf, first.channels) == (ReceptiveField(23, 4, 3), 8)
     assert (second.rf, second.channels) == (ReceptiveField(63, 8, 7), 16)
     assert (first.divisor("scale"), first.divisor("rf")) == (10, 11.5)
 
 
-def test_the_gray_margin_is_free():
+def test_the_gray_margin_is_free() -> None:
     variant = Variant(**CUSTOM, gray_margin=0.25)
     assert [b.gray_range for b in variant.branches] == [(7, 25), (15, 50)]
 
@@ -158,26 +160,26 @@ def test_the_gray_margin_is_free():
         ({"branch_channels": 0}, "BRANCH_CHANNELS"),
     ],
 )
-def test_a_contradiction_is_named(change, message):
+def test_a_contradiction_is_named(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Variant(**{**CUSTOM, **change})
 
 
-def test_sizes_no_branch_answers_for_are_warned_of():
+def test_sizes_no_branch_answers_for_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="no branch answers for faces between 18 and 20"):
         Variant(**{**CUSTOM, "face_ranges": ((10, 18), (20, 40))})
 
 
-def test_faces_smaller_than_the_stride_are_warned_of():
+def test_faces_smaller_than_the_stride_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="centres of c4 lie 4 pixels apart"):
         Variant(**{**CUSTOM, "face_ranges": ((3, 20), (20, 40))})
 
 
-def test_an_unknown_variant_is_named():
-    with pytest.raises(ValueError, match="unknown LFFD variant '8L1S'.*25L8S.*custom"):
+def test_an_unknown_variant_is_named() -> None:
+    with pytest.raises(ValueError, match=r"unknown LFFD variant '8L1S'.*25L8S.*custom"):
         get_variant("8L1S")
 
 
-def test_an_unknown_divisor_is_named():
+def test_an_unknown_divisor_is_named() -> None:
     with pytest.raises(ValueError, match="REG_NORM"):
         get_variant("20L5S").branches[0].divisor("anchor")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+from lffd_d2.receptive_field import Branch
 
 
-def face_size(box, measure):
+def face_size(box: Sequence[float], measure: str) -> float:
     width, height = box[2] - box[0], box[3] - box[1]
     if measure == "longer":
         return max(width, height)
@@ -16,7 +20,16 @@ def face_size(box, measure):
     return math.sqrt(width * height)
 
 
-def label_image(branch, map_size, boxes, ignore, *, divisor, scale_measure, min_face):
+def label_image(
+    branch: Branch,
+    map_size: tuple[int, int],
+    boxes: Sequence[Sequence[float]],
+    ignore: Sequence[bool],
+    *,
+    divisor: float,
+    scale_measure: str,
+    min_face: float,
+) -> tuple[NDArray, NDArray, NDArray]:
     """Labels one image on one branch.
 
     Returns:

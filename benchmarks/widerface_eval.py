@@ -1,0 +1,209 @@
+"""How fast and how frugal the WIDER FACE and FDDB evaluations are, and that they are right.
+
+Detections are generated over the official ground truth: nine of ten faces found with a jittered
+box, and false positives on every image, 700,000 detections in all. The plain loops of
+tests/references are timed once (minutes) and must give the same AP to 1e-12; ours is timed several
+times, also on two and four times the detections, in a process of its own whose peak memory is read.
+FDDB is scored with 50 false positives an image on all 2,845 images, and the evaluator is fed the
+test set's 16,097 images at 750 boxes while its memory is watched.
+
+    python benchmarks/widerface_eval.py --data $DETECTRON2_DATASETS --json result.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from face_d2.data.fddb import read_folds
+from face_d2.evaluation.fddb import fddb_roc
+from face_d2.evaluation.wider_face import widerface_ap
+from face_d2.evaluation.wider_face_files import read_predictions, write_predictions
+from face_d2.evaluation.wider_face_ground_truth import WiderFaceGroundTruth, read_ground_truth
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from references.wider_face_reference import widerface_ap_reference
+
+FALSE_POSITIVES = 207  # an image, which makes 700,000 detections with the faces found
+SIZES = (1, 2, 4)
+
+
+def generate(truth: WiderFaceGroundTruth, size: int, seed: int) -> dict[str, np.ndarray]:
+    """Detections (N, 5) x, y, w, h, score on every image; ``size`` multiplies their number."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for index, name in enumerate(truth.names):
+        boxes = np.repeat(truth.boxes[truth.faces_of(index)], size, axis=0)
+        boxes = boxes[generator.random(len(boxes)) < 0.9].clip(min=0)
+        jitter = boxes[:, [2, 3, 2, 3]] * generator.normal(0, 0.08, (len(boxes), 4))
+        count = size * FALSE_POSITIVES
+        corners = generator.uniform(0, 1000, (count, 2))
+        sizes = np.exp(generator.uniform(np.log(8), np.log(300), (count, 2)))
+        rows = np.concatenate([(boxes + jitter).clip(min=0), np.concatenate([corners, sizes], 1)])
+        scores = np.append(generator.beta(5, 2, len(boxes)), generator.beta(1, 5, count))
+        found[name] = np.concatenate([rows, scores[:, None]], axis=1)
+    return found
+
+
+def timed_from_files(folder: str, ground_truth: str, repeats: int) -> dict[str, object]:
+    """Runs in a fresh process: reading, scoring, and the peak memory of it all."""
+    truth = read_ground_truth(ground_truth)
+    start = time.perf_counter()
+    widerface_ap(folder, truth)
+    from_files = time.perf_counter() - start
+    detections = read_predictions(folder)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = widerface_ap(detections, truth)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "detections": len(result.matches.scores),
+        "seconds": statistics.median(seconds),
+        "seconds_from_files": from_files,
+        "peak_memory_mb": _peak_memory_mb(),
+        "ap": dict(result),
+    }
+
+
+def time_reference(
+    detections: dict[str, np.ndarray], truth: WiderFaceGroundTruth
+) -> tuple[float, dict[str, float]]:
+    """Seconds and APs of the plain loops."""
+    rows = {name: [tuple(row) for row in values.tolist()] for name, values in detections.items()}
+    faces = {
+        name: [tuple(box) for box in truth.boxes[truth.faces_of(i)].tolist()]
+        for i, name in enumerate(truth.names)
+    }
+    start = time.perf_counter()
+    aps = {}
+    for setting, mask in truth.kept.items():
+        kept = {
+            name: set(np.flatnonzero(mask[truth.faces_of(i)]).tolist())
+            for i, name in enumerate(truth.names)
+        }
+        aps[f"AP_{setting}"] = widerface_ap_reference(rows, faces, kept)
+    return time.perf_counter() - start, aps
+
+
+def time_fddb(folds: Path, repeats: int, seed: int = 0) -> dict[str, float]:
+    """Seconds for all of FDDB with 50 false positives an image."""
+    generator = np.random.default_rng(seed)
+    found = {}
+    for fold in read_folds(folds):
+        for image in fold:
+            boxes = image.boxes()
+            boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+            boxes += generator.normal(0, 3, boxes.shape)
+            wrong = generator.uniform(0, 200, (50, 4))
+            rows = np.concatenate([boxes, wrong])
+            rows[:, 2:] = rows[:, 2:].clip(min=1)
+            found[image.name] = np.append(rows, generator.random((len(rows), 1)), axis=1)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        fddb_roc(found, folds)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "detections": sum(map(len, found.values())),
+        "seconds": statistics.median(seconds),
+    }
+
+
+def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
+    """Runs in a fresh process: the evaluator on a set without labels, up to the archive."""
+    import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+    import torch
+    from detectron2.data import MetadataCatalog
+    from detectron2.structures import Boxes, Instances
+
+    from face_d2.evaluation.evaluators import WiderFaceEvaluator
+
+    MetadataCatalog.get("unlabelled").set(evaluator_type="widerface", annotation_file=None)
+    generator = torch.Generator().manual_seed(seed)
+    before = _peak_memory_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        evaluator = WiderFaceEvaluator("unlabelled", folder)
+        start = time.perf_counter()
+        for number in range(images):
+            found = Instances((768, 1024))
+            corners = 500 * torch.rand((boxes, 4), generator=generator)
+            corners[:, 2:] += corners[:, :2]
+            found.pred_boxes = Boxes(corners)
+            found.scores = torch.rand(boxes, generator=generator)
+            evaluator.process([{"image_id": f"0--Event/{number}"}], [{"instances": found}])
+        evaluator.evaluate()
+        seconds = time.perf_counter() - start
+    return {
+        "detections": images * boxes,
+        "seconds": seconds,
+        "peak_memory_mb": _peak_memory_mb(),
+        "memory_of_the_imports_mb": before,
+    }
+
+
+def _peak_memory_mb() -> float:
+    """Of this process alone; getrusage would carry the parent's over."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmHWM line; this benchmark runs on Linux")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
+        help="holds widerface/eval_tools/ground_truth and fddb/FDDB-folds (%(default)s)",
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-reference", action="store_true", help="leave the plain loops out")
+    parser.add_argument("--json", type=Path, metavar="PATH")
+    options = parser.parse_args()
+    ground_truth = options.data / "widerface" / "eval_tools" / "ground_truth"
+    truth = read_ground_truth(ground_truth)
+    result: dict[str, object] = {"images": len(truth), "sizes": []}
+    context = multiprocessing.get_context("spawn")
+    for size in SIZES:
+        detections = generate(truth, size, options.seed)
+        with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+            write_predictions(detections, Path(folder) / "found")
+            arguments = (f"{folder}/found", str(ground_truth), options.repeats)
+            timing = pool.apply(timed_from_files, arguments)
+        print("{detections:9,d} detections  {seconds:.2f} s".format(**timing), flush=True)
+        result["sizes"].append(timing)
+        if size == 1 and not options.no_reference:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                ours = dict(widerface_ap(detections, truth))
+            seconds, aps = time_reference(detections, truth)
+            result["reference_seconds"] = seconds
+            result["speedup"] = seconds / timing["seconds"]
+            result["largest_difference"] = max(abs(aps[key] - ours[key]) for key in aps)
+            print(f"  plain loops {seconds:.1f} s, {result['speedup']:.0f}x", flush=True)
+    per_detection = [timing["seconds"] / timing["detections"] for timing in result["sizes"]]
+    result["microseconds_per_detection"] = [1e6 * value for value in per_detection]
+    result["fddb"] = time_fddb(options.data / "fddb" / "FDDB-folds", options.repeats)
+    with context.Pool(1) as pool:
+        result["streaming"] = pool.apply(stream_test_set, (16_097, 750, options.seed))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"RESULT {json.dumps(result)}")
+
+
+if __name__ == "__main__":
+    main()

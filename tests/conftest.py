@@ -1,0 +1,31 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Tests neither use nor fill the user's cache; the data sets' paths are taken when registered.
+_CACHE = tempfile.TemporaryDirectory(prefix="face-d2-tests-")
+os.environ["FACE_D2_CACHE"] = _CACHE.name
+
+import face_d2.register  # noqa: E402, F401  (mends Detectron2 before test modules import it)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of third-party data (photographs, official files); skips where there is none."""
+    folder = os.environ.get("FACE_D2_TEST_DATA")
+    if not folder:
+        pytest.skip("FACE_D2_TEST_DATA is not set: it names the folder of third-party test data")
+    return Path(folder)
+

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.structures import Boxes, pairwise_iou
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references import df2s2_reference
+
+from df2s2_d2.matching import AnchorGrid, FaceAnchorMatcher
+
+
+def make_grid(sizes=((20, 24), (10, 12), (5, 6)), strides=(4, 8, 16), offset=0.5) -> AnchorGrid:
+    generator = DefaultAnchorGenerator(
+        sizes=[[4.0 * s, 4.0 * s * 2 ** (1 / 3)] for s in strides],
+        aspect_ratios=[[1.0, 1.5]],
+        strides=list(strides),
+        offset=offset,
+    )
+    return AnchorGrid.build(list(generator.cell_anchors), list(strides), offset, list(sizes))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_grid_equals_detectron2s_anchor_generator(offset: float) -> None:
+    sizes, strides = ((7, 9), (4, 5)), (4, 8)
+    generator = DefaultAnchorGenerator(
+        sizes=[[16.0, 20.0], [32.0, 40.0]],
+        aspect_ratios=[[1.0, 1.5]],
+        strides=list(strides),
+        offset=offset,
+    )
+    grid = AnchorGrid.build(list(generator.cell_anchors), list(strides), offset, list(sizes))
+    expected = generator([torch.zeros(1, 1, *size) for size in sizes])
+    assert torch.equal(grid.boxes, Boxes.cat(expected).tensor)
+    assert grid.levels.tolist() == [0] * (7 * 9 * 4) + [1] * (4 * 5 * 4)
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
+    # Whole and half pixels make ties likely: equal IoUs, a face on a cell border, equal faces.
+    count = draw(st.integers(0, 7))
+    coordinate = st.integers(-20, 220).map(lambda v: v / 2)
+    side = st.integers(2, 300).map(lambda v: v / 2)
+    rows = [
+        (x, y, x + w, y + h)
+        for x, y, w, h in (
+            (draw(coordinate), draw(coordinate), draw(side), draw(side)) for _ in range(count)
+        )
+    ]
+    ignore = [draw(st.booleans()) for _ in range(count)]
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+    return boxes, torch.tensor(ignore, dtype=torch.bool)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scenes(),
+    st.sampled_from([(0.4, 0.5), (0.5, 0.5), (0.3, 0.7)]),
+    st.sampled_from([0.05, 0.2, 0.45, 1.0]),
+)
+def test_labels_equal_plain_loops(
+    scene: tuple[torch.Tensor, torch.Tensor], thresholds: tuple[float, float], floor: float
+) -> None:
+    boxes, ignore = scene
+    grid = make_grid(sizes=((10, 12), (5, 6), (3, 3)))
+    found = FaceAnchorMatcher(thresholds, floor)(grid, boxes, ignore)
+    labels, faces = df2s2_reference.match(
+        grid.boxes.numpy(), grid.levels.numpy(), boxes.numpy(), ignore.numpy(), *thresholds, floor
+    )
+    assert found.labels.tolist() == labels.tolist()
+    assert found.faces.tolist() == faces.tolist()
+
+
+def test_no_pair_is_lost_to_the_windows() -> None:
+    """Every IoU of the whole matrix that reaches the threshold is among the windows' pairs."""
+    from df2s2_d2 import matching
+
+    generator = torch.Generator().manual_seed(3)
+    corner = torch.rand(400, 2, generator=generator) * torch.tensor([100.0, 80.0]) - 5
+    sides = 2 ** (torch.rand(400, 2, generator=generator) * 6 + 1)
+    boxes = torch.cat([corner, corner + sides], 1)
+    grid = make_grid()
+    whole = pairwise_iou(Boxes(boxes), Boxes(grid.boxes))
+    for threshold in (0.1, 0.35, 0.5):
+        face, anchor, iou = matching._pairs(grid, boxes, threshold)
+        assert len({(f, a) for f, a in zip(face.tolist(), anchor.tolist())}) == len(face)
+        assert torch.allclose(whole[face, anchor], iou)
+        missing = whole >= threshold + 1e-5
+        missing[face, anchor] = False
+        assert not missing.any()
+        assert (whole >= threshold).sum() > 500  # the comparison is not an empty one
+
+
+def test_blocks_do_not_change_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from df2s2_d2 import matching
+
+    generator = torch.Generator().manual_seed(5)
+    corner = torch.rand(60, 2, generator=generator) * 80
+    boxes = torch.cat([corner, corner + 8 + 30 * torch.rand(60, 2, generator=generator)], 1)
+    ignore = torch.zeros(60, dtype=torch.bool)
+    matcher = FaceAnchorMatcher((0.4, 0.5), 0.2)
+    at_once = matcher(make_grid(), boxes, ignore)
+    monkeypatch.setattr(matching, "_PAIRS_AT_A_TIME", 50)
+    in_blocks = matcher(make_grid(), boxes, ignore)
+    assert torch.equal(at_once.labels, in_blocks.labels)
+    assert torch.equal(at_once.faces, in_blocks.faces)
+
+
+def test_forced_match_respects_the_floor_and_other_faces() -> None:
+    grid = make_grid(sizes=((4, 4),), strides=(16,))  # anchors of 64 and 81 px
+    face = torch.tensor([[10.0, 10.0, 40.0, 40.0]])  # best IoU 900 / 4096 = 0.2197
+    none = torch.tensor([False])
+    assert FaceAnchorMatcher((0.4, 0.5), 0.21)(grid, face, none).labels.sum() > 0
+    found = FaceAnchorMatcher((0.4, 0.5), 0.23)(grid, face, none)
+    assert found.labels.abs().sum() == 0
+    assert found.on_level.tolist() == [[True]]  # shown on the level that fits best all the same
+
+
+def test_levels_of_faces() -> None:
+    grid = make_grid(sizes=((20, 24), (10, 12)), strides=(4, 8))
+    boxes = torch.tensor([[20.0, 20, 36, 36], [16.0, 16, 56, 56], [4.0, 4, 20, 20]])
+    ignore = torch.tensor([False, False, True])
+    found = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, boxes, ignore)
+    assert found.on_level.tolist() == [[True, False], [False, True], [False, False]]
+
+
+CROWD = """
+import resource, sys, torch
+import df2s2_d2
+from df2s2_d2.matching import AnchorGrid, FaceAnchorMatcher
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+
+strides = [4, 8, 16, 32, 64, 128]
+generator = DefaultAnchorGenerator(
+    sizes=[[4.0 * s * 2 ** (i / 3) for i in range(3)] for s in strides],
+    aspect_ratios=[[1.0, 1.5]], strides=strides, offset=0.5)
+sizes = [(-(-800 // s), -(-1333 // s)) for s in strides]
+grid = AnchorGrid.build(list(generator.cell_anchors), strides, 0.5, sizes)
+rng = torch.Generator().manual_seed(0)
+centre = torch.rand(2000, 2, generator=rng) * torch.tensor([1333.0, 800.0])
+half = 4 * 2 ** (torch.rand(2000, 1, generator=rng) * 4) * torch.tensor([0.5, 0.65])
+boxes = torch.cat([centre - half, centre + half], 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, boxes, torch.zeros(2000, dtype=torch.bool))
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+assert len(grid.boxes) > 530_000 and (found.labels == 1).sum() > 2000
+assert found.on_level.any(dim=1).all()
+print(grown / (1024**2 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_crowd_fits_in_memory() -> None:
+    """2,000 faces on 800 x 1333 take 300 MB at most; the whole IoU matrix would be 4 GB."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CROWD], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 300
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "floor", "key"),
+    [
+        ((0.6, 0.5), 0.2, "IOU_THRESHOLDS"),
+        ((0.0, 0.5), 0.2, "IOU_THRESHOLDS"),
+        ((0.4, 0.5), 0.0, "LOW_QUALITY_MIN_IOU"),
+    ],
+)
+def test_thresholds_out_of_range(thresholds: tuple, floor: float, key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        FaceAnchorMatcher(thresholds, floor)
+
+
+def test_reference_iou_by_hand() -> None:
+    a, b = np.array([0.0, 0, 4, 4]), np.array([2.0, 2, 6, 6])
+    assert df2s2_reference.iou(a, b) == pytest.approx(4 / 28)

@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from references import df2s2_reference
+
+from df2s2_d2.segmentation import box_mask
+
+Build = Callable[..., torch.nn.Module]
+
+
+def faces(
+    rows: list[list[float]], ignore: list[bool] | None = None, size: tuple[int, int] = (64, 96)
+) -> Instances:
+    instances = Instances(size)
+    instances.gt_boxes = Boxes(torch.tensor(rows, dtype=torch.float32).reshape(-1, 4))
+    instances.gt_classes = torch.zeros(len(rows), dtype=torch.int64)
+    instances.gt_ignore = torch.tensor(ignore or [False] * len(rows), dtype=torch.bool)
+    return instances
+
+
+def batch(*instances: Instances) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        {"image": torch.rand(3, *i.image_size, generator=generator) * 255, "instances": i}
+        for i in instances
+    ]
+
+
+def losses_of(model: torch.nn.Module, inputs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    model.train()
+    with EventStorage():
+        return model(inputs)
+
+
+TWO_IMAGES = (
+    faces([[10, 10, 30, 40], [40, 5, 90, 60], [2, 50, 9, 60]]),
+    faces([[20, 20, 36, 44], [60, 10, 75, 30]], [False, True]),
+)
+
+
+@pytest.mark.parametrize("cls_norm", ["global_pos", "level_pos", "level_all"])
+@pytest.mark.parametrize("seg_assign", ["anchor", "area"])
+def test_loss_equals_plain_loops(tiny_model: Build, cls_norm: str, seg_assign: str) -> None:
+    model = tiny_model(
+        *("MODEL.DF2S2.CLS_NORM", cls_norm, "MODEL.DF2S2.SEG_ASSIGN", seg_assign),
+        *("MODEL.DF2S2.BOX_WEIGHT", 0.7, "MODEL.DF2S2.SEG_WEIGHT", 0.3),
+    )
+    inputs = batch(TWO_IMAGES[0], faces([[20, 20, 36, 44], [60, 10, 75, 30]]))
+    generator = torch.Generator().manual_seed(2)
+    sizes = [(-(-64 // s), -(-96 // s)) for s in model.strides]
+    logits = [torch.randn(2, 6, *s, generator=generator) for s in sizes]
+    deltas = [torch.randn(2, 24, *s, generator=generator) * 0.3 for s in sizes]
+    masks = [torch.randn(2, 1, *s, generator=generator) for s in sizes]
+    model.head.forward = lambda features, segment: (logits, deltas, masks)
+    found = losses_of(model, inputs)
+
+    grid = model._grid(logits)
+    boxes = [i["instances"].gt_boxes.tensor for i in inputs]
+    matches = [model.matcher(grid, b, torch.zeros(len(b), dtype=torch.bool)) for b in boxes]
+    labels = np.stack([m.labels.numpy() for m in matches])
+    assert {-1, 0, 1} == set(labels.ravel().tolist())
+    side = [b[:, 2:].sub(b[:, :2]).prod(1).sqrt().numpy() for b in boxes]
+    targets = []
+    for level, (stride, size) in enumerate(zip(model.strides, sizes)):
+        maps = []
+        for n, b in enumerate(boxes):
+            if seg_assign == "anchor":
+                shown = matches[n].on_level[:, level].numpy()
+            else:
+                relative = side[n] ** 2 / (4 * stride) ** 2
+                shown = (relative >= 0.5) & (relative <= 2 * 1.58**2)
+            maps.append(box_mask(b[torch.as_tensor(shown)], stride, size).numpy())
+        targets.append(np.stack(maps))
+    expected = df2s2_reference.losses(
+        [m.double().numpy() for m in logits],
+        [m.double().numpy() for m in deltas],
+        [m.double().numpy() for m in masks],
+        grid.boxes.double().numpy(),
+        grid.levels.numpy(),
+        labels,
+        np.stack([m.faces.numpy() for m in matches]),
+        [b.double().numpy() for b in boxes],
+        targets,
+        cls_norm=cls_norm,
+        alpha=0.25,
+        gamma=2.0,
+        beta=0.11,
+        box_weight=0.7,
+        seg_weight=0.3,
+    )
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(value, rel=1e-4), name
+
+
+CROWD = faces([[x, y, x + 7, y + 9] for x in range(0, 90, 5) for y in range(0, 56, 5)])
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [
+        (faces([]), faces([])),
+        (faces([]), TWO_IMAGES[0]),
+        (faces([[10, 10, 30, 40]], [True]), faces([[5, 5, 20, 20]], [True])),
+        (CROWD, faces([[0, 0, 96, 64]])),
+    ],
+    ids=["empty", "half-empty", "all-ignored", "crowd"],
+)
+@pytest.mark.parametrize("norm", ["global_pos", "level_pos", "level_all"])
+def test_unusual_images_train(
+    tiny_model: Build, instances: tuple[Instances, Instances], norm: str
+) -> None:
+    model = tiny_model("MODEL.DF2S2.CLS_NORM", norm)
+    losses = losses_of(model, batch(*instances))
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    gradients = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients.values())
+    has_face = any((~i.gt_ignore).any() for i in instances)
+    assert (float(losses["loss_box_reg"]) > 0) == has_face
+    assert float(losses["loss_cls"]) > 0
+
+
+def test_missing_gt_ignore_means_no_ignored_face(tiny_model: Build) -> None:
+    model = tiny_model()
+    with_field = losses_of(model, batch(TWO_IMAGES[0]))
+    plain = batch(Instances((64, 96)))
+    plain[0]["instances"].gt_boxes = TWO_IMAGES[0].gt_boxes
+    plain[0]["instances"].gt_classes = TWO_IMAGES[0].gt_classes
+    without = losses_of(model, plain)
+    assert {n: float(v) for n, v in with_field.items()} == pytest.approx(
+        {n: float(v) for n, v in without.items()}
+    )
+
+
+def test_a_few_steps_reduce_the_loss(tiny_model: Build) -> None:
+    model = tiny_model("MODEL.DF2S2.CONV_DIM", 32, "MODEL.FFP.OUT_CHANNELS", 32)
+    inputs = batch(*TWO_IMAGES)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    history = []
+    for _ in range(15):
+        losses = losses_of(model, inputs)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        history.append({name: float(loss) for name, loss in losses.items()})
+    for name in history[0]:
+        assert history[-1][name] < history[0][name], name
+
+
+def detections(model: torch.nn.Module, inputs: list[dict[str, Any]]) -> list[Instances]:
+    model.eval()
+    with torch.no_grad():
+        return [result["instances"] for result in model(inputs)]
+
+
+@pytest.mark.parametrize("share", ["all", "det", "none"])
+def test_segmentation_costs_nothing_at_inference(tiny_model: Build, share: str) -> None:
+    trained = tiny_model("MODEL.DF2S2.SHARE_TOWER", share, "MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
+    without = tiny_model(
+        *("MODEL.DF2S2.SHARE_TOWER", share, "MODEL.DF2S2.SCORE_THRESH_TEST", 0.0),
+        *("MODEL.DF2S2.SEG_ENABLED", False),
+    )
+    missing, unexpected = without.load_state_dict(trained.state_dict(), strict=False)
+    assert not missing
+    assert unexpected
+    assert all(name.startswith("head.seg_") for name in unexpected)
+    images = torch.randn(1, 3, 64, 96)
+    trained.eval(), without.eval()
+    ran = set()
+    for name, module in trained.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.add(name))
+    with torch.no_grad():
+        pairs = list(zip(trained.forward_maps(images), without.forward_maps(images)))
+    assert len(pairs) == 12
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert ran
+    assert not any("seg" in name for name in ran)
+    a, b = (detections(m, batch(TWO_IMAGES[0])) for m in (trained, without))
+    assert len(a[0]) > 0
+    assert torch.equal(a[0].pred_boxes.tensor, b[0].pred_boxes.tensor)
+    assert torch.equal(a[0].scores, b[0].scores)
+
+
+def test_parameters_shared_and_not(tiny_model: Build) -> None:
+    counts = {
+        share: sum(p.numel() for p in tiny_model("MODEL.DF2S2.SHARE_TOWER", share).head.parameters())
+        for share in ("all", "det", "none")
+    }
+    tower = 4 * (8 * 8 * 9 + 8)
+    assert counts["det"] - counts["all"] == tower
+    assert counts["none"] - counts["det"] == tower
+    predictors = (8 * 9 + 1) * (6 + 24 + 1)
+    assert counts["all"] == tower + predictors
+
+
+def test_prior(tiny_model: Build) -> None:
+    model = tiny_model("MODEL.DF2S2.PRIOR_PROB", 0.05)
+    assert torch.allclose(model.head.cls_score.bias.sigmoid(), torch.tensor(0.05))
+
+
+def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) -> None:
+    model = tiny_model(
+        "MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40
+    )
+    inputs = batch(faces([], size=(70, 90)))
+    inputs[0].update(height=140, width=180)
+    (found,) = detections(model, inputs)
+    assert found.image_size == (140, 180)
+    assert len(found) == 40
+    assert (found.scores.diff() <= 0).all()
+    boxes = found.pred_boxes.tensor
+    assert (boxes >= 0).all()
+    assert (boxes[:, [0, 2]] <= 180).all()
+    assert (boxes[:, [1, 3]] <= 140).all()
+
+
+def test_a_batch_gives_what_its_images_give_alone(tiny_model: Build) -> None:
+    model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
+    inputs = batch(
+        faces([], size=(70, 90)), faces([], size=(50, 64)), faces([], size=(70, 90))
+    )
+    together = detections(model, inputs)
+    for one, item in zip(together, inputs):
+        (alone,) = detections(model, [item])
+        assert torch.allclose(one.pred_boxes.tensor, alone.pred_boxes.tensor, atol=1e-3)
+        assert torch.allclose(one.scores, alone.scores, atol=1e-5)
+
+
+def test_nan_pixels_give_no_detection(tiny_model: Build) -> None:
+    model = tiny_model()
+    inputs = batch(faces([]))
+    inputs[0]["image"][:] = float("nan")
+    assert len(detections(model, inputs)[0]) == 0
+
+
+def test_training_without_instances_is_explained(tiny_model: Build) -> None:
+    model = tiny_model().train()
+    with pytest.raises(ValueError, match="instances"):
+        model([{"image": torch.zeros(3, 64, 64), "file_name": "a.jpg"}])
+
+
+def test_masks_can_be_looked_at(tiny_model: Build) -> None:
+    model = tiny_model().eval()
+    masks = model.segment(torch.randn(2, 3, 64, 96))
+    assert [tuple(m.shape) for m in masks[:2]] == [(2, 1, 16, 24), (2, 1, 8, 12)]
+    assert all(((m >= 0) & (m <= 1)).all() for m in masks)
+    with pytest.raises(ValueError, match="SEG_ENABLED"):
+        tiny_model("MODEL.DF2S2.SEG_ENABLED", False).segment(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("MODEL.DF2S2.CLS_NORM", "mean"), "CLS_NORM"),
+        (("MODEL.DF2S2.SEG_ASSIGN", "iou"), "SEG_ASSIGN"),
+        (("MODEL.DF2S2.SEG_REDUCTION", "none"), "SEG_REDUCTION"),
+        (("MODEL.DF2S2.SHARE_TOWER", "some"), "SHARE_TOWER"),
+        (("MODEL.FFP.OUT_CHANNELS", 0), "MODEL.FFP.OUT_CHANNELS"),
+        (
+            ("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0], *[[1.0, 1.5]] * 5]),
+            "same number",
+        ),
+        (("MODEL.PIXEL_STD", [1.0]), "PIXEL_STD"),
+    ],
+)
+def test_impossible_settings_are_named(
+    tiny_model: Build, overrides: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_model(*overrides)
+
+
+def test_checkpoint_round_trip(tiny_model: Build, tmp_path: Any) -> None:
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
+    DetectionCheckpointer(model, str(tmp_path)).save("model")
+    other = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
+    for parameter in other.parameters():
+        torch.nn.init.normal_(parameter)
+    DetectionCheckpointer(other).load(str(tmp_path / "model.pth"))
+    a, b = (detections(m, batch(TWO_IMAGES[0]))[0] for m in (model, other))
+    assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
+    assert torch.equal(a.scores, b.scores)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from df2s2_d2.segmentation import area_levels, box_mask, segmentation_loss
+
+
+def drawn(*rows: str) -> list[list[bool]]:
+    return [[cell == "#" for cell in row] for row in rows]
+
+
+def test_mask_by_hand() -> None:
+    # Stride 4: cell centres at 2, 6, 10, 14, 18, 22.
+    boxes = torch.tensor(
+        [
+            [4.0, 2.0, 12.0, 10.0],  # x 6, 10; y 2, 6 (2 is inside, 10 is past the end)
+            [15.0, 9.0, 17.0, 11.0],  # holds the centre of no column: the cell it lies in
+            [20.0, 13.0, 99.0, 99.0],  # cut by the border
+        ]
+    )
+    assert box_mask(boxes, 4, (5, 6)).tolist() == drawn(
+        ".##...",
+        ".##...",
+        "....#.",
+        ".....#",
+        ".....#",
+    )
+
+
+def test_mask_of_no_face_and_of_faces_outside() -> None:
+    assert not box_mask(torch.empty(0, 4), 8, (3, 3)).any()
+    outside = torch.tensor([[-20.0, -20, -10, -10], [30.0, 30, 40, 40], [-9.0, 2, -8, 9]])
+    assert not box_mask(outside, 8, (3, 3)).any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.integers(-30, 130)] * 2, *[st.integers(1, 140)] * 2), min_size=1, max_size=6
+    ),
+    st.sampled_from([4, 8, 16]),
+)
+def test_mask_equals_cell_by_cell(rows: list[tuple[int, ...]], stride: int) -> None:
+    boxes = torch.tensor([(x / 2, y / 2, (x + w) / 2, (y + h) / 2) for x, y, w, h in rows])
+    size = (64 // stride, 48 // stride)
+    expected = np.zeros(size, bool)
+    for x1, y1, x2, y2 in boxes.tolist():
+        hit = {}
+        for axis, (low, high, count) in {"x": (x1, x2, size[1]), "y": (y1, y2, size[0])}.items():
+            cells = [c for c in range(-40, 80) if low <= (c + 0.5) * stride < high]
+            hit[axis] = [
+                c for c in cells or [int((low + high) / 2 // stride)] if 0 <= c < count
+            ]
+        for y in hit["y"]:
+            for x in hit["x"]:
+                expected[y, x] = True
+    assert box_mask(boxes, stride, size).tolist() == expected.tolist()
+
+
+def test_levels_by_area() -> None:
+    # FAN's range: sides from 0.71 to 2.23 times the base; neighbouring levels overlap.
+    sides = torch.tensor([11.0, 12.0, 20.0, 35.0, 36.0, 500.0])
+    boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
+    shown = area_levels(boxes, torch.tensor([16.0, 32.0]))
+    assert shown.tolist() == [
+        [False, False],
+        [True, False],
+        [True, False],
+        [True, True],
+        [False, True],
+        [False, False],
+    ]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_by_hand_with_ignored_pixels(reduction: str) -> None:
+    logits = [torch.full((1, 1, 2, 2), 0.0), torch.full((1, 1, 1, 1), 2.0)]
+    boxes = [torch.tensor([[0.0, 0, 4, 4], [4.0, 4, 8, 8]])]
+    ignore = [torch.tensor([False, True])]
+    on_level = [torch.tensor([[True, False], [False, False]])]
+    loss = segmentation_loss(logits, boxes, ignore, on_level, [4, 8], reduction)
+    # Level 1: the face's cell is (0, 0), the ignored one's (1, 1): three cells of log 2 count. Level
+    # 2: the centre of its one cell, (4, 4), lies in the ignored face, so nothing counts.
+    level1 = 3 * np.log(2.0)
+    expected = level1 / 3 if reduction == "mean" else level1
+    assert float(loss) == pytest.approx(expected)
+
+
+def test_a_face_over_an_ignored_one_counts() -> None:
+    box = torch.tensor([[0.0, 0, 8, 8], [0.0, 0, 8, 8]])
+    loss = segmentation_loss(
+        [torch.zeros(1, 1, 2, 2)],
+        [box],
+        [torch.tensor([False, True])],
+        [torch.tensor([[True], [False]])],
+        [4],
+        "sum",
+    )
+    assert float(loss) == pytest.approx(4 * np.log(2.0))

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
+
+from face_d2.config import get_cfg
+from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
+from face_d2.data.mapper import FaceDatasetMapper, face_instances
+
+
+def record(tmp_path: Path, *boxes: tuple[list[float], int]) -> dict[str, Any]:
+    path = tmp_path / "picture.png"
+    if not path.exists():
+        rng = np.random.default_rng(0)
+        cv2.imwrite(str(path), rng.integers(0, 256, (80, 120, 3), dtype=np.uint8))
+    return {
+        "file_name": str(path),
+        "height": 80,
+        "width": 120,
+        "image_id": "picture",
+        "annotations": [
+            {"bbox": box, "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": crowd}
+            for box, crowd in boxes
+        ],
+    }
+
+
+def mapper_cfg(*overrides: object) -> Any:
+    cfg = get_cfg()
+    cfg.INPUT.FACE_CROP.SIZE = 64
+    cfg.merge_from_list(list(overrides))
+    return cfg
+
+
+def test_training_item(tmp_path: Path) -> None:
+    np.random.seed(0)
+    item = record(tmp_path, ([10, 10, 20, 30], 0), ([50, 40, 10, 10], 1), ([9, 9, 0, 4], 1))
+    mapped = FaceDatasetMapper(mapper_cfg(), True)(item)
+    assert mapped["image"].shape == (3, 64, 64)
+    assert mapped["image"].dtype == torch.uint8
+    instances = mapped["instances"]
+    assert instances.image_size == (64, 64)
+    assert set(instances.get_fields()) == {"gt_boxes", "gt_classes", "gt_ignore"}
+    assert "annotations" in item  # the loader's own dict is left alone
+
+
+def test_evaluation_item_is_the_image(tmp_path: Path) -> None:
+    item = record(tmp_path, ([10, 10, 20, 30], 0))
+    as_is = FaceDatasetMapper(mapper_cfg("INPUT.MIN_SIZE_TEST", 0), False)(item)
+    assert np.array_equal(
+        as_is["image"].numpy().transpose(1, 2, 0), cv2.imread(item["file_name"])
+    )
+    assert "instances" not in as_is
+    resized = FaceDatasetMapper(
+        mapper_cfg("INPUT.MIN_SIZE_TEST", 160, "INPUT.MAX_SIZE_TEST", 100000), False
+    )(item)
+    assert resized["image"].shape == (3, 160, 240)
+
+
+def test_faces_stay_by_their_centre_and_are_clipped() -> None:
+    boxes = np.array(
+        [
+            [-5.0, 10, 15, 30],  # centre inside, clipped at the left
+            [-20.0, 10, 10, 30],  # centre outside
+            [40.0, 40, 60, 60],
+            [62.0, 10, 66, 30],  # centre on the border, which is outside
+            [20.0, 20, 20, 30],  # no area
+        ]
+    )
+    ignore = np.array([False, False, True, False, True])
+    found = face_instances(boxes, ignore, (64, 64), clip=True)
+    assert found.gt_boxes.tensor.tolist() == [[0, 10, 15, 30], [40, 40, 60, 60]]
+    assert found.gt_ignore.tolist() == [False, True]
+    whole = face_instances(boxes, ignore, (64, 64), clip=False)
+    assert whole.gt_boxes.tensor[0].tolist() == [-5, 10, 15, 30]
+
+
+def test_damaged_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    item = record(tmp_path, ([10, 10, 20, 30], 0))
+    data = Path(item["file_name"]).read_bytes()
+    Path(item["file_name"]).write_bytes(data[: len(data) // 3])
+    mapper = FaceDatasetMapper(mapper_cfg(), True)
+    assert mapper(item) is None
+    assert mapper(item) is None
+    assert caplog.text.count("cannot be decoded") == 1
+    with pytest.raises(ValueError, match=r"picture\.png: cannot be decoded"):
+        FaceDatasetMapper(mapper_cfg(), False)(item)
+
+
+def test_crop_squares() -> None:
+    """Sides and places over many draws: one in five is the largest square, the rest are uniform."""
+    np.random.seed(1)
+    image = np.zeros((100, 160, 3), np.uint8)
+    crop = SquareFaceCrop(32, 0.3, 1)
+    sides, largest = [], 0
+    for _ in range(3000):
+        cut = crop.get_transform(image, np.empty((0, 4))).transforms[0]
+        assert cut.w == cut.h
+        assert 0 <= cut.x0
+        assert cut.x0 + cut.w <= 160
+        assert 0 <= cut.y0
+        assert cut.y0 + cut.h <= 100
+        largest += cut.w == 100
+        sides.append(cut.w)
+    assert largest / 3000 == pytest.approx(0.2, abs=0.03)
+    smaller = np.array([side for side in sides if side < 100])
+    assert smaller.min() >= 30
+    histogram = np.histogram(smaller, bins=7, range=(30, 100))[0] / len(smaller)
+    assert np.allclose(histogram, 1 / 7, atol=0.03)
+
+
+def test_crop_prefers_squares_with_a_face() -> None:
+    np.random.seed(2)
+    image = np.zeros((100, 400, 3), np.uint8)
+    boxes = np.array([[150.0, 40, 170, 60]])
+
+    def hits(attempts: int) -> float:
+        crop = SquareFaceCrop(32, 0.3, attempts)
+        found = 0
+        for _ in range(400):
+            moved = crop.get_transform(image, boxes).apply_box(boxes)[0]
+            centre = (moved[:2] + moved[2:]) / 2
+            found += bool((centre >= 0).all() and (centre < 32).all())
+        return found / 400
+
+    assert hits(1) < 0.4
+    assert hits(60) > 0.9
+
+
+def test_crop_and_boxes_agree() -> None:
+    """A bright rectangle is where its box says after the crop."""
+    np.random.seed(3)
+    image = np.zeros((120, 200, 3), np.uint8)
+    image[40:80, 90:130] = 255
+    boxes = np.array([[90.0, 40, 130, 80]])
+    for _ in range(20):
+        sample = T.AugInput(image, boxes=boxes)
+        T.AugmentationList([SquareFaceCrop(160, 0.6, 50), T.RandomFlip()])(sample)
+        ys, xs = np.nonzero(sample.image[..., 0] > 127)
+        box = np.clip(sample.boxes[0], 0, 160)
+        assert np.allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box, atol=2)
+
+
+def test_distortion_changes_colours_within_bounds() -> None:
+    np.random.seed(4)
+    image = np.random.randint(0, 256, (16, 16, 3), dtype=np.uint8)
+    distortion = PhotometricDistortion("BGR")
+    results = [distortion.get_transform(image).apply_image(image) for _ in range(60)]
+    assert all(r.dtype == np.uint8 and r.shape == image.shape for r in results)
+    unchanged = sum(np.array_equal(r, image) for r in results)
+    assert 0 < unchanged < 20  # all four coins tails: 1 in 16
+    gray = np.full((4, 4, 3), 100, np.uint8)
+    levels = [distortion.get_transform(gray).apply_image(gray) for _ in range(300)]
+    assert all((level == level[0, 0, 0]).all() for level in levels)  # gray stays gray
+    values = {int(level[0, 0, 0]) for level in levels}
+    assert min(values) >= (100 - 32) * 0.5 - 1
+    assert max(values) <= (100 + 32) * 1.5 + 1
+    assert len(values) > 50
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: SquareFaceCrop(64, 0.0),
+        lambda: SquareFaceCrop(0),
+        lambda: PhotometricDistortion("YUV"),
+    ],
+)
+def test_impossible_settings(build: Any) -> None:
+    with pytest.raises(ValueError, match=r"INPUT\.FACE_CROP|image format"):
+        build()

@@ -1,0 +1,156 @@
+"""What Detectron2 0.5 and 0.6 need on current NumPy, Pillow and PyTorch; main needs none of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BitMasks, Boxes, BoxMode, Instances, PolygonMasks
+from PIL import Image
+
+from face_d2 import compat
+
+
+def run(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["face_d2.register", "df2s2_d2", "lffd_d2"])
+def test_one_import_makes_detectron2_usable(module: str) -> None:
+    code = f"import {module}; import detectron2.modeling, detectron2.data, detectron2.evaluation"
+    result = run(code, "-W", "ignore")
+    assert result.returncode == 0, result.stderr
+
+
+def test_own_code_warns_of_nothing() -> None:
+    """No deprecation warning comes from this project's own files."""
+    flags = [f"error::DeprecationWarning:{name}" for name in ("face_d2", "df2s2_d2", "lffd_d2")]
+    code = "import warnings\n" + "".join(
+        f"warnings.filterwarnings('error', category=DeprecationWarning, module={name!r})\n"
+        for name in ("face_d2", "df2s2_d2", "lffd_d2")
+    )
+    result = run(code + "import df2s2_d2, lffd_d2, face_d2.train_net")
+    assert result.returncode == 0, result.stderr
+    assert flags
+
+
+def test_light_import() -> None:
+    code = (
+        "import sys, face_d2, face_d2.evaluation, face_d2.data.wider_face, face_d2.data.fddb\n"
+        "from face_d2.evaluation import widerface_ap, fddb_roc\n"
+        "assert not {'torch', 'detectron2'} & set(sys.modules), 'heavy'"
+    )
+    result = run(code, "-W", "ignore")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("detectron2", ["Detectron2 is not installed", "make install"]),
+        ("cv2", ["OpenCV", "opencv-python-headless"]),
+    ],
+)
+def test_missing_package_is_one_sentence(missing: str, words: list[str]) -> None:
+    """The package is hidden from the import system; the error says how to mend it."""
+    code = f"""
+import sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == {missing!r}:
+            raise ModuleNotFoundError(name) if {missing!r} == 'cv2' else None or ImportError(name)
+        return None
+import importlib.util
+original = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == {missing!r} else original(name, *a)
+sys.meta_path.insert(0, Hide())
+try:
+    import face_d2.register
+except ImportError as error:
+    print(error)
+"""
+    result = run(code, "-W", "ignore")
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.strip().splitlines()) == 1
+    assert all(word in result.stdout for word in words)
+
+
+def test_polygon_masks() -> None:
+    square = [np.array([1.0, 1, 6, 1, 6, 5, 1, 5])]
+    masks = PolygonMasks([square])
+    assert masks.nonempty().tolist() == [True]
+    bitmask = BitMasks.from_polygon_masks([square], 8, 8).tensor[0]
+    assert bitmask[2, 3]
+    assert not bitmask[6, 6]
+
+
+def test_sem_seg_evaluator(tmp_path: Path) -> None:
+    import torch
+    from detectron2.evaluation import SemSegEvaluator
+
+    truth = np.array([[0, 0, 1, 1]] * 2, np.uint8)
+    Image.fromarray(truth).save(tmp_path / "a.png")
+    name = f"semseg_{tmp_path.name}"
+    record = {"file_name": str(tmp_path / "a.jpg"), "sem_seg_file_name": str(tmp_path / "a.png")}
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(stuff_classes=["x", "y"], ignore_label=255)
+    evaluator = SemSegEvaluator(name, distributed=False, output_dir=str(tmp_path))
+    evaluator.reset()
+    scores = torch.zeros(2, 2, 4)
+    scores[0, :, :1], scores[1, :, 1:] = 1, 1
+    evaluator.process([record], [{"sem_seg": scores}])
+    # Class x: 2 of 4 pixels right; class y: all 4 right, 2 wrong.
+    assert evaluator.evaluate()["sem_seg"]["mIoU"] == pytest.approx(100 * (2 / 4 + 4 / 6) / 2)
+
+
+def test_stock_coco_evaluator(tmp_path: Path) -> None:
+    import torch
+    from detectron2.evaluation import COCOEvaluator
+
+    name = f"coco_{tmp_path.name}"
+    box = {"bbox": [5, 5, 20, 20], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0, "iscrowd": 0}
+    record = {"file_name": "a", "height": 40, "width": 40, "image_id": 1, "annotations": [box]}
+    DatasetCatalog.register(name, lambda: [record])
+    MetadataCatalog.get(name).set(thing_classes=["face"])
+    evaluator = COCOEvaluator(name, ("bbox",), False, output_dir=str(tmp_path))
+    evaluator.reset()
+    found = Instances((40, 40))
+    found.pred_boxes = Boxes(torch.tensor([[5.0, 5, 25, 25]]))
+    found.scores = torch.tensor([0.9])
+    found.pred_classes = torch.tensor([0])
+    evaluator.process([record], [{"instances": found}])
+    assert evaluator.evaluate()["bbox"]["AP50"] == pytest.approx(100)
+
+
+@pytest.mark.skipif(compat.has_compiled_ops(), reason="this Detectron2 has its compiled operators")
+def test_missing_operator_explains_itself() -> None:
+    import torch
+    from detectron2.layers import nms_rotated
+
+    with pytest.raises((RuntimeError, AttributeError), match=r"compiled|nms_rotated"):
+        nms_rotated(torch.rand(2, 5), torch.rand(2), 0.5)
+    from detectron2 import _C
+
+    with pytest.raises(RuntimeError, match="DETECTRON2="):
+        _C.box_iou_rotated(torch.rand(1, 5), torch.rand(1, 5))
+
+
+def test_random_crop_with_padding_transform() -> None:
+    """The transform whose default argument left Pillow in version 10."""
+    from detectron2.data.transforms import ExtentTransform
+
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    assert ExtentTransform((0, 0, 4, 4), (8, 8)).apply_image(image).shape == (8, 8, 3)
+
+
+def test_only_compat_knows_versions(repo: Path) -> None:
+    words = ("detectron2.__version__", "_LOCAL_PROCESS_GROUP", "Image.LINEAR", "detectron2._C")
+    for package in ("face_d2", "df2s2_d2", "lffd_d2", "tools"):
+        for path in (repo / package).rglob("*.py"):
+            if path.name != "compat.py":
+                text = path.read_text(encoding="utf-8")
+                assert not [word for word in words if word in text], path

@@ -1,0 +1,47 @@
+"""The shipped LFFD configs say what they claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from face_d2.config import get_cfg, get_config_file
+from lffd_d2.config import variant_from_config
+from lffd_d2.receptive_field import VARIANTS
+
+SHIPPED = sorted(
+    f"{path.parent.name}/{path.name}"
+    for pattern in ("lffd/*.yaml", "quick/lffd_*.yaml")
+    for path in Path(get_config_file("lffd/lffd_25L8S.yaml")).parent.parent.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_sampling_fits_the_network(name: str) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file(name))
+    branches = variant_from_config(cfg).branches
+    sampling = cfg.INPUT.SCALE_SAMPLING
+    assert [tuple(r) for r in sampling.FACE_RANGES] == [b.face_range for b in branches]
+    assert list(sampling.STRIDES) == [b.rf.stride for b in branches]
+    assert cfg.INPUT.MAPPER == "scale_sampling"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_has_a_config(variant: str) -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file(f"lffd/lffd_{variant}.yaml"))
+    assert variant_from_config(cfg) == VARIANTS[variant]
+    assert list(cfg.MODEL.PIXEL_MEAN) == list(cfg.MODEL.PIXEL_STD) == [127.5] * 3
+
+
+def test_the_notes_are_taken_by_the_letter() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file("lffd/lffd_25L8S_notes.yaml"))
+    assert list(cfg.MODEL.PIXEL_MEAN) == [127.0] * 3
+    assert cfg.MODEL.LFFD.REG_NORM == "rf"
+    solver = cfg.SOLVER
+    assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY) == (0.1, 0.9, 0.0)
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.GAMMA) == (32, 1_500_000, 0.1)
+    assert tuple(solver.STEPS) == (600_000, 1_000_000, 1_200_000, 1_400_000)

@@ -1,0 +1,293 @@
+"""LFFD as a Detectron2 model: configuration, training step, inference, bad input."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import Tensor
+
+from lffd_d2 import LFFD
+
+
+def image(height: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+
+
+def training_input(faces: list[list[float]], size: int = 64, **fields: Tensor) -> dict[str, Any]:
+    instances = Instances((size, size))
+    instances.gt_boxes = Boxes(torch.tensor(faces).reshape(-1, 4))
+    instances.gt_classes = torch.zeros(len(faces), dtype=torch.int64)
+    for name, value in fields.items():
+        instances.set(name, value)
+    return {"image": image(size, size), "instances": instances}
+
+
+def losses(model: LFFD, inputs: list[dict[str, Any]]) -> tuple[dict[str, Tensor], EventStorage]:
+    model.train()
+    with EventStorage() as storage:
+        return model(inputs), storage
+
+
+def test_a_training_step_fills_every_gradient(tiny_model: LFFD) -> None:
+    faces = [[10.0, 10.0, 24.0, 26.0], [20.0, 30.0, 50.0, 62.0]]
+    result, storage = losses(tiny_model, [training_input(faces), training_input([])])
+    assert set(result) == {"loss_cls", "loss_box_reg"}
+    sum(result.values()).backward()
+    for name, parameter in tiny_model.named_parameters():
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+    latest = {name: value for name, (value, _) in storage.latest().items()}
+    assert latest["lffd_cls/c4"] + latest["lffd_cls/c7"] == pytest.approx(result["loss_cls"].item())
+    assert latest["lffd_box/c4"] + latest["lffd_box/c7"] == pytest.approx(
+        result["loss_box_reg"].item()
+    )
+    assert latest["lffd_positives/c4"] > 0
+    assert latest["lffd_positives/c7"] > 0
+
+
+@pytest.mark.parametrize("faces", [[], [[0.0, 0.0, 1.0, 1.0]], [[1.0, 1.0, 60.0, 60.0]]])
+def test_batches_without_a_positive_train(tiny_model: LFFD, faces: list[list[float]]) -> None:
+    result, _ = losses(tiny_model, [training_input(faces)])
+    sum(result.values()).backward()
+    assert torch.isfinite(result["loss_cls"])
+    assert result["loss_cls"] > 0
+    assert result["loss_box_reg"] == 0
+    assert all(torch.isfinite(p.grad).all() for p in tiny_model.parameters())
+
+
+def test_ignored_faces_are_left_out(tiny_model: LFFD) -> None:
+    faces = [[10.0, 10.0, 24.0, 26.0]]
+    _, seen = losses(tiny_model, [training_input(faces)])
+    _, ignored = losses(tiny_model, [training_input(faces, gt_ignore=torch.tensor([True]))])
+    assert seen.latest()["lffd_positives/c4"][0] > 0
+    assert ignored.latest()["lffd_positives/c4"][0] == 0
+
+
+def test_training_input_without_instances_is_named(tiny_model: LFFD) -> None:
+    with pytest.raises(ValueError, match=r"training input 0.*'instances'"):
+        losses(tiny_model, [{"image": image(64, 64)}])
+
+
+def test_training_images_too_small_are_named(tiny_model: LFFD) -> None:
+    with pytest.raises(ValueError, match=r"at least 15 pixels.*14 x 14"):
+        losses(tiny_model, [training_input([], size=14)])
+
+
+def fix_boxes(model: LFFD) -> None:
+    """Makes every RF say a box of 16 x 16 (c4) or 32 x 32 (c7) round its centre."""
+    with torch.no_grad():
+        for branch in model.head.values():
+            branch.box.weight.zero_()
+            branch.box.bias.copy_(torch.tensor([0.8, 0.8, -0.8, -0.8]))  # x 10 or 20 pixels
+
+
+def fix_detections(model: LFFD) -> None:
+    """Makes every RF of c4 find such a box, and c7 nothing."""
+    fix_boxes(model)
+    with torch.no_grad():
+        for branch in model.head.values():
+            branch.score.weight.zero_()
+        model.head["c4"].score.bias.copy_(torch.tensor([3.0, 0.0]))
+        model.head["c7"].score.bias.copy_(torch.tensor([-9.0, 0.0]))
+
+
+def test_boxes_are_decoded_at_the_centres(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.MIN_SIDE_TEST = 0
+    tiny_cfg.MODEL.LFFD.NMS_THRESH_TEST = 1.0
+    model = build_model(tiny_cfg).eval()
+    fix_detections(model)
+    found = model([{"image": image(64, 80)}])[0]["instances"]
+    x = 3 + 4 * torch.arange(19.0)  # floor((floor((80 - 3) / 2) + 1 - 3) / 2) + 1 = 19
+    y = 3 + 4 * torch.arange(15.0)
+    centers = torch.cartesian_prod(x, y)
+    expected = torch.cat([centers - 8, centers + 8], dim=1)
+    expected[:, 0::2].clamp_(0, 80)
+    expected[:, 1::2].clamp_(0, 64)
+    got = sorted(tuple(b) for b in found.pred_boxes.tensor.round(decimals=3).tolist())
+    assert got == sorted(tuple(b) for b in expected.tolist())
+    torch.testing.assert_close(found.scores, torch.full((len(x) * len(y),), 3.0).sigmoid())
+    assert not found.pred_classes.any()
+
+
+def test_detections_are_reported_in_the_size_asked_for(tiny_model: LFFD) -> None:
+    fix_detections(tiny_model)
+    small = tiny_model([{"image": image(128, 160)}])[0]["instances"]
+    large = tiny_model([{"image": image(128, 160), "height": 256, "width": 480}])[0]["instances"]
+    assert large.image_size == (256, 480)
+    scale = torch.tensor([3.0, 2.0, 3.0, 2.0])
+    torch.testing.assert_close(large.pred_boxes.tensor, small.pred_boxes.tensor * scale)
+
+
+def test_small_images_are_enlarged_and_boxes_brought_back(tiny_model: LFFD) -> None:
+    fix_detections(tiny_model)
+    sizes = []
+    tiny_model.backbone.register_forward_pre_hook(lambda _, args: sizes.append(args[0].shape[2:]))
+    found = tiny_model([{"image": image(64, 100)}])[0]["instances"]
+    assert sizes == [(128, 200)]
+    assert found.image_size == (64, 100)
+    sides = found.pred_boxes.tensor[:, 2:] - found.pred_boxes.tensor[:, :2]
+    assert sides.max().item() == pytest.approx(8)  # 16 pixels of the enlarged image
+    tiny_model([{"image": image(128, 200)}])
+    assert sizes[1] == (128, 200)
+
+
+def test_an_image_without_room_for_a_face_gives_an_empty_result(tiny_model: LFFD) -> None:
+    for height, width in ((7, 5000), (300, 1), (1, 1)):
+        found = tiny_model([{"image": image(height, width)}])[0]["instances"]
+        assert len(found) == 0
+        assert found.image_size == (height, width)
+        assert found.pred_boxes.tensor.shape == (0, 4)
+
+
+def test_an_image_smaller_than_the_deepest_stride(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.VARIANT = "20L5S"  # stride 64
+    for key in ("LAYERS", "WIDTHS", "TAPS", "FACE_RANGES"):
+        tiny_cfg.MODEL.LFFD[key] = type(tiny_cfg.MODEL.LFFD[key])()
+    tiny_cfg.MODEL.LFFD.SCORE_THRESH_TEST = 0.0
+    model = build_model(tiny_cfg).eval()
+    assert len(model([{"image": image(40, 50)}])[0]["instances"]) > 0  # enlarged
+    model.test_min_side = 0
+    assert len(model([{"image": image(40, 50)}])[0]["instances"]) == 0
+
+
+def test_an_image_without_pixels_is_an_error(tiny_model: LFFD) -> None:
+    for shape in ((3, 0, 0), (3, 0, 40), (3, 40, 0)):
+        with pytest.raises(ValueError, match="at least one is needed"):
+            tiny_model([{"image": torch.zeros(shape)}])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite_are_an_error(tiny_model: LFFD, value: float) -> None:
+    bad = image(128, 128).float()
+    bad[1, 60, 60] = value
+    with pytest.raises(ValueError, match=r"not finite.*pixels"):
+        tiny_model([{"image": bad}])
+
+
+def test_a_batch_of_unequal_sizes_equals_one_by_one(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.SCORE_THRESH_TEST = 0.4
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg).eval()
+    inputs = [
+        {"image": image(h, w, seed)}
+        for seed, (h, w) in enumerate([(130, 150), (200, 140), (130, 150), (60, 90)])
+    ]
+    together = model(inputs)
+    for item, result in zip(inputs, together):
+        (alone,) = model([item])
+        assert len(alone["instances"]) > 0
+        torch.testing.assert_close(
+            result["instances"].pred_boxes.tensor, alone["instances"].pred_boxes.tensor
+        )
+        torch.testing.assert_close(result["instances"].scores, alone["instances"].scores)
+
+
+def test_an_empty_batch_gives_nothing(tiny_model: LFFD) -> None:
+    assert tiny_model([]) == []
+
+
+def test_skipped_branches_cost_nothing_and_find_nothing(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.SCORE_THRESH_TEST = 0.0
+    tiny_cfg.MODEL.LFFD.NMS_THRESH_TEST = 1.0
+    torch.manual_seed(0)
+    everything = build_model(tiny_cfg).eval()
+    tiny_cfg.MODEL.LFFD.SKIP_BRANCHES = ["c7"]
+    shallow = build_model(tiny_cfg).eval()
+    shallow.load_state_dict(everything.state_dict())
+    run = []
+    for name, module in shallow.named_modules():
+        module.register_forward_hook(lambda *_, name=name: run.append(name))
+
+    x = torch.randn(1, 3, 128, 128)
+    with torch.no_grad():
+        maps, all_maps = shallow.forward_maps(x), everything.forward_maps(x)
+    assert [b.tap for b in shallow.active_branches] == ["c4"]
+    assert len(maps) == 2
+    assert len(all_maps) == 4
+    for part, whole in zip(maps, all_maps):
+        torch.testing.assert_close(part, whole)
+    assert "backbone.conv4" in run
+    assert not {"backbone.conv5", "head.c7"} & set(run)
+
+    fix_boxes(shallow)
+    found = shallow([{"image": image(128, 128)}])[0]["instances"]
+    assert len(found) == 31 * 31
+    # Training still teaches every branch.
+    _, storage = losses(shallow, [training_input([[20.0, 20.0, 50.0, 50.0]])])
+    assert storage.latest()["lffd_positives/c7"][0] > 0
+
+
+def test_maps_are_probabilities_and_offsets(tiny_model: LFFD) -> None:
+    x = torch.randn(2, 3, 70, 90)
+    with torch.no_grad():
+        maps = tiny_model.forward_maps(x)
+        logits, offsets = tiny_model.head(tiny_model.backbone(x))["c7"]
+    assert [tuple(m.shape) for m in maps] == [
+        (2, 1, 16, 21),
+        (2, 4, 16, 21),
+        (2, 1, 7, 10),
+        (2, 4, 7, 10),
+    ]
+    torch.testing.assert_close(maps[2], logits.softmax(1)[:, :1])
+    torch.testing.assert_close(maps[3], offsets)
+
+
+def test_candidates_and_detections_are_limited(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.SCORE_THRESH_TEST = 0.0
+    tiny_cfg.MODEL.LFFD.NMS_THRESH_TEST = 1.0
+    tiny_cfg.MODEL.LFFD.TOPK_CANDIDATES_TEST = 50
+    torch.manual_seed(0)
+    model = build_model(tiny_cfg).eval()
+    fix_boxes(model)
+    every = model([{"image": image(128, 128)}])[0]["instances"]
+    assert len(every) == 50
+    model.max_detections_per_image = 7
+    few = model([{"image": image(128, 128)}])[0]["instances"]
+    torch.testing.assert_close(few.scores, every.scores[:7])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("VARIANT", "8L1S", "unknown LFFD variant '8L1S'"),
+        ("VARIANT", "20L5S", 'LAYERS is set, but MODEL.LFFD.VARIANT is "20L5S"'),
+        ("TAPS", ["c9"], "TAPS must name"),
+        ("NMS_TYPE", "soft", "NMS_TYPE"),
+        ("SCALE_MEASURE", "height", "SCALE_MEASURE"),
+        ("REG_NORM", "anchor", "REG_NORM"),
+        ("LOSS_SCALE", "sum", "LOSS_SCALE"),
+        ("SKIP_BRANCHES", ["c8"], "SKIP_BRANCHES must name some of the taps"),
+        ("SKIP_BRANCHES", ["c4", "c7"], "leave at least one"),
+    ],
+)
+def test_a_wrong_key_is_named_when_the_model_is_built(
+    tiny_cfg: CfgNode, key: str, value: Any, message: str
+) -> None:
+    tiny_cfg.MODEL.LFFD[key] = value
+    with pytest.raises(ValueError, match=message):
+        build_model(tiny_cfg)
+
+
+def test_another_backbone_is_refused(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
+    with pytest.raises(ValueError, match=r'"build_lffd_backbone", got .build_resnet_backbone'):
+        build_model(tiny_cfg)
+
+
+def test_sampling_for_other_branches_is_warned_of(
+    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="lffd_d2"):
+        build_model(tiny_cfg)
+        assert not caplog.records
+        tiny_cfg.INPUT.SCALE_SAMPLING.STRIDES = [4, 4]
+        build_model(tiny_cfg)
+    assert "not those of the network" in caplog.text
