@@ -181,18 +181,28 @@ class DF2S2(OneStageDetector):
         _, _, masks = self.head(self._features(images), segment=True)
         return [mask.sigmoid() for mask in masks]
 
+    def levels_of_faces(self, target: Instances, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """(M, L) bool: the levels whose mask shows a face.
+
+        Args:
+            target: ``gt_boxes`` and optionally ``gt_ignore``.
+            sizes: (rows, columns) of every level.
+        """
+        boxes, ignore = target.gt_boxes.tensor, self._ignored(target)
+        return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes, ignore)
+
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box_reg`` and, with segmentation, ``loss_seg``."""
         logits, deltas, masks = self.head(
             self._features(images.tensor), segment=self.head.segmentation
         )
-        grid = self._grid(logits)
+        grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         boxes = [target.gt_boxes.tensor for target in targets]
         ignore = [self._ignored(target) for target in targets]
         matches = [self.matcher(grid, b, i) for b, i in zip(boxes, ignore)]
         losses = self.detection_losses(grid, logits, deltas, boxes, matches)
         if self.head.segmentation:
-            on_level = [self._levels_of(m, b, i) for m, b, i in zip(matches, boxes, ignore)]
+            on_level = [self._shown_on(m, b, i) for m, b, i in zip(matches, boxes, ignore)]
             losses["loss_seg"] = self.seg_weight * segmentation_loss(
                 masks, boxes, ignore, on_level, self.strides, self.seg_reduction
             )
@@ -244,7 +254,7 @@ class DF2S2(OneStageDetector):
     def detect(self, images: ImageList) -> list[Instances]:
         """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
         logits, deltas, _ = self.head(self._features(images.tensor))
-        grid = self._grid(logits)
+        grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         scores = [_flatten(level, 1)[..., 0].sigmoid() for level in logits]
         deltas = [_flatten(level, 4) for level in deltas]
         anchors = grid.boxes.split([level.shape[1] for level in scores])
@@ -285,18 +295,14 @@ class DF2S2(OneStageDetector):
         maps = self.backbone(images)
         return [maps[name] for name in self.in_features]
 
-    def _grid(self, levels: Sequence[Tensor]) -> AnchorGrid:
-        return AnchorGrid.build(
-            self._shapes(),
-            self.strides,
-            self.anchor_generator.offset,
-            [tuple(level.shape[-2:]) for level in levels],
-        )
+    def _grid(self, sizes: Sequence[tuple[int, int]]) -> AnchorGrid:
+        offset = self.anchor_generator.offset
+        return AnchorGrid.build(self._shapes(), self.strides, offset, sizes)
 
     def _shapes(self) -> list[Tensor]:
         return list(self.anchor_generator.cell_anchors)  # per level (A, 4)
 
-    def _levels_of(self, match: AnchorLabels, boxes: Tensor, ignore: Tensor) -> Tensor:
+    def _shown_on(self, match: AnchorLabels, boxes: Tensor, ignore: Tensor) -> Tensor:
         if self.seg_assign == "anchor":
             return match.on_level
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]

@@ -24,7 +24,7 @@ from face_d2.config import get_cfg  # noqa: E402
 from face_d2.engine.launch import launch  # noqa: E402
 from face_d2.engine.trainer import FaceTrainer  # noqa: E402
 
-__all__ = ["main", "parser", "setup", "train_or_evaluate"]
+__all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def setup(args: argparse.Namespace) -> CfgNode:
-    """The config of a run: defaults, file, command line.
+def load_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config of a run, frozen: defaults, file, command line.
 
     Raises:
         SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
@@ -55,9 +55,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
-    default_setup(cfg, args)
-    # default_setup configures Detectron2's loggers; ours should be heard in the same places.
-    _share_logging()
     return cfg
 
 
@@ -67,7 +64,9 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
     Returns:
         The evaluation's results.
     """
-    cfg = setup(args)
+    cfg = load_cfg(args)
+    default_setup(cfg, args)
+    _share_logging()
     if not args.eval_only:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
@@ -92,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _share_logging() -> None:
+    """Makes this project's loggers heard where default_setup makes Detectron2's heard."""
     for package in ("face_d2", *DETECTORS):
         logger = logging.getLogger(package)
         logger.handlers = list(logging.getLogger("detectron2").handlers)

@@ -67,6 +67,14 @@ class FaceTrainer(DefaultTrainer):
             )
         return hooks
 
+    def state_dict(self) -> dict[str, Any]:
+        # Detectron2 0.5 leaves the optimizer out, so that a resumed run loses its momentum.
+        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         if cfg.INPUT.MAPPER not in _MAPPERS:

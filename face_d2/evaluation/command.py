@@ -71,7 +71,7 @@ def widerface_main(arguments: Sequence[str] | None = None) -> None:
         if options.json:
             write_json(report, options.json)
         if options.plots:
-            _plot_widerface(result, Path(options.predictions).stem, options)
+            _plot_widerface(result, options.name or Path(options.predictions).stem, options)
 
 
 def fddb_main(arguments: Sequence[str] | None = None) -> None:
@@ -112,13 +112,14 @@ def fddb_main(arguments: Sequence[str] | None = None) -> None:
         if options.plots:
             from face_d2.evaluation.curves import plot_roc
 
-            name = Path(options.detections).stem
+            name = options.name or Path(options.detections).stem
             _announce(plot_roc({name: result}, Path(options.plots) / "fddb_roc"))
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", help="write figures and protocol there")
     parser.add_argument("--plots", metavar="DIR", help="write the curves there, PNG and SVG")
+    parser.add_argument("--name", help="the detector's name in plots (the file's)")
     parser.add_argument(
         "--protocol",
         action="append",

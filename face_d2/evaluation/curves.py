@@ -31,6 +31,7 @@ __all__ = [
 
 #: Okabe and Ito's colours, told apart with every common kind of colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MAX_LABEL = 26  # characters of a detector's name that fit into a panel
 _STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -68,12 +69,12 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
                 axes.plot(
                     *_precision_over_recall(curve),
                     color=colour,
-                    label=f"{label} {100 * curve.ap:.1f}",
+                    label=_entry(100 * curve.ap, ".1f", label),
                 )
             axes.set(
                 title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01)
             )
-            axes.legend(loc="lower left")
+            _legend(axes, "lower left")
         panels[0].set_ylabel("precision")
         _note(figure, results)
         return _save(figure, path)
@@ -94,7 +95,7 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
                     curve.false_positives_per_image,
                     curve.recall,
                     color=colour,
-                    label=f"{label} {100 * curve.recall[-1]:.1f}",
+                    label=_entry(100 * curve.recall[-1], ".1f", label),
                 )
             axes.set_xscale("symlog", linthresh=0.01)
             axes.set(
@@ -103,7 +104,7 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
                 ylim=(0, 1.01),
                 xlim=(0, None),
             )
-            axes.legend(loc="lower right")
+            _legend(axes, "lower right")
         panels[0].set_ylabel("recall")
         _note(figure, results)
         return _save(figure, path)
@@ -163,7 +164,7 @@ def plot_roc(
             )
             for axes, (tp, at_1000) in zip(panels, values):
                 rate = tp / result.faces
-                axes.plot(result.fp, rate, color=colour, label=f"{label} {at_1000:.4f}")
+                axes.plot(result.fp, rate, color=colour, label=_entry(at_1000, ".4f", label))
                 # A curve that ends early keeps its last value when it is read off.
                 axes.plot(
                     [result.fp.max(initial=0), max_false_positives],
@@ -176,9 +177,9 @@ def plot_roc(
                 title=f"{title} ROC (at 1,000)",
                 xlabel="false positives",
                 xlim=(0, max_false_positives),
-                ylim=(None, 1.0),
+                ylim=(0, 1.01),
             )
-            axes.legend(loc="lower right")
+            _legend(axes, "lower right")
         panels[0].set_ylabel("true positive rate")
         _note(figure, results)
         return _save(figure, path)
@@ -231,6 +232,16 @@ def _precision_over_recall(curve: Curve) -> tuple[NDArray[np.float64], NDArray[n
     proposed = curve.proposals > 0
     recall, precision = curve.recall[proposed], curve.precision[proposed]
     return np.append(0.0 * recall[:1], recall), np.append(precision[:1], precision)
+
+
+def _entry(value: float, form: str, label: str) -> str:
+    """A line of the legend; a name too long for the panel is cut."""
+    name = label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
+    return f"{value:{form}}  {name}"
+
+
+def _legend(axes: Axes, place: str) -> None:
+    axes.legend(loc=place).set_in_layout(False)
 
 
 def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:

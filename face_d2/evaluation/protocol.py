@@ -29,10 +29,10 @@ def describe_test_settings(cfg: CfgNode) -> dict[str, str]:
     nms = f"{node.get('NMS_TYPE', 'iou')} {node.get('NMS_THRESH_TEST', 'unknown')}"
     kept = f"{cfg.TEST.DETECTIONS_PER_IMAGE} per image"
     if "TOPK_CANDIDATES_TEST" in node:
-        kept += f", from {node['TOPK_CANDIDATES_TEST']} candidates a level"
+        kept += f" (TOPK_CANDIDATES_TEST {node['TOPK_CANDIDATES_TEST']})"
     return {
         "detector": architecture,
-        "image size": _image_size(cfg),
+        "image size": _image_size(cfg, node.get("MIN_SIDE_TEST", 0)),
         "score threshold": str(node.get("SCORE_THRESH_TEST", "unknown")),
         "NMS": nms,
         "detections kept": kept,
@@ -46,9 +46,10 @@ def format_protocol(protocol: dict[str, str]) -> str:
     return "\n".join(f"  {key:<{width}}  {value}" for key, value in protocol.items())
 
 
-def _image_size(cfg: CfgNode) -> str:
+def _image_size(cfg: CfgNode, min_side: int) -> str:
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    return f"shorter side {short}, longer side at most {long}" if short else "original"
+    rule = f"shorter side {short}, longer side at most {long}" if short else "original"
+    return f"{rule}, enlarged to a shorter side of {min_side} if below" if min_side else rule
 
 
 def _augmentation(cfg: CfgNode) -> str:

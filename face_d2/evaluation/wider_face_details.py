@@ -93,7 +93,7 @@ def height_breakdown(
         setting: the faces that are divided, "easy", "medium" or "hard".
 
     Returns:
-        "10-15" -> curve, ..., without classes that have no face.
+        "15-20" -> curve, ..., without classes that have no face.
     """
     kept, heights = ground_truth.kept[setting], ground_truth.boxes[:, 3]
     curves = {}
@@ -232,7 +232,8 @@ def _box(box: NDArray[np.float64]) -> tuple[float, float, float, float]:
 def _attributes_in_words(ground_truth: WiderFaceGroundTruth, face: int) -> dict[str, str]:
     if ground_truth.attributes is None:
         return {}
+    codes = dict(zip(ATTRIBUTES, ground_truth.attributes[face].tolist()))
     return {
-        attribute: values[ground_truth.attributes[face, ATTRIBUTES.index(attribute)]]
+        attribute: values[codes[attribute]] if codes[attribute] < len(values) else "unknown"
         for attribute, values in _VALUE_NAMES.items()
     }

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from processes import evaluation as tiny
@@ -235,13 +235,19 @@ def test_protocol_of_a_config():
     assert settings["image size"] == "shorter side 800, longer side at most 1333"
     assert settings["score threshold"] == "0.05"
     assert settings["NMS"] == "iou 0.5"
-    assert settings["detections kept"] == "100 per image, from 1000 candidates a level"
+    assert settings["detections kept"] == "100 per image (TOPK_CANDIDATES_TEST 1000)"
     assert settings["test-time augmentation"] == "none"
     cfg.INPUT.MIN_SIZE_TEST = 0
     cfg.TEST.AUG.ENABLED = True
     settings = describe_test_settings(cfg)
     assert settings["image size"] == "original"
     assert "MIN_SIZES (400, 500" in settings["test-time augmentation"]
+    cfg.MODEL.LFFD = CfgNode({"MIN_SIDE_TEST": 128, "NMS_TYPE": "iom", "NMS_THRESH_TEST": 0.3})
+    cfg.MODEL.META_ARCHITECTURE = "LFFD"
+    settings = describe_test_settings(cfg)
+    assert settings["image size"] == "original, enlarged to a shorter side of 128 if below"
+    assert settings["NMS"] == "iom 0.3"
+    assert settings["score threshold"] == "unknown"
     cfg.MODEL.META_ARCHITECTURE = "GeneralizedRCNN"
     assert describe_test_settings(cfg)["score threshold"] == str(
         cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST

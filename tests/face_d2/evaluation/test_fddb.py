@@ -86,10 +86,15 @@ def test_folds_add_up_to_the_whole(test_data):
     assert sum(fold.fp[0] for fold in result.folds) == result.fp[0]
 
 
-_places, _radii = st.integers(-5, 45), st.integers(1, 15)
+def _quarters(low, high):
+    """Fractions, halves among them, so that every rounding shows."""
+    return st.integers(4 * low, 4 * high).map(lambda number: number / 4)
+
+
+_places, _radii = _quarters(-5, 45), _quarters(1, 15)
 _ellipses = st.tuples(_radii, _radii, st.sampled_from([0.0, 0.4, 1.3, -2.0]), _places, _places)
 _scores = st.sampled_from([0.1, 0.5, 0.9])
-_rectangles = st.tuples(_places, _places, st.integers(0, 30), st.integers(0, 30))
+_rectangles = st.tuples(_places, _places, _quarters(0, 30), _quarters(0, 30))
 
 
 @st.composite

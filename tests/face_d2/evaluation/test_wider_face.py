@@ -141,6 +141,14 @@ def test_second_detection_on_a_face_is_a_false_positive():
     assert (curve.proposals[-1], curve.recalled[-1]) == (3, 1)
 
 
+@pytest.mark.parametrize(("invalid", "proposals"), [([], 3), ([0], 1), ([1], 3)])
+def test_detection_equally_near_two_faces_takes_the_first(invalid, proposals):
+    truth = _truth([_square(0, 0, 60), _square(0, 0, 60)], invalid=invalid)
+    rows = [[0, 0, 60, 60, 0.9], [0, 0, 60, 60, 0.8], [500, 0, 9, 9, 0.1]]
+    curve = widerface_ap({"0--Event/a": rows}, truth).curves["easy"]
+    assert (curve.proposals[-1], curve.recalled[-1]) == (proposals, int(proposals == 3))
+
+
 def test_overlap_counts_border_pixels():
     # 9 wide boxes: with the border pixel 10, so one shifted by 5 of 15 overlaps by exactly 1/2.
     truth = _truth([(0.0, 0.0, 14.0, 59.0)])

@@ -1,0 +1,96 @@
+"""A picture of what the segmentation branch learned: its masks beside the ones it was taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from df2s2_d2.meta_arch import DF2S2
+from df2s2_d2.segmentation import box_mask
+
+__all__ = ["mask_sheet"]
+
+_CELL = 200  # pixels of a tile's longer side
+_CAPTION = 18
+
+
+@torch.no_grad()
+def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Draws, per image, the image and two rows of level masks: true above, predicted below.
+
+    Args:
+        model: with a segmentation branch, in evaluation mode.
+        inputs: as in training: ``image`` (3, H, W) and ``instances``.
+        path: PNG to write.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: when there is no input, or the model was built without the branch.
+    """
+    if not inputs:
+        raise ValueError("no image to draw masks of.")
+    rows = []
+    for item in inputs:
+        images = model.preprocess_image([item])
+        predicted = model.segment(images.tensor)
+        sizes = [tuple(level.shape[-2:]) for level in predicted]
+        true = _true_masks(model, item, sizes)
+        image = np.ascontiguousarray(item["image"].numpy().transpose(1, 2, 0)[..., :3])
+        if model.input_format == "RGB":
+            image = image[..., ::-1]
+        tiles = [_tile(image, "image")]
+        for level, (wanted, found) in enumerate(zip(true, predicted)):
+            stride = model.strides[level]
+            height, width = item["image"].shape[-2:]
+            pair = [
+                _tile(_gray(mask, stride, (height, width)), f"stride {stride}, {name}")
+                for mask, name in ((wanted.float(), "true"), (found[0, 0], "predicted"))
+            ]
+            tiles.append(np.vstack(pair))
+        tiles[0] = np.vstack([tiles[0], np.full_like(tiles[0], 255)])
+        rows.append(np.hstack(tiles))
+    width = max(row.shape[1] for row in rows)
+    sheet = np.vstack(
+        [
+            np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+            for row in rows
+        ]
+    )
+    if not cv2.imwrite(str(path), sheet):
+        raise OSError(f"{path} cannot be written.")
+    return Path(path)
+
+
+def _true_masks(
+    model: DF2S2, item: dict[str, Any], sizes: Sequence[tuple[int, int]]
+) -> list[Tensor]:
+    boxes = item["instances"].gt_boxes.tensor.to(model.device)
+    on_level = model.levels_of_faces(item["instances"].to(model.device), sizes)
+    return [
+        box_mask(boxes[on_level[:, level]], stride, size)
+        for level, (stride, size) in enumerate(zip(model.strides, sizes))
+    ]
+
+
+def _gray(mask: Tensor, stride: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A level's mask as an image of the input's size, one square per cell."""
+    pixels = (255 * mask).round().byte().cpu().numpy()
+    pixels = pixels.repeat(stride, axis=0).repeat(stride, axis=1)[: size[0], : size[1]]
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
+
+
+def _tile(image: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+    scale = _CELL / max(image.shape[:2])
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    tile = np.full((_CELL + _CAPTION, _CELL + 4, 3), 255, np.uint8)
+    tile[_CAPTION : _CAPTION + small.shape[0], : small.shape[1]] = small
+    cv2.putText(tile, caption, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (40, 40, 40), 1, cv2.LINE_AA)
+    return tile

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+import torch
+
+from face_d2 import train_net
+from face_d2.engine.hooks import BestCheckpoint
+
+Words = Callable[..., list[str]]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("config", ["df2s2", "lffd"])
+def test_trains_evaluates_and_keeps_what_detectron2_users_expect(
+    words: Words, tmp_path: Path, config: str
+) -> None:
+    overrides = ("TEST.EVAL_PERIOD", 2, "TEST.BEST_METRIC", "bbox/AP")
+    train_net.main(words(*overrides, config=config))
+    run = tmp_path / "run"
+    for name in ("config.yaml", "log.txt", "last_checkpoint", "model_final.pth"):
+        assert (run / name).is_file(), name
+    predictions = run / "inference" / "small_val" / "predictions"
+    assert len(list(predictions.rglob("*.txt"))) == 4
+    evaluated = [row for row in metrics(run) if "widerface/AP_hard" in row]
+    assert evaluated
+    names = {"widerface/AP_easy", "widerface/AP_medium", "widerface/AP_hard", "bbox/AP50"}
+    assert names <= set(evaluated[-1])
+    best = torch.load(run / "model_best.pth", weights_only=True)
+    assert {"model", "iteration", "bbox/AP"} == set(best)
+
+    train_net.main(words("MODEL.WEIGHTS", run / "model_final.pth", flags=("--eval-only",), config=config))
+
+
+def test_resumed_training_equals_uninterrupted(words: Words, tmp_path: Path) -> None:
+    """Weights, momentum and schedule come back; the data order is fixed by a single image."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    fixed = (
+        *("INPUT.FACE_CROP.ENABLED", False, "INPUT.FACE_CROP.COLOR_DISTORTION", False),
+        *("INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", (96,), "SOLVER.IMS_PER_BATCH", 8),
+        *("DATASETS.TEST", ("small_val",), "SOLVER.STEPS", (3,), "TEST.BEST_METRIC", ""),
+    )
+    train_net.main(words(*fixed, "OUTPUT_DIR", whole))
+    # What a run killed after its second iteration leaves.
+    halves.mkdir()
+    shutil.copy(whole / "model_0000001.pth", halves)
+    (halves / "last_checkpoint").write_text("model_0000001.pth")
+    train_net.main(words(*fixed, "OUTPUT_DIR", halves, flags=("--resume",)))
+    a, b = (
+        torch.load(folder / "model_final.pth", weights_only=False)["model"]
+        for folder in (whole, halves)
+    )
+    worst = max(float((a[k].float() - b[k].float()).abs().max()) for k in a)
+    assert worst < 1e-3
+
+
+def test_two_processes_on_the_cpu(words: Words, small_set: Path, tmp_path: Path) -> None:
+    """gloo workers train, gather their detections, and evaluate every image once."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\n"
+        "from face_d2 import train_net\n"
+        "from face_d2.data.register import register_wider_face\n"
+        f"root = {str(small_set)!r}\n"
+        "for split in ('train', 'val'):\n"
+        "    register_wider_face(f'small_{split}', f'{root}/WIDER_{split}/images',\n"
+        "        f'{root}/wider_face_split/wider_face_{split}_bbx_gt.txt')\n"
+        "if __name__ == '__main__':\n"
+        "    train_net.main(sys.argv[1:])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), *words(flags=("--num-processes", "2"))],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "World size: 2" in run.stdout + run.stderr
+    row = [row for row in metrics(tmp_path / "run") if "bbox/AP" in row][-1]
+    assert "widerface/AP_hard" in row
+    folder = tmp_path / "run" / "inference" / "small_val" / "predictions"
+    assert len(list(folder.rglob("*.txt"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--eval-only",), "MODEL.WEIGHTS"),
+        (("--num-gpus", "64"), "CUDA devices"),
+        (("--num-gpus", "1", "--num-processes", "2"), "--num-gpus 0"),
+        (("--num-machines", "2"), "--dist-url"),
+    ],
+)
+def test_impossible_commands_are_explained(
+    words: Words, flags: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        train_net.main(words(flags=flags))
+
+
+def test_flag_behind_the_pairs_is_not_swallowed(words: Words) -> None:
+    with pytest.raises(SystemExit, match="--resume must come before"):
+        train_net.main([*words(), "--resume"])
+
+
+def test_missing_config_file_and_unknown_mapper(words: Words) -> None:
+    with pytest.raises(SystemExit, match="--config-file"):
+        train_net.main(["--num-gpus", "0"])
+    with pytest.raises(ValueError, match=r"INPUT\.MAPPER.*face_crop"):
+        train_net.main(words("INPUT.MAPPER", "mosaic"))
+
+
+class _Storage:
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[float, int]] = {}
+
+    def latest(self) -> dict[str, tuple[float, int]]:
+        return self.values
+
+
+class _Trainer:
+    def __init__(self, start_iter: int = 0) -> None:
+        self.start_iter, self.storage = start_iter, _Storage()
+
+
+def test_best_checkpoint_survives_a_resume(tmp_path: Path) -> None:
+    model = torch.nn.Linear(1, 1)
+
+    def hook(trainer: _Trainer) -> BestCheckpoint:
+        result = BestCheckpoint(model, tmp_path, "m/AP")
+        result.trainer = trainer
+        result.before_train()
+        return result
+
+    def value() -> float:
+        return torch.load(tmp_path / "model_best.pth", weights_only=True)["m/AP"]
+
+    first = _Trainer()
+    keeper = hook(first)
+    keeper.after_step()
+    assert not (tmp_path / "model_best.pth").exists()
+    for iteration, ap in enumerate([3.0, 7.0, float("nan"), 5.0]):
+        first.storage.values["m/AP"] = (ap, iteration)
+        keeper.after_step()
+    assert value() == 7.0
+    resumed = _Trainer(start_iter=4)
+    keeper = hook(resumed)
+    resumed.storage.values["m/AP"] = (6.0, 4)
+    keeper.after_step()
+    assert value() == 7.0
+    fresh = _Trainer()
+    keeper = hook(fresh)
+    fresh.storage.values["m/AP"] = (2.0, 0)
+    keeper.after_train()
+    assert value() == 2.0
+
+
+def test_misspelled_metric_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = _Trainer()
+    trainer.storage.values["bbox/AP"] = (1.0, 0)
+    keeper = BestCheckpoint(torch.nn.Linear(1, 1), tmp_path, "widerface/AP_hart")
+    keeper.trainer = trainer
+    keeper.after_step()
+    keeper.after_step()
+    assert caplog.text.count("widerface/AP_hart") == 1

@@ -1,0 +1,185 @@
+#!/usr/bin/env python
+"""Trains both detectors on generated faces on the CPU and shows what they find: ``make demo``.
+
+Leaves in ``output/demo``: ``results.json``, the precision-recall curves, a sheet of validation images
+with the detections of each detector, and a sheet of DF2S2's segmentation masks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from face_d2.plugins import import_detectors
+
+import_detectors()
+
+import cv2  # noqa: E402
+import torch  # noqa: E402
+from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
+from detectron2.config import CfgNode  # noqa: E402
+from detectron2.data import DatasetCatalog  # noqa: E402
+from detectron2.modeling import build_model  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from torch import nn  # noqa: E402
+
+from df2s2_d2.mask_sheet import mask_sheet  # noqa: E402
+from face_d2.config import get_config_file  # noqa: E402
+from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances  # noqa: E402
+from face_d2.data.register import register_wider_face  # noqa: E402
+from face_d2.data.synthetic import generate, lookalike_images, synthetic_root  # noqa: E402
+from face_d2.evaluation import widerface_ap  # noqa: E402
+from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
+from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
+from face_d2.evaluation.sheets import SheetItem, detection_sheet  # noqa: E402
+from face_d2.evaluation.wider_face_files import read_predictions  # noqa: E402
+from face_d2.train_net import load_cfg, train_or_evaluate  # noqa: E402
+from face_d2.train_net import parser as train_parser  # noqa: E402
+
+DETECTORS = ("df2s2", "lffd")
+SHOWN_SCORE = 0.5
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--budget",
+        choices=("full", "smoke"),
+        default="full",
+        help="full: minutes per detector; smoke: the same path with a handful of steps",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and order")
+    parser.add_argument("--detectors", nargs="+", choices=DETECTORS, default=DETECTORS)
+    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    options = parser.parse_args()
+    started = time.monotonic()
+    options.output.mkdir(parents=True, exist_ok=True)
+    overrides = _data(options)
+    results: dict[str, dict[str, float]] = {}
+    curves: dict[str, Any] = {}
+    dataset = ""
+    for name in options.detectors:
+        print(f"\n=== training {name} on the CPU ===", flush=True)
+        begun = time.monotonic()
+        cfg = _train(name, options, overrides)
+        seconds = time.monotonic() - begun
+        dataset = cfg.DATASETS.TEST[0]
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset / "predictions"
+        predictions = read_predictions(folder)
+        curves[name] = widerface_ap(predictions, dataset_ground_truth(dataset))
+        model = _trained(cfg)
+        results[name] = {
+            **{f"widerface/{key}": 100 * value for key, value in curves[name].items()},
+            "false_positives_per_lookalike_image": _false_positives(model, cfg, options),
+            "seconds": seconds,
+        }
+        _draw_detections(predictions, dataset, options.output / f"{name}_detections.png")
+        if name == "df2s2":
+            mask_sheet(model, _training_inputs(cfg, dataset, 3), options.output / "df2s2_masks.png")
+    plot_precision_recall(curves, options.output / "pr_curves.png")
+    (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    _report(results, dataset, options, time.monotonic() - started)
+
+
+def _data(options: argparse.Namespace) -> list[object]:
+    """Generates what is trained on; config overrides that choose it."""
+    if options.budget == "full":
+        synthetic_root()
+        return []
+    root = options.output / "smoke-data"
+    if not (root / "widerface").is_dir():
+        generate(root, train_images=24, val_images=8)
+    names = {}
+    for split in ("train", "val"):
+        names[split] = f"widerface_smoke_{split}"
+        register_wider_face(
+            names[split],
+            root / "widerface" / f"WIDER_{split}" / "images",
+            root / "widerface" / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
+        )
+    return [
+        *("DATASETS.TRAIN", (names["train"],), "DATASETS.TEST", (names["val"],)),
+        *("SOLVER.MAX_ITER", 4, "SOLVER.STEPS", (3,), "SOLVER.IMS_PER_BATCH", 2),
+    ]
+
+
+def _train(name: str, options: argparse.Namespace, overrides: list[object]) -> CfgNode:
+    output = options.output / name
+    words = ["OUTPUT_DIR", output, "SEED", options.seed, *overrides]
+    args = train_parser().parse_args(
+        ["--config-file", get_config_file(f"quick/{name}_synth.yaml"), "--num-gpus", "0"]
+        + [str(word) for word in words]
+    )
+    train_or_evaluate(args)
+    return load_cfg(args)
+
+
+def _trained(cfg: CfgNode) -> nn.Module:
+    model = build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(Path(cfg.OUTPUT_DIR) / "model_final.pth"))
+    return model
+
+
+@torch.no_grad()
+def _false_positives(model: nn.Module, cfg: CfgNode, options: argparse.Namespace) -> float:
+    """Detections with a score of 0.5 or more per picture of look-alikes, all of them false."""
+    pictures = lookalike_images(100 if options.budget == "full" else 4)
+    total = 0
+    for picture in pictures:
+        image = torch.as_tensor(picture.transpose(2, 0, 1).copy())
+        found = model([{"image": image}])[0]["instances"]
+        total += int((found.scores >= SHOWN_SCORE).sum())
+    return total / len(pictures)
+
+
+def _draw_detections(predictions: dict[str, NDArray], dataset: str, path: Path) -> None:
+    items = []
+    for record in [r for r in DatasetCatalog.get(dataset) if r["annotations"]][:12]:
+        boxes, ignore = face_arrays(record["annotations"])
+        rows = predictions[record["image_id"]].copy()
+        rows[:, 2:4] += rows[:, :2]  # XYWH to XYXY
+        image = cv2.imread(record["file_name"])
+        items.append(SheetItem(image, boxes[~ignore], boxes[ignore], rows))
+    detection_sheet(items, path, min_score=SHOWN_SCORE)
+
+
+def _training_inputs(cfg: CfgNode, dataset: str, count: int) -> list[dict[str, Any]]:
+    """Validation images with their faces, as a training item holds them, the fullest first."""
+    mapper = FaceDatasetMapper(cfg, is_train=False)
+    records = sorted(DatasetCatalog.get(dataset), key=lambda r: -len(r["annotations"]))
+    inputs = []
+    for record in records[3 : 3 + count]:
+        item = mapper(record)
+        boxes, ignore = face_arrays(record["annotations"])
+        size = tuple(item["image"].shape[-2:])
+        item["instances"] = face_instances(boxes, ignore, size, clip=True)
+        inputs.append(item)
+    return inputs
+
+
+def _report(
+    results: dict[str, dict[str, float]], dataset: str, options: argparse.Namespace, seconds: float
+) -> None:
+    print(f"\n{'detector':10}  {'easy':>6} {'medium':>6} {'hard':>6}  false/look-alike  seconds")
+    for name, row in results.items():
+        print(
+            f"{name:10}  {row['widerface/AP_easy']:6.1f} {row['widerface/AP_medium']:6.1f} "
+            f"{row['widerface/AP_hard']:6.1f}  "
+            f"{row['false_positives_per_lookalike_image']:16.2f}  {row['seconds']:7.0f}"
+        )
+    print(
+        f"WIDER FACE protocol on {dataset} (generated; never seen in training), images as they are, "
+        f"seed {options.seed}; {seconds:.0f} s in all.\n"
+        f"Look at {options.output}/: pr_curves.png, "
+        + ", ".join(f"{name}_detections.png" for name in results)
+        + (", df2s2_masks.png" if "df2s2" in results else "")
+        + "; figures in results.json."
+    )
+
+
+if __name__ == "__main__":
+    main()
