@@ -8,7 +8,7 @@ DETECTRON2 ?=
 BUDGET ?= full
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
-SOURCES = df2s2_d2 lffd_d2 face_d2 tools tests benchmarks examples datasets setup.py
+SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets tools tests benchmarks setup.py
 
 .PHONY: install demo test test-long lint format clean
 

@@ -12,9 +12,9 @@ from df2s2_d2.meta_arch import DF2S2
 
 __all__ = [
     "DF2S2",
+    "FFP",
     "DF2S2Head",
     "FBlock",
-    "FFP",
     "add_df2s2_config",
     "build_resnet_ffp_backbone",
 ]

@@ -1,14 +1,15 @@
 """Feature fusion pyramid (design note DF2S2, 3.1 and 3.3).
 
-Top-down over the stages of a ResNet, every map is multiplied by what the fused deeper map says of it
-and keeps itself: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1), Psi being one transposed
-convolution that doubles the resolution and changes the width in a single step.
+Top-down over the stages of a ResNet, every map is multiplied by what the fused deeper map says of
+it and keeps itself: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1), Psi being one
+transposed convolution that doubles the resolution and changes the width in a single step.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -17,7 +18,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_b
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import Tensor, nn
 
-__all__ = ["FBlock", "FFP", "build_resnet_ffp_backbone"]
+__all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
 
 FUSIONS = ("mul_add", "mul", "add")
 UPS = ("deconv", "upsample_conv", "conv_upsample")
@@ -37,8 +38,8 @@ class FBlock(nn.Module):
         deconv_kernel: 2 or 4; the stride is 2 in both.
         activation: "none", or "sigmoid", which makes a gate of Psi.
         init_gain: of Psi's Xavier initialisation. Products of unnormalised maps grow from level to
-            level in a network that starts from random weights; a small gain starts every fusion near
-            the plain map.
+            level in a network that starts from random weights; a small gain starts every fusion
+            near the plain map.
 
     Raises:
         ValueError: on an unknown choice.
@@ -94,8 +95,8 @@ class FBlock(nn.Module):
 class FFP(Backbone):
     """A ResNet with the feature fusion pyramid on top.
 
-    Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for the four stages of a ResNet: one map per
-    stage, then two max-pools of the deepest. Any input size is taken as it is.
+    Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for the four stages of a ResNet: one map
+    per stage, then two max-pools of the deepest. Any input size is taken as it is.
 
     Args:
         bottom_up: the network to fuse, Detectron2's ResNet of any depth.
@@ -127,7 +128,7 @@ class FFP(Backbone):
                 "list them in MODEL.RESNETS.OUT_FEATURES too."
             )
         strides = [shapes[name].stride for name in in_features]
-        if any(deep != 2 * shallow for shallow, deep in zip(strides, strides[1:])):
+        if any(deep != 2 * shallow for shallow, deep in pairwise(strides)):
             raise ValueError(
                 f"MODEL.FFP.IN_FEATURES {list(in_features)} have strides {strides}; every stage "
                 "must halve the resolution of the one before."
@@ -145,7 +146,7 @@ class FFP(Backbone):
                 activation=activation,
                 init_gain=init_gain,
             )
-            for shallow, deep in zip(widths, widths[1:])
+            for shallow, deep in pairwise(widths)
         )
         self.num_pooled = num_pooled
         strides += [strides[-1] * 2 ** (i + 1) for i in range(num_pooled)]
@@ -189,8 +190,8 @@ class FFP(Backbone):
 def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Builds the backbone from ``MODEL.RESNETS``, ``MODEL.BACKBONE`` and ``MODEL.FFP``.
 
-    With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from res5, the
-    RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
+    With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from res5,
+    the RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
 
     Raises:
         ValueError: on an unknown choice, or stages the ResNet does not give.

@@ -7,7 +7,7 @@ levels share all of it) and 3.2 (segmentation shares the tower too, and is used 
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 from detectron2.layers import get_norm
 from torch import Tensor, nn
@@ -28,8 +28,8 @@ class DF2S2Head(nn.Module):
         num_anchors: anchors per location (A).
         num_convs: 3x3 convolutions of a tower.
         conv_dim: their width.
-        norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is none.
-        share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
+        norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is
+        none. share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
         segmentation: whether there is a segmentation branch.
         prior_prob: score of every anchor before training.
 
@@ -58,7 +58,9 @@ class DF2S2Head(nn.Module):
         separate_masks = segmentation and share_tower != "all"
         self.cls_subnet = _tower(in_channels, conv_dim, num_convs, norm)
         # None: the branch sits on the classification tower.
-        self.bbox_subnet = _tower(in_channels, conv_dim, num_convs, norm) if separate_boxes else None
+        self.bbox_subnet = (
+            _tower(in_channels, conv_dim, num_convs, norm) if separate_boxes else None
+        )
         self.seg_subnet = _tower(in_channels, conv_dim, num_convs, norm) if separate_masks else None
         width = conv_dim if num_convs else in_channels
         self.cls_score = _conv3x3(width, num_anchors)

@@ -30,8 +30,8 @@ def level_weights(
         levels: (R,) level of every anchor.
         num_levels: L.
         cls_norm: "global_pos": both losses by the positives of all levels; "level_pos": both by the
-            positives of the level; "level_all": classification by all anchors of the level that take
-            part, boxes by its positives.
+            positives of the level; "level_all": classification by all anchors of the level that
+            take part, boxes by its positives.
 
     Returns:
         Two (L,) tensors.

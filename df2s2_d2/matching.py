@@ -1,18 +1,18 @@
 """Which anchor answers for which face.
 
 A crowd has thousands of faces and an image hundreds of thousands of anchors, so their IoU matrix is
-never made. Anchors stand on a grid: for a face and an anchor shape, only a small window of cells can
-reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in the
-number of faces.
+never made. Anchors stand on a grid: for a face and an anchor shape, only a small window of cells
+can reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in
+the number of faces.
 
-Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face and
-an anchor that reach the lowest IoU of interest.
+Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face
+and an anchor that reach the lowest IoU of interest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ _PAIRS_AT_A_TIME = 1 << 19
 class AnchorGrid:
     """Anchors of all levels as shapes on grids, in the order of Detectron2's anchor generator.
 
-    Anchor ``((y * width + x) * A + a)`` of a level is its cell (x, y) with its shape a; levels follow
-    each other.
+    Anchor ``((y * width + x) * A + a)`` of a level is its cell (x, y) with its shape a; levels
+    follow each other.
 
     Attributes:
         boxes: (R, 4) all anchors, XYXY pixels.
@@ -69,7 +69,9 @@ class AnchorGrid:
         """
         boxes, levels, rows = [], [], []
         first = 0
-        for level, (shapes, stride, (height, width)) in enumerate(zip(cell_anchors, strides, sizes)):
+        for level, (shapes, stride, (height, width)) in enumerate(
+            zip(cell_anchors, strides, sizes)
+        ):
             device = shapes.device
             y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
             x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
@@ -79,9 +81,9 @@ class AnchorGrid:
             levels.append(torch.full((len(boxes[-1]),), level, device=device))
             middle = (shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride
             for a, (shape, centre) in enumerate(zip(shapes.tolist(), middle.tolist())):
+                extent = (shape[2] - shape[0], shape[3] - shape[1])
                 rows.append(
-                    (shape[2] - shape[0], shape[3] - shape[1], *centre)
-                    + (level, stride, width, height, first + a, len(shapes))
+                    (*extent, *centre, level, stride, width, height, first + a, len(shapes))
                 )
             first += len(boxes[-1])
         table = torch.tensor(rows, dtype=torch.float64, device=cell_anchors[0].device)
@@ -106,8 +108,8 @@ class AnchorLabels:
     Attributes:
         labels: (R,) int8: 1 face, 0 background, -1 ignored.
         faces: (R,) int64: index of the face of a positive anchor, 0 elsewhere.
-        on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none, the
-            level whose shape would fit it best. All False for ignored faces.
+        on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none,
+            the level whose shape would fit it best. All False for ignored faces.
     """
 
     labels: Tensor
@@ -118,8 +120,8 @@ class AnchorLabels:
 class FaceAnchorMatcher:
     """Labels anchors by their IoU with faces.
 
-    An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold on
-    it is positive, below the lower one background, between them ignored. A face left without a
+    An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold
+    on it is positive, below the lower one background, between them ignored. A face left without a
     positive anchor takes its best anchors that are not another face's, if their IoU reaches
     ``low_quality_min_iou``; where two such faces want one anchor, the larger IoU wins. Anchors that
     would not be background to an ignored face are ignored.

@@ -5,7 +5,8 @@ Letters: N = images, L = levels, A = anchors per location, R = anchors of all le
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
@@ -227,9 +228,7 @@ class DF2S2(OneStageDetector):
         flat_logits = torch.cat([_flatten(level, 1) for level in logits], dim=1)[..., 0]  # (N, R)
         flat_deltas = torch.cat([_flatten(level, 4) for level in deltas], dim=1)  # (N, R, 4)
         labels = torch.stack([match.labels for match in matches])  # (N, R)
-        cls_weights, box_weights = level_weights(
-            labels, grid.levels, len(logits), self.cls_norm
-        )
+        cls_weights, box_weights = level_weights(labels, grid.levels, len(logits), self.cls_norm)
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
         matched = torch.cat([b[m.faces[m.labels == 1]] for b, m in zip(boxes, matches)])
         targets = self.box2box_transform.get_deltas(grid.boxes[anchor], matched)

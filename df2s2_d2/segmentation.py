@@ -6,7 +6,7 @@ look at the same scales. A pixel stands for the centre of its cell, where the an
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,7 @@
 """The only file that knows Detectron2 versions apart.
 
-Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 predate current NumPy, Pillow and PyTorch, and
-a Python-only installation lacks Detectron2's compiled operators, none of which a face detector
+Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 predate current NumPy, Pillow and PyTorch,
+and a Python-only installation lacks Detectron2's compiled operators, none of which a face detector
 needs. :func:`apply` mends what these differences break; it must run before the first ``import
 detectron2``, which is why ``import face_d2.register``, ``import df2s2_d2`` and ``import lffd_d2``
 begin with it.
@@ -15,7 +15,7 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["apply", "has_compiled_ops", "set_local_process_group", "detectron2_version"]
+__all__ = ["apply", "detectron2_version", "has_compiled_ops", "set_local_process_group"]
 
 _INSTALL_DETECTRON2 = (
     "Detectron2 is not installed. From a checkout of this project, `make install` installs it; "
@@ -29,7 +29,7 @@ _INSTALL_OPENCV = (
 )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def apply() -> None:
     """Makes the installed Detectron2 importable and usable. Idempotent.
 
@@ -45,7 +45,7 @@ def apply() -> None:
         _install_ops_placeholder()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def has_compiled_ops() -> bool:
     """Whether Detectron2's C++ operators (``detectron2._C``) are installed."""
     return importlib.util.find_spec("detectron2._C") is not None

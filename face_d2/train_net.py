@@ -1,7 +1,7 @@
 """Trains or evaluates a config: ``python -m face_d2.train_net --config-file FILE [KEY VALUE ...]``.
 
-The flags are those of Detectron2's ``tools/train_net.py``; ``--num-processes N`` adds processes on a
-CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
+The flags are those of Detectron2's ``tools/train_net.py``; ``--num-processes N`` adds processes on
+a CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
 """
 
 from __future__ import annotations

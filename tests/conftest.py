@@ -28,4 +28,3 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("FACE_D2_TEST_DATA is not set: it names the folder of third-party test data")
     return Path(folder)
-

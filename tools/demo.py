@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Trains both detectors on generated faces on the CPU and shows what they find: ``make demo``.
 
-Leaves in ``output/demo``: ``results.json``, the precision-recall curves, a sheet of validation images
-with the detections of each detector, and a sheet of DF2S2's segmentation masks.
+Leaves in ``output/demo``: ``results.json``, the precision-recall curves, a sheet of validation
+images with the detections of each detector, and a sheet of DF2S2's segmentation masks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
 from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
 from face_d2.evaluation.sheets import SheetItem, detection_sheet  # noqa: E402
 from face_d2.evaluation.wider_face_files import read_predictions  # noqa: E402
-from face_d2.train_net import load_cfg, train_or_evaluate  # noqa: E402
+from face_d2.train_net import load_cfg  # noqa: E402
+from face_d2.train_net import train_or_evaluate  # noqa: E402
 from face_d2.train_net import parser as train_parser  # noqa: E402
 
 DETECTORS = ("df2s2", "lffd")
@@ -172,8 +173,8 @@ def _report(
             f"{row['false_positives_per_lookalike_image']:16.2f}  {row['seconds']:7.0f}"
         )
     print(
-        f"WIDER FACE protocol on {dataset} (generated; never seen in training), images as they are, "
-        f"seed {options.seed}; {seconds:.0f} s in all.\n"
+        f"WIDER FACE protocol on {dataset} (generated; never seen in training), images as they "
+        f"are, seed {options.seed}; {seconds:.0f} s in all.\n"
         f"Look at {options.output}/: pr_curves.png, "
         + ", ".join(f"{name}_detections.png" for name in results)
         + (", df2s2_masks.png" if "df2s2" in results else "")

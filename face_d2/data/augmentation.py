@@ -14,10 +14,10 @@ __all__ = ["PhotometricDistortion", "SquareFaceCrop"]
 class SquareFaceCrop(T.Augmentation):
     """S3FD's random crop: one of five squares, resized to one size.
 
-    With probability 1/5 the largest square of the image, otherwise a square whose side is uniform in
-    [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the crop
-    when its centre does (the mapper drops the others). Source: design note DF2S2 3.4 asks for random
-    crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
+    With probability 1/5 the largest square of the image, otherwise a square whose side is uniform
+    in [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the
+    crop when its centre does (the mapper drops the others). Source: design note DF2S2 3.4 asks for
+    random crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
 
     Args:
         size: side of the result, in pixels.
@@ -58,9 +58,9 @@ class SquareFaceCrop(T.Augmentation):
 class PhotometricDistortion(T.Augmentation):
     """Random brightness, contrast, saturation and hue, each with probability 1/2.
 
-    The ranges are those of SSD's data augmentation, which S3FD adopts: brightness +-32, contrast and
-    saturation times 0.5 to 1.5, hue +-18 of OpenCV's 180 degrees; contrast comes first or last with
-    equal chance.
+    The ranges are those of SSD's data augmentation, which S3FD adopts: brightness +-32, contrast
+    and saturation times 0.5 to 1.5, hue +-18 of OpenCV's 180 degrees; contrast comes first or last
+    with equal chance.
 
     Args:
         image_format: "BGR" or "RGB", the channel order of the images.

@@ -26,9 +26,9 @@ class FaceDatasetMapper:
     """Reads an image, augments it, and turns its faces into ``Instances``.
 
     Detectron2's own mapper drops faces marked ``iscrowd``; here they stay, flagged, so that a
-    detector can leave them out of its loss. A training image that cannot be decoded is reported once
-    and replaced by another; an unreadable image in evaluation is an error, since the figure would
-    otherwise not mean what it says.
+    detector can leave them out of its loss. A training image that cannot be decoded is reported
+    once and replaced by another; an unreadable image in evaluation is an error, since the figure
+    would otherwise not mean what it says.
 
     Args:
         is_train: whether annotations are used and damaged images are replaced.

@@ -7,8 +7,9 @@ start at ``$DETECTRON2_DATASETS`` (default ``datasets``), which may be read-only
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode

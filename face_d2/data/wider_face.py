@@ -1,16 +1,16 @@
 """Reader of WIDER FACE's annotation text. NumPy only.
 
 The official ``wider_face_{train,val}_bbx_gt.txt`` gives, for every image, a line
-``event/file.jpg``, a line with the number of faces N, and N lines of ten integers: x, y, w, h and six
-attributes. An image without a face has N = 0 and still one line of ten zeros, or N = 1 with a lone
-all-zero row; both read as no face. The list of the test set has file names only.
+``event/file.jpg``, a line with the number of faces N, and N lines of ten integers: x, y, w, h and
+six attributes. An image without a face has N = 0 and still one line of ten zeros, or N = 1 with a
+lone all-zero row; both read as no face. The list of the test set has file names only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 from numpy.typing import NDArray

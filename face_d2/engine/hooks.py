@@ -17,8 +17,9 @@ __all__ = ["BestCheckpoint"]
 class BestCheckpoint(HookBase):
     """Keeps the weights of the best evaluation in ``model_best.pth``.
 
-    Detectron2's own hook is absent from 0.5 and forgets the best value when training is resumed; this
-    one reads it back from the file. Register it after the evaluation hook, in the main process only.
+    Detectron2's own hook is absent from 0.5 and forgets the best value when training is resumed;
+    this one reads it back from the file. Register it after the evaluation hook, in the main process
+    only.
 
     Args:
         model: the model without its distributed wrapper.

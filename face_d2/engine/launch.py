@@ -1,16 +1,17 @@
 """Starts the processes of a training or evaluation.
 
-GPUs go through Detectron2's launcher. It assumes CUDA, so processes on the CPU are spawned here with
-the gloo backend; everything after that, gradients included, is torch's DistributedDataParallel in
-both cases.
+GPUs go through Detectron2's launcher. It assumes CUDA, so processes on the CPU are spawned here
+with the gloo backend; everything after that, gradients included, is torch's DistributedDataParallel
+in both cases.
 """
 
 from __future__ import annotations
 
 import argparse
 import socket
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,12 +31,12 @@ def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
 
     Args:
         main: the work; must be importable by name in a spawned process.
-        args: Detectron2's flags (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``) and
-            ``num_processes``, the processes per machine on the CPU.
+        args: Detectron2's flags (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``)
+            and ``num_processes``, the processes per machine on the CPU.
 
     Raises:
-        SystemExit: when GPUs are asked for and there are not as many, or ``--num-processes`` is given
-            with GPUs.
+        SystemExit: when GPUs are asked for and there are not as many, or ``--num-processes`` is
+            given with GPUs.
     """
     if args.num_gpus > 0:
         available = torch.cuda.device_count()

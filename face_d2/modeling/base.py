@@ -1,14 +1,15 @@
 """What both detectors share: images in, losses or detections out.
 
-A subclass says what one padded batch costs (:meth:`OneStageDetector.losses_on`) and what is found in
-it (:meth:`OneStageDetector.detect`); normalisation, padding, grouping and the way back to the pixels
-of the original image are here.
+A subclass says what one padded batch costs (:meth:`OneStageDetector.losses_on`) and what is found
+in it (:meth:`OneStageDetector.detect`); normalisation, padding, grouping and the way back to the
+pixels of the original image are here.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_cfg() -> Callable[..., object]:
     """A function giving the quick config shrunk further, with KEY, VALUE overrides."""
     from face_d2.config import get_cfg, get_config_file
@@ -18,7 +18,7 @@ def tiny_cfg() -> Callable[..., object]:
         cfg = get_cfg()
         cfg.merge_from_file(get_config_file(base))
         cfg.merge_from_list(
-            ["MODEL.DF2S2.CONV_DIM", 8, "MODEL.FFP.OUT_CHANNELS", 8, "MODEL.RESNETS.DEPTH", 50]
+            ["MODEL.DF2S2.CONV_DIM", 8, "MODEL.FFP.OUT_CHANNELS", 8, "MODEL.DF2S2.NORM", ""]
         )
         cfg.merge_from_list(list(overrides))
         return cfg
@@ -26,7 +26,7 @@ def tiny_cfg() -> Callable[..., object]:
     return build
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny_model(tiny_cfg: Callable[..., object]) -> Callable[..., nn.Module]:
     """A function building such a model, the same weights every time."""
     from detectron2.modeling import build_model

@@ -49,8 +49,8 @@ def hand_block(fusion: str, activation: str = "none") -> torch.Tensor:
         return block(shallow, deep)[0, 0]
 
 
-# Psi of the deep map: rows 0-1 from 1 x kernel 0, rows 2-3 from 2 x kernel 0 + 1 x kernel 1, plus the
-# bias 0.5; the shallow map has no row 3.
+# Psi of the deep map: rows 0-1 from 1 x kernel 0, rows 2-3 from 2 x kernel 0 + 1 x kernel 1, plus
+# the bias 0.5; the shallow map has no row 3.
 PSI = torch.tensor([[1.5, 2.5], [3.5, 4.5], [12.5, 4.5]])
 SHALLOW = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, -1.0]])
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,9 @@ def test_segmentation_costs_nothing_at_inference(tiny_model: Build, share: str) 
 
 def test_parameters_shared_and_not(tiny_model: Build) -> None:
     counts = {
-        share: sum(p.numel() for p in tiny_model("MODEL.DF2S2.SHARE_TOWER", share).head.parameters())
+        share: sum(
+            p.numel() for p in tiny_model("MODEL.DF2S2.SHARE_TOWER", share).head.parameters()
+        )
         for share in ("all", "det", "none")
     }
     tower = 4 * (8 * 8 * 9 + 8)
@@ -207,9 +210,7 @@ def test_prior(tiny_model: Build) -> None:
 
 
 def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) -> None:
-    model = tiny_model(
-        "MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40
-    )
+    model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40)
     inputs = batch(faces([], size=(70, 90)))
     inputs[0].update(height=140, width=180)
     (found,) = detections(model, inputs)
@@ -224,9 +225,7 @@ def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) ->
 
 def test_a_batch_gives_what_its_images_give_alone(tiny_model: Build) -> None:
     model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
-    inputs = batch(
-        faces([], size=(70, 90)), faces([], size=(50, 64)), faces([], size=(70, 90))
-    )
+    inputs = batch(faces([], size=(70, 90)), faces([], size=(50, 64)), faces([], size=(70, 90)))
     together = detections(model, inputs)
     for one, item in zip(together, inputs):
         (alone,) = detections(model, [item])

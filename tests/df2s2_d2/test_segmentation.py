@@ -52,9 +52,7 @@ def test_mask_equals_cell_by_cell(rows: list[tuple[int, ...]], stride: int) -> N
         hit = {}
         for axis, (low, high, count) in {"x": (x1, x2, size[1]), "y": (y1, y2, size[0])}.items():
             cells = [c for c in range(-40, 80) if low <= (c + 0.5) * stride < high]
-            hit[axis] = [
-                c for c in cells or [int((low + high) / 2 // stride)] if 0 <= c < count
-            ]
+            hit[axis] = [c for c in cells or [int((low + high) / 2 // stride)] if 0 <= c < count]
         for y in hit["y"]:
             for x in hit["x"]:
                 expected[y, x] = True
@@ -83,8 +81,8 @@ def test_loss_by_hand_with_ignored_pixels(reduction: str) -> None:
     ignore = [torch.tensor([False, True])]
     on_level = [torch.tensor([[True, False], [False, False]])]
     loss = segmentation_loss(logits, boxes, ignore, on_level, [4, 8], reduction)
-    # Level 1: the face's cell is (0, 0), the ignored one's (1, 1): three cells of log 2 count. Level
-    # 2: the centre of its one cell, (4, 4), lies in the ignored face, so nothing counts.
+    # Level 1: the face's cell is (0, 0), the ignored one's (1, 1): three cells of log 2 count.
+    # Level 2: the centre of its one cell, (4, 4), lies in the ignored face, so nothing counts.
     level1 = 3 * np.log(2.0)
     expected = level1 / 3 if reduction == "mean" else level1
     assert float(loss) == pytest.approx(expected)

@@ -54,9 +54,7 @@ def test_training_item(tmp_path: Path) -> None:
 def test_evaluation_item_is_the_image(tmp_path: Path) -> None:
     item = record(tmp_path, ([10, 10, 20, 30], 0))
     as_is = FaceDatasetMapper(mapper_cfg("INPUT.MIN_SIZE_TEST", 0), False)(item)
-    assert np.array_equal(
-        as_is["image"].numpy().transpose(1, 2, 0), cv2.imread(item["file_name"])
-    )
+    assert np.array_equal(as_is["image"].numpy().transpose(1, 2, 0), cv2.imread(item["file_name"]))
     assert "instances" not in as_is
     resized = FaceDatasetMapper(
         mapper_cfg("INPUT.MIN_SIZE_TEST", 160, "INPUT.MAX_SIZE_TEST", 100000), False
@@ -103,9 +101,9 @@ def test_crop_squares() -> None:
     for _ in range(3000):
         cut = crop.get_transform(image, np.empty((0, 4))).transforms[0]
         assert cut.w == cut.h
-        assert 0 <= cut.x0
+        assert cut.x0 >= 0
         assert cut.x0 + cut.w <= 160
-        assert 0 <= cut.y0
+        assert cut.y0 >= 0
         assert cut.y0 + cut.h <= 100
         largest += cut.w == 100
         sides.append(cut.w)

@@ -14,7 +14,7 @@ from face_d2.data import image_size
 from face_d2.data.register import load_fddb, load_wider_face, register_all, register_wider_face
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two pictures in WIDER FACE's layout, the second with an EXIF rotation."""
     images = tmp_path / "images" / "0--Parade"
@@ -65,9 +65,7 @@ def test_unwritable_cache_is_only_a_warning(
     assert "FACE_D2_CACHE" in caplog.text
 
 
-def test_missing_folder_names_the_variable_and_the_tree(
-    tmp_path: Path, folder: Path
-) -> None:
+def test_missing_folder_names_the_variable_and_the_tree(tmp_path: Path, folder: Path) -> None:
     for images, text in ((tmp_path / "no", folder / "gt.txt"), (folder / "images", "no.txt")):
         with pytest.raises(FileNotFoundError) as error:
             load_wider_face(images, text)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
@@ -14,9 +14,7 @@ from face_d2.data.synthetic import generate
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a generated WIDER FACE set, registered as small_train and small_val."""
-    root = generate(
-        tmp_path_factory.mktemp("small"), train_images=8, val_images=4, progress=False
-    )
+    root = generate(tmp_path_factory.mktemp("small"), train_images=8, val_images=4, progress=False)
     for split in ("train", "val"):
         register_wider_face(
             f"small_{split}",
@@ -26,7 +24,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture()
+@pytest.fixture
 def words(small_set: Path, tmp_path: Path) -> Callable[..., list[str]]:
     """A function giving train_net's words for a tiny run, with KEY VALUE pairs added."""
     from face_d2.config import get_config_file

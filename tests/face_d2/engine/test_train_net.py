@@ -4,8 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +39,9 @@ def test_trains_evaluates_and_keeps_what_detectron2_users_expect(
     best = torch.load(run / "model_best.pth", weights_only=True)
     assert {"model", "iteration", "bbox/AP"} == set(best)
 
-    train_net.main(words("MODEL.WEIGHTS", run / "model_final.pth", flags=("--eval-only",), config=config))
+    train_net.main(
+        words("MODEL.WEIGHTS", run / "model_final.pth", flags=("--eval-only",), config=config)
+    )
 
 
 def test_resumed_training_equals_uninterrupted(words: Words, tmp_path: Path) -> None:
@@ -163,9 +166,7 @@ def test_best_checkpoint_survives_a_resume(tmp_path: Path) -> None:
     assert value() == 2.0
 
 
-def test_misspelled_metric_is_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_misspelled_metric_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = _Trainer()
     trainer.storage.values["bbox/AP"] = (1.0, 0)
     keeper = BestCheckpoint(torch.nn.Linear(1, 1), tmp_path, "widerface/AP_hart")

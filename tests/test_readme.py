@@ -1,0 +1,134 @@
+"""The README's commands run; its long ones in a smoke form, the long form with `make test-long`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+
+def environment(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "FACE_D2_CACHE": str(tmp_path / "cache"), **more}
+
+
+def run(command: list[str], tmp_path: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=cwd, env=environment(tmp_path), capture_output=True, text=True
+    )
+
+
+def check_demo(output: Path) -> dict[str, dict[str, float]]:
+    results = json.loads((output / "results.json").read_text())
+    assert set(results) == {"df2s2", "lffd"}
+    for row in results.values():
+        assert 0 <= row["widerface/AP_medium"] <= 100
+        assert row["seconds"] > 0
+    for name in ("pr_curves", "df2s2_detections", "lffd_detections", "df2s2_masks"):
+        assert (output / f"{name}.png").stat().st_size > 5000
+    return results
+
+
+def test_demo_in_its_smoke_form(repo: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "tools/demo.py",
+        "--budget",
+        "smoke",
+        "--output",
+        str(tmp_path / "d"),
+    ]
+    done = run(command, tmp_path, repo)
+    assert done.returncode == 0, done.stderr[-3000:]
+    check_demo(tmp_path / "d")
+    assert "widerface_smoke_val" in done.stdout  # the last lines say what was measured, and where
+    assert "df2s2_masks.png" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_demo_whole(repo: Path, tmp_path: Path, seed: int) -> None:
+    command = [
+        sys.executable,
+        "tools/demo.py",
+        "--seed",
+        str(seed),
+        "--output",
+        str(tmp_path / "d"),
+    ]
+    done = run(command, tmp_path, repo)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = check_demo(tmp_path / "d")
+    assert results["df2s2"]["widerface/AP_medium"] >= 60
+    assert results["df2s2"]["false_positives_per_lookalike_image"] < 0.1
+
+
+def test_python_of_the_readme(repo: Path, tmp_path: Path) -> None:
+    """Every Python block of the README runs, in order, in one process."""
+    blocks = re.findall(r"```python\n(.*?)```", (repo / "README.md").read_text(), re.S)
+    assert blocks
+    done = run([sys.executable, "-W", "ignore", "-c", "\n".join(blocks)], tmp_path, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_named_file_exists(repo: Path) -> None:
+    text = (repo / "README.md").read_text()
+    named = re.findall(r"`((?:configs|docs|tools|benchmarks|datasets|examples)/[\w./-]+)`", text)
+    named += re.findall(r"(?:\]\(|python )((?:configs|docs|tools|datasets)/[\w./-]+)", text)
+    assert len(named) > 5
+    assert [name for name in named if not (repo / name).exists()] == []
+
+
+def test_make_targets_of_the_readme(repo: Path) -> None:
+    """What the README tells to make is what the Makefile knows."""
+    asked = set(re.findall(r"\bmake ([a-z-]+)", (repo / "README.md").read_text()))
+    known = set(re.findall(r"^([a-z-]+):", (repo / "Makefile").read_text(), re.M))
+    assert {"demo", "test", "install"} <= asked <= known
+
+
+def test_requirements_admit_the_constraints(repo: Path) -> None:
+    """What setup.py asks for is admitted by the versions that `make install` takes."""
+    from packaging.requirements import Requirement
+
+    pins = {}
+    for line in (repo / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = Requirement(line)
+            if pin.marker is None or pin.marker.evaluate():
+                assert pin.name.lower() not in pins, f"two pins of {pin.name} for this Python"
+                pins[pin.name.lower()] = next(iter(pin.specifier)).version
+    wanted = [Requirement(line) for line in metadata.requires("face-d2") or []]
+    checked = [r for r in wanted if r.name.lower() in pins]
+    assert len(checked) >= 10
+    assert all(r.specifier.contains(pins[r.name.lower()]) for r in checked)
+    assert "detectron2" not in {r.name.lower() for r in wanted}
+
+
+def test_install_lines_resolve(repo: Path, tmp_path: Path) -> None:
+    """The two pip lines of tools/install.sh, with pip's --dry-run; needs a package index."""
+    script = (repo / "tools" / "install.sh").read_text()
+    cdo = re.search(r'CDO="(.+?)"', script).group(1)
+    flags = re.search(r"pip install -q (--use-pep517.*?)\"\$CDO\"", script, re.S).group(1)
+    lines = [
+        ["-c", "constraints.txt", "--no-build-isolation", "-e", ".[dev]"],
+        [*shlex.split(flags.replace("\\\n", " ")), "--ignore-installed", cdo],
+    ]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    probe = subprocess.run(
+        [*pip, "download", "--no-deps", "-d", str(tmp_path), "yacs==0.0.0"],
+        capture_output=True,
+        text=True,
+    )
+    if "from versions: none" in probe.stderr:
+        pytest.skip("no package index can be reached")
+    for line in lines:
+        done = subprocess.run(
+            [*pip, "install", "--dry-run", "-q", *line], cwd=repo, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
