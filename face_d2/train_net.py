@@ -30,6 +30,8 @@ __all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 def parser() -> argparse.ArgumentParser:
     """Detectron2's flags and ``--num-processes``."""
     result = default_argument_parser()
+    # A free port is looked for; Detectron2's fixed one breaks a second run on the same machine.
+    result.set_defaults(dist_url="auto")
     result.add_argument(
         "--num-processes",
         type=int,

@@ -155,6 +155,14 @@ def test_a_few_steps_reduce_the_loss(tiny_model: Build) -> None:
         assert history[-1][name] < history[0][name], name
 
 
+def calmed(model: torch.nn.Module) -> torch.nn.Module:
+    """Random predictors shrunk, so that scores do not tie at 1 and boxes stay near the image."""
+    with torch.no_grad():
+        model.head.cls_score.weight.mul_(0.01)
+        model.head.bbox_pred.weight.mul_(0.01)
+    return model
+
+
 def detections(model: torch.nn.Module, inputs: list[dict[str, Any]]) -> list[Instances]:
     model.eval()
     with torch.no_grad():
@@ -210,7 +218,9 @@ def test_prior(tiny_model: Build) -> None:
 
 
 def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) -> None:
-    model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40)
+    model = calmed(
+        tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40)
+    )
     inputs = batch(faces([], size=(70, 90)))
     inputs[0].update(height=140, width=180)
     (found,) = detections(model, inputs)
@@ -224,11 +234,12 @@ def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) ->
 
 
 def test_a_batch_gives_what_its_images_give_alone(tiny_model: Build) -> None:
-    model = tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0)
+    model = calmed(tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0))
     inputs = batch(faces([], size=(70, 90)), faces([], size=(50, 64)), faces([], size=(70, 90)))
     together = detections(model, inputs)
     for one, item in zip(together, inputs):
         (alone,) = detections(model, [item])
+        assert len(one) > 50
         assert torch.allclose(one.pred_boxes.tensor, alone.pred_boxes.tensor, atol=1e-3)
         assert torch.allclose(one.scores, alone.scores, atol=1e-5)
 
