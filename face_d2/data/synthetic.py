@@ -312,7 +312,7 @@ def _work() -> None:
 def _draw_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, int, str]:
     """Draws one picture, stores it, returns split, index and annotation text."""
     # A detector learns what is no face from pictures without any; evaluation needs faces.
-    still_life = split == "train" and index % 3 == 2
+    still_life = split == "train" and index % 6 == 5
     rng = np.random.default_rng([seed, _SPLITS.index(split), index])
     picture = draw_scene(rng, still_life=still_life)
     number, title = picture.event.split("--")
