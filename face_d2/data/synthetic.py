@@ -311,10 +311,7 @@ def _work() -> None:
 
 def _draw_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, int, str]:
     """Draws one picture, stores it, returns split, index and annotation text."""
-    # A detector learns what is no face from pictures without any; evaluation needs faces.
-    still_life = split == "train" and index % 6 == 5
-    rng = np.random.default_rng([seed, _SPLITS.index(split), index])
-    picture = draw_scene(rng, still_life=still_life)
+    picture = draw_scene(np.random.default_rng([seed, _SPLITS.index(split), index]))
     number, title = picture.event.split("--")
     name = f"{picture.event}/{number}_{title}_{split}_{seed}_{index}.jpg"
     path = folder / f"WIDER_{split}" / "images" / name
