@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
@@ -19,9 +20,23 @@ from lffd_d2.receptive_field import Variant
 __all__ = ["LFFDNet", "build_lffd_backbone", "init_conv"]
 
 
-def init_conv(conv: nn.Conv2d) -> None:
-    """Xavier (Glorot) uniform weights and zero bias, what the released code starts from."""
-    nn.init.xavier_uniform_(conv.weight)
+def init_conv(conv: nn.Conv2d, init: str) -> None:
+    """Starts a convolution; its bias from zero.
+
+    Args:
+        conv: the convolution.
+        init: "xavier" (Glorot uniform, what the released code starts from), or "fixup" (He normal;
+            what is particular about residual units and outputs is the caller's).
+
+    Raises:
+        ValueError: ``init`` is neither.
+    """
+    if init == "xavier":
+        nn.init.xavier_uniform_(conv.weight)
+    elif init == "fixup":
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    else:
+        raise ValueError(f'MODEL.LFFD.INIT is "xavier" or "fixup", not {init!r}.')
     nn.init.zeros_(conv.bias)
 
 
@@ -35,20 +50,25 @@ class LFFDNet(Backbone):
     Args:
         variant: the network as data.
         in_channels: channels of the input.
+        init: "xavier", the released start, from which learning takes off slowly without any
+            normalisation; or "fixup" for short schedules: signals keep their size because every
+            residual unit starts as the identity (Zhang et al., https://arxiv.org/abs/1901.09321).
 
     Attributes:
         variant: as given.
     """
 
-    def __init__(self, variant: Variant, in_channels: int = 3) -> None:
+    def __init__(self, variant: Variant, in_channels: int = 3, init: str = "xavier") -> None:
         super().__init__()
         self.variant = variant
         for number, (kind, width) in enumerate(zip(variant.layers, variant.widths), start=1):
             stride, padding = (2, 0) if kind == "D" else (1, 1)
             conv = nn.Conv2d(in_channels, width, 3, stride, padding)
-            init_conv(conv)
+            init_conv(conv, init)
             self.add_module(f"conv{number}", conv)
             in_channels = width
+        if init == "fixup":
+            self._start_units_as_identity()
 
     def forward(self, x: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Computes the tapped features.
@@ -89,6 +109,14 @@ class LFFDNet(Backbone):
                 features[f"c{index + 1}"] = x
         return features
 
+    def _start_units_as_identity(self) -> None:
+        units = sum(self.variant.residual_ends)
+        for number, ends_unit in enumerate(self.variant.residual_ends, start=1):
+            if ends_unit:
+                nn.init.zeros_(getattr(self, f"conv{number}").weight)
+                with torch.no_grad():
+                    getattr(self, f"conv{number - 1}").weight.mul_(units**-0.5)
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Width and true stride of every tap."""
         return {
@@ -100,4 +128,6 @@ class LFFDNet(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_lffd_backbone(cfg, input_shape: ShapeSpec) -> LFFDNet:
     """Builds the backbone of the variant that ``MODEL.LFFD`` names or spells out."""
-    return LFFDNet(variant_from_config(cfg), in_channels=input_shape.channels)
+    return LFFDNet(
+        variant_from_config(cfg), in_channels=input_shape.channels, init=cfg.MODEL.LFFD.INIT
+    )

@@ -26,6 +26,9 @@ def add_lffd_config(cfg: CN) -> None:
     cfg.MODEL.LFFD.FACE_RANGES = []
     # Width of the loss branches; 0 is the variant's own (128, 16L3S-small: 64).
     cfg.MODEL.LFFD.BRANCH_CHANNELS = 0
+    # Start of the weights: "xavier", the released code's, or "fixup", which learns at once and so
+    # suits short schedules.
+    cfg.MODEL.LFFD.INIT = "xavier"
 
     # Labels. Faces outside a range by at most this share are ignored: floor(0.9 lo), ceil(1.1 hi).
     cfg.MODEL.LFFD.GRAY_MARGIN = 0.1

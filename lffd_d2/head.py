@@ -22,9 +22,10 @@ class LossBranch(nn.Module):
     Args:
         in_channels: width of the tap.
         channels: width of the hidden layers.
+        init: "xavier" or "fixup" (the outputs start at zero), see :class:`LFFDNet`.
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, init: str = "xavier") -> None:
         super().__init__()
         self.shared = nn.Conv2d(in_channels, channels, 1)
         self.score_hidden = nn.Conv2d(channels, channels, 1)
@@ -32,7 +33,10 @@ class LossBranch(nn.Module):
         self.box_hidden = nn.Conv2d(channels, channels, 1)
         self.box = nn.Conv2d(channels, 4, 1)
         for conv in self.children():
-            init_conv(conv)
+            init_conv(conv, init)
+        if init == "fixup":
+            nn.init.zeros_(self.score.weight)
+            nn.init.zeros_(self.box.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Args:
@@ -53,10 +57,11 @@ class LFFDHead(nn.ModuleDict):
     Args:
         branches: the variant's branches.
         channels: width of their hidden layers.
+        init: "xavier" or "fixup", see :class:`LossBranch`.
     """
 
-    def __init__(self, branches: Iterable[Branch], channels: int) -> None:
-        super().__init__({b.tap: LossBranch(b.channels, channels) for b in branches})
+    def __init__(self, branches: Iterable[Branch], channels: int, init: str = "xavier") -> None:
+        super().__init__({b.tap: LossBranch(b.channels, channels, init) for b in branches})
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Runs the branches whose taps are given.

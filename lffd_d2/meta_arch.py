@@ -123,7 +123,7 @@ class LFFD(OneStageDetector):
         _warn_of_other_sampling(cfg, variant.branches)
         return {
             "backbone": backbone,
-            "head": LFFDHead(variant.branches, variant.branch_channels),
+            "head": LFFDHead(variant.branches, variant.branch_channels, node.INIT),
             "loss": LFFDLoss(
                 neg_pos_ratio=node.NEG_POS_RATIO,
                 neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,

@@ -8,7 +8,6 @@ the image is resized until the face falls into that range. Source: the released 
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +210,7 @@ class ScaleSamplingMapper:
         Raises:
             ValueError: the image is not of the annotated size.
         """
-        dataset_dict = copy.deepcopy(dataset_dict)  # the loader keeps the original
+        dataset_dict = dict(dataset_dict)  # the loader keeps the original
         boxes, ignore = face_arrays(dataset_dict.pop("annotations", []))
         image_size = (dataset_dict["height"], dataset_dict["width"])
         view = self._draw_view(boxes, ignore, image_size)

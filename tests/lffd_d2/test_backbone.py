@@ -135,6 +135,24 @@ def test_registry_and_output_shape() -> None:
     }
 
 
+def test_fixup_starts_residual_units_as_the_identity() -> None:
+    torch.manual_seed(0)
+    net = LFFDNet(get_variant("25L8S"), init="fixup")
+    x = torch.randn(1, 3, 130, 130)
+    with torch.no_grad():
+        features = net(x)
+        torch.testing.assert_close(features["c8"], net.conv2(net.conv1(x).relu()).relu())
+    scales = [feature.std().item() for feature in features.values()]
+    assert max(scales) < 4 * min(scales)  # nothing fades or explodes on the way up
+    head = LFFDHead(net.variant.branches, 128, init="fixup")
+    assert all(not (b.score.weight.any() or b.box.weight.any()) for b in head.values())
+
+
+def test_an_unknown_start_is_named() -> None:
+    with pytest.raises(ValueError, match=r"MODEL.LFFD.INIT"):
+        LFFDNet(get_variant("20L5S"), init="zeros")
+
+
 def test_start_is_xavier_uniform() -> None:
     conv = LFFDNet(get_variant("25L8S")).conv20
     bound = (6 / (128 * 9 * 2)) ** 0.5
