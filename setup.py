@@ -65,6 +65,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "face-d2-evaluate=face_d2.evaluation.command:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

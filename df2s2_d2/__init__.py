@@ -6,6 +6,7 @@ meta-architecture ``DF2S2``.
 
 import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
 from df2s2_d2.config import add_df2s2_config
+from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.ffp import FFP, FBlock, build_resnet_ffp_backbone
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.meta_arch import DF2S2
@@ -13,6 +14,7 @@ from df2s2_d2.meta_arch import DF2S2
 __all__ = [
     "DF2S2",
     "FFP",
+    "AnchorCoverage",
     "DF2S2Head",
     "FBlock",
     "add_df2s2_config",

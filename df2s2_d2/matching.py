@@ -108,12 +108,14 @@ class AnchorLabels:
     Attributes:
         labels: (R,) int8: 1 face, 0 background, -1 ignored.
         faces: (R,) int64: index of the face of a positive anchor, 0 elsewhere.
+        forced: (R,) bool: positive anchors below the positive threshold (low-quality matches).
         on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none,
             the level whose shape would fit it best. All False for ignored faces.
     """
 
     labels: Tensor
     faces: Tensor
+    forced: Tensor
     on_level: Tensor
 
 
@@ -164,7 +166,7 @@ class FaceAnchorMatcher:
         num_levels = int(grid.shape_levels[-1]) + 1
         on_level = torch.zeros(num_faces, num_levels, dtype=torch.bool, device=boxes.device)
         if num_faces == 0:
-            return AnchorLabels(labels, faces, on_level)
+            return AnchorLabels(labels, faces, labels > 0, on_level)
 
         lowest = min(self.background_below, self.low_quality_min_iou)
         face, anchor, iou = _pairs(grid, boxes, lowest)  # each (P,)
@@ -195,7 +197,7 @@ class FaceAnchorMatcher:
         homeless = ~on_level.any(dim=1)
         on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
         on_level[ignore] = False
-        return AnchorLabels(labels, faces, on_level)
+        return AnchorLabels(labels, faces, forced, on_level)
 
 
 def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:

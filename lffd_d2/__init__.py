@@ -8,6 +8,13 @@ meta-architecture ``LFFD``.
 import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
 from lffd_d2.backbone import LFFDNet, build_lffd_backbone
 from lffd_d2.config import add_lffd_config
+from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.meta_arch import LFFD
 
-__all__ = ["LFFD", "LFFDNet", "add_lffd_config", "build_lffd_backbone"]
+__all__ = [
+    "LFFD",
+    "LFFDNet",
+    "ReceptiveFieldCoverage",
+    "add_lffd_config",
+    "build_lffd_backbone",
+]

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from lffd_d2.receptive_field import Branch
 
-__all__ = ["BranchLabels", "decode_boxes", "face_sizes", "label_branch"]
+__all__ = [
+    "BranchLabels",
+    "decode_boxes",
+    "face_sizes",
+    "faces_in_range",
+    "label_branch",
+    "positives_per_face",
+]
 
 SCALE_MEASURES = ("longer", "shorter", "sqrt_area")
 
@@ -92,42 +99,62 @@ def label_branch(
     Returns:
         The labels, on the device of ``boxes``.
     """
-    image = torch.cat(
-        [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
-    )
-    box = torch.cat(list(boxes)).to(torch.float64)
-    size = face_sizes(box, scale_measure)
-
-    out = torch.cat(list(ignore)) | (size < min_face)
-    green = ~out & _within(size, branch.face_range)
-    gray = out | (~green & _within(size, branch.gray_range))
-
-    height, width = map_size
-    limit = torch.tensor([width, height], device=box.device) - 1
-    first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil().clamp(min=0)  # (M, 2) x, y
-    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor().clamp(max=limit)
-    has_center = (last >= first).all(dim=1)
-    # Faces without an RF centre are painted too, with weight 0 on a valid rectangle: picking rows
-    # instead would make a GPU wait.
-    first = torch.where(has_center[:, None], first, 0).to(torch.int64)
-    last = torch.where(has_center[:, None], last, 0).to(torch.int64)
-    green, gray = green & has_center, gray & has_center
-    face = torch.arange(len(box), device=box.device)
-    weights = torch.stack([gray.long(), green.long(), green * face])  # (3, M)
-    n_gray, n_green, index_sum = _paint(weights, image, first, last, (len(boxes), height, width))
-
-    single = n_green == 1
-    covered = n_gray > 0
+    painted = _paint_faces(branch, map_size, boxes, ignore, scale_measure, min_face)
+    single, covered = painted.green == 1, painted.gray > 0
     cells = single.nonzero()
-    owner = box[index_sum[single]]  # (P, 4)
+    owner = painted.boxes[painted.face[single]]  # (P, 4)
     centers = branch.rf.start + branch.rf.stride * cells[:, [2, 1, 2, 1]].double()  # x, y, x, y
     targets = (centers - owner) / branch.divisor(reg_norm)
     return BranchLabels(
         positive=single & ~covered,
-        negative=(n_green == 0) & ~covered,
+        negative=(painted.green == 0) & ~covered,
         box_cells=cells,
         box_targets=targets.float(),
     )
+
+
+@torch.no_grad()
+def positives_per_face(
+    branch: Branch,
+    map_size: tuple[int, int],
+    boxes: Tensor,
+    ignore: Tensor,
+    *,
+    scale_measure: str,
+    min_face: float,
+) -> Tensor:
+    """How many positive RFs of a branch each face of one image has.
+
+    Args:
+        branch, map_size, scale_measure, min_face: as of :func:`label_branch`.
+        boxes: (M, 4) XYXY in pixels of the input.
+        ignore: (M,) bool.
+
+    Returns:
+        (M,) int64.
+    """
+    painted = _paint_faces(branch, map_size, [boxes], [ignore], scale_measure, min_face)
+    positive = (painted.green == 1) & (painted.gray == 0)
+    return torch.bincount(painted.face[positive], minlength=len(boxes))
+
+
+def faces_in_range(
+    branch: Branch, boxes: Tensor, ignore: Tensor, *, scale_measure: str, min_face: float
+) -> tuple[Tensor, Tensor]:
+    """Which faces a branch answers for by their size, and which it ignores.
+
+    Args:
+        branch, scale_measure, min_face: as of :func:`label_branch`.
+        boxes: (M, 4) XYXY in pixels of the input.
+        ignore: (M,) bool.
+
+    Returns:
+        (M,) bool answered for ("green"), (M,) bool ignored ("gray"). A face may be neither.
+    """
+    size = face_sizes(boxes, scale_measure)
+    out = ignore | (size < min_face)
+    green = ~out & _within(size, branch.face_range)
+    return green, out | (~green & _within(size, branch.gray_range))
 
 
 def decode_boxes(
@@ -148,6 +175,54 @@ def decode_boxes(
     cells = torch.stack([columns, rows, columns, rows], dim=1).to(offsets.dtype)
     centers = branch.rf.start + branch.rf.stride * cells
     return centers - offsets * branch.divisor(reg_norm)
+
+
+@dataclass(frozen=True)
+class _Painted:
+    """The faces of a batch on the map of a branch.
+
+    Attributes:
+        boxes: (M, 4) float64, all faces.
+        gray, green: (N, h, w) int64, how many ignored faces, and faces of the range, hold the RF.
+        face: (N, h, w) int64, the sum of the green faces' indices: where one holds it, its index.
+    """
+
+    boxes: Tensor
+    gray: Tensor
+    green: Tensor
+    face: Tensor
+
+
+def _paint_faces(
+    branch: Branch,
+    map_size: tuple[int, int],
+    boxes: Sequence[Tensor],
+    ignore: Sequence[Tensor],
+    scale_measure: str,
+    min_face: float,
+) -> _Painted:
+    """Counts faces over RF centres; arguments as of :func:`label_branch`."""
+    image = torch.cat(
+        [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
+    )
+    box = torch.cat(list(boxes)).to(torch.float64)
+    green, gray = faces_in_range(
+        branch, box, torch.cat(list(ignore)), scale_measure=scale_measure, min_face=min_face
+    )
+    height, width = map_size
+    limit = torch.tensor([width, height], device=box.device) - 1
+    first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil().clamp(min=0)  # (M, 2) x, y
+    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor().clamp(max=limit)
+    has_center = (last >= first).all(dim=1)
+    # Faces without an RF centre are painted too, with weight 0 on a valid rectangle: picking rows
+    # instead would make a GPU wait.
+    first = torch.where(has_center[:, None], first, 0).to(torch.int64)
+    last = torch.where(has_center[:, None], last, 0).to(torch.int64)
+    green, gray = green & has_center, gray & has_center
+    index = torch.arange(len(box), device=box.device)
+    weights = torch.stack([gray.long(), green.long(), green * index])  # (3, M)
+    painted = _paint(weights, image, first, last, (len(boxes), height, width))
+    return _Painted(box, *painted)
 
 
 def _within(size: Tensor, bounds: tuple[float, float]) -> Tensor:

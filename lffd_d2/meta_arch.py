@@ -217,22 +217,29 @@ class LFFD(OneStageDetector):
             ValueError: an image has no pixels, or the scores are not finite.
         """
         height, width = size = tuple(images.tensor.shape[-2:])
-        least = self.backbone.variant.min_input(self._active_taps)
         if min(size) == 0:
             raise ValueError(f"an image has {height} x {width} pixels; at least one is needed")
-        target_side = max(self.test_min_side, least) if self.test_min_side else 0
-        factor = max(target_side / min(size), 1.0)
-        if min(size) < self.min_face or min(size) * factor < least:
+        searched = self.searched_size(height, width)
+        if searched is None:
             return [self._instances(size, images.tensor.new_zeros(0, 5)) for _ in images]
         x = images.tensor
-        if factor > 1:
-            new_size = [round(side * factor) for side in size]
-            x = F.interpolate(x, new_size, mode="bilinear", align_corners=False)
+        if searched != size:
+            x = F.interpolate(x, searched, mode="bilinear", align_corners=False)
         maps = self.forward_maps(x)
         scale = images.tensor.new_tensor([width, height] * 2) / x.new_tensor(
             [x.shape[-1], x.shape[-2]] * 2
         )
         return [self._detect_one([m[i].float() for m in maps], scale, size) for i in range(len(x))]
+
+    def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """Height and width at which an image of that size is searched, None where it is not."""
+        least = self.backbone.variant.min_input(self._active_taps)
+        target_side = max(self.test_min_side, least) if self.test_min_side else 0
+        shorter = min(height, width)
+        factor = max(target_side / shorter, 1.0)
+        if shorter < self.min_face or shorter * factor < least:
+            return None
+        return round(height * factor), round(width * factor)
 
     def _detect_one(
         self, maps: Sequence[Tensor], scale: Tensor, size: tuple[int, int]

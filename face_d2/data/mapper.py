@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
 
-__all__ = ["FaceDatasetMapper", "face_instances"]
+__all__ = ["FaceDatasetMapper", "face_arrays", "face_instances"]
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,32 @@ class FaceDatasetMapper:
             )
         return dataset_dict
 
+    def place_faces(
+        self,
+        boxes: NDArray[np.float64],
+        ignore: NDArray[np.bool_],
+        image_size: tuple[int, int],
+    ) -> tuple[NDArray[np.floating], NDArray[np.int64], tuple[int, int]]:
+        """Where the faces of an image would come to lie, without reading its pixels.
+
+        Args:
+            boxes: (N, 4) XYXY, pixels of the image.
+            ignore: (N,) not used here; the mappers of this project are called alike.
+            image_size: (height, width) of the image.
+
+        Returns:
+            (K, 4) XYXY boxes of the faces that stay, (K,) which faces they are, and (height, width)
+            of the result. In evaluation every face with an area stays, and none is cut.
+        """
+        sample = T.AugInput(np.zeros((*image_size, 3), dtype=np.uint8), boxes=boxes)
+        self.augmentations(sample)
+        height, width = sample.image.shape[:2]
+        placed = sample.boxes
+        kept = _faces_inside(placed, (height, width)) if self.is_train else _with_area(placed)
+        if self.is_train:
+            placed = placed.clip(0, (width, height, width, height))
+        return placed[kept], np.flatnonzero(kept), (height, width)
+
 
 def face_arrays(
     annotations: list[dict[str, Any]],
@@ -129,9 +155,7 @@ def face_instances(
         Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool).
     """
     height, width = image_size
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres >= 0) & (centres < (width, height))).all(axis=1)
-    kept = inside & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    kept = _faces_inside(boxes, image_size)
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.as_tensor(boxes[kept], dtype=torch.float32))
     if clip:
@@ -139,6 +163,16 @@ def face_instances(
     instances.gt_classes = torch.zeros(int(kept.sum()), dtype=torch.int64)
     instances.gt_ignore = torch.as_tensor(ignore[kept])
     return instances
+
+
+def _faces_inside(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.bool_]:
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centres >= 0) & (centres < image_size[::-1])).all(axis=1)
+    return inside & _with_area(boxes)
+
+
+def _with_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
+    return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
 
 
 def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:

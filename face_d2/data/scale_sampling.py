@@ -226,17 +226,27 @@ class ScaleSamplingMapper:
                 f"{image_size[1]}; annotations and images do not belong together."
             )
         crop = _render(pixels, shrink, view, self.size)
-        shown = _overlap(boxes, view.visible)
-        boxes, ignore = boxes[shown], ignore[shown]
-        boxes = boxes * view.scale - [view.left, view.top, view.left, view.top]
+        boxes, shown = _place(boxes, view)
         crop, boxes = self._flip(crop, boxes)
         if self.color_distortion:
             crop = distort_colors(crop)
         if self.image_format == "RGB":
             crop = crop[:, :, ::-1]
         dataset_dict["image"] = torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1)))
-        dataset_dict["instances"] = self._instances(boxes, ignore)
+        dataset_dict["instances"] = self._instances(boxes, ignore[shown])
         return dataset_dict
+
+    def place_faces(
+        self,
+        boxes: NDArray[np.float64],
+        ignore: NDArray[np.bool_],
+        image_size: tuple[int, int],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[int, int]]:
+        """Draws a crop without reading pixels; see :meth:`FaceDatasetMapper.place_faces`."""
+        placed, shown = _place(boxes, self._draw_view(boxes, ignore, image_size))
+        _, placed = self._flip(np.empty((0, 0, 3), dtype=np.uint8), placed)
+        kept = _overlap(placed, (0, 0, self.size, self.size))
+        return placed[kept], shown[kept], (self.size, self.size)
 
     def _draw_view(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], image_size: tuple[int, int]
@@ -354,6 +364,14 @@ def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
             other = cv2.merge([gray, gray, gray])
         image = cv2.addWeighted(image, factor, other, 1 - factor, 0)  # rounds and clips
     return image
+
+
+def _place(
+    boxes: NDArray[np.float64], view: _View
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The boxes a view shows, in its pixels, and which they are."""
+    shown = np.flatnonzero(_overlap(boxes, view.visible))
+    return boxes[shown] * view.scale - [view.left, view.top, view.left, view.top], shown
 
 
 def _overlap(

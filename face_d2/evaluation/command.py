@@ -1,4 +1,4 @@
-"""Command lines that score anybody's detections: WIDER FACE and FDDB."""
+"""Command lines: score anybody's detections on WIDER FACE and FDDB, and coverage of a config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from face_d2.evaluation.fddb import fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
 
-__all__ = ["fddb_main", "widerface_main"]
+__all__ = ["coverage_main", "fddb_main", "main", "widerface_main"]
 
 _UNSTATED = {
     setting: "not stated"
@@ -21,11 +21,28 @@ _UNSTATED = {
 }
 
 
-def widerface_main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``face-d2-evaluate``: one of the commands below, by its name."""
+    commands = {"widerface": widerface_main, "fddb": fddb_main, "coverage": coverage_main}
+    parser = argparse.ArgumentParser(
+        prog="face-d2-evaluate",
+        description="Scores detections (widerface, fddb), or tells before training which faces a "
+        "config can answer for (coverage).",
+    )
+    parser.add_argument("command", choices=commands)
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="the command's own; see COMMAND --help"
+    )
+    options = parser.parse_args(arguments)
+    commands[options.command](options.arguments, prog=f"{parser.prog} {options.command}")
+
+
+def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Scores detections on WIDER FACE; ``arguments`` default to the command line's."""
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="WIDER FACE AP (Easy, Medium, Hard) of detections in the community's text "
-        "files, by the official protocol, with 95 %% intervals and breakdowns."
+        "files, by the official protocol, with 95 %% intervals and breakdowns.",
     )
     parser.add_argument(
         "predictions", help="folder, .tar(.gz) or .zip of EVENT/NAME.txt with rows x y w h score"
@@ -74,10 +91,11 @@ def widerface_main(arguments: Sequence[str] | None = None) -> None:
             _plot_widerface(result, options.name or Path(options.predictions).stem, options)
 
 
-def fddb_main(arguments: Sequence[str] | None = None) -> None:
+def fddb_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Scores detections on FDDB; ``arguments`` default to the command line's."""
     parser = argparse.ArgumentParser(
-        description="FDDB's discrete and continuous ROC of a file of detections, official rules."
+        prog=prog,
+        description="FDDB's discrete and continuous ROC of a file of detections, official rules.",
     )
     parser.add_argument(
         "detections",
@@ -114,6 +132,61 @@ def fddb_main(arguments: Sequence[str] | None = None) -> None:
 
             name = options.name or Path(options.detections).stem
             _announce(plot_roc({name: result}, Path(options.plots) / "fddb_roc"))
+
+
+def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Reports the faces that a config can answer for; see :mod:`face_d2.evaluation.coverage`."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Which share of a data set's faces, by height, any anchor (DF2S2) or receptive "
+        "field (LFFD) of a config can answer for, at the size at which images are tested. Needs "
+        "annotations and image sizes, neither weights nor pixels.",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="registered data set (the first of DATASETS.TEST; with --training, of TRAIN)",
+    )
+    parser.add_argument(
+        "--training",
+        action="store_true",
+        help="judge random training crops, as the config's mapper draws them",
+    )
+    parser.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="crops of every image (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the crops (%(default)s)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there")
+    parser.add_argument("--plots", metavar="DIR", help="write coverage.png and .svg there")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, last"
+    )
+    options = parser.parse_args(arguments)
+    # torch and Detectron2 are loaded by this command alone.
+    from face_d2.train_net import load_cfg
+
+    with _plain_errors(parser):
+        from face_d2.evaluation.coverage import coverage_report, format_coverage, measure_coverage
+
+        try:
+            cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
+        except AssertionError as error:  # how Detectron2 and yacs report a bad file or key
+            raise ValueError(error) from error
+        configured = cfg.DATASETS.TRAIN if options.training else cfg.DATASETS.TEST
+        dataset = options.dataset or next(iter(configured), None)
+        if dataset is None:
+            raise ValueError("the config names no data set; add --dataset NAME.")
+        coverage = measure_coverage(
+            cfg, dataset, training=options.training, draws=options.draws, seed=options.seed
+        )
+        print(format_coverage(coverage))
+        if options.json:
+            write_json(coverage_report(coverage), options.json)
+        if options.plots:
+            from face_d2.evaluation.curves import plot_coverage
+
+            _announce(plot_coverage(coverage, Path(options.plots) / "coverage"))
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,15 @@
-"""Figures for WIDER FACE and FDDB results, as PNG and SVG.
+"""Figures for WIDER FACE and FDDB results and for coverage, as PNG and SVG.
 
-Every function takes ``{label: result}``, so that several detectors share a figure. Matplotlib's
-object interface is used throughout: no display, and no global state that a caller's own figures
-could meet.
+Functions for results take ``{label: result}``, so that several detectors share a figure.
+Matplotlib's object interface is used throughout: no display, and no global state that a caller's
+own figures could meet.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -18,33 +19,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from face_d2.evaluation.fddb import FDDBResult
+from face_d2.evaluation.figures import COLOURS, STYLE, save_figure
 from face_d2.evaluation.wider_face import WiderFaceResult
 from face_d2.evaluation.wider_face_matching import Curve
+
+if TYPE_CHECKING:
+    from face_d2.evaluation.coverage import Coverage
 
 __all__ = [
     "plot_ap_by_attribute",
     "plot_ap_by_height",
+    "plot_coverage",
     "plot_precision_recall",
     "plot_recall",
     "plot_roc",
 ]
 
-#: Okabe and Ito's colours, told apart with every common kind of colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_GAP_COLOURS = ("#cccccc", "#999999", "#666666")
 _MAX_LABEL = 26  # characters of a detector's name that fit into a panel
-_STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "face_d2",  # the same figure gives the same bytes
-}
 
 
 def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -61,7 +53,7 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
         ValueError: when ``results`` is empty.
     """
     settings = _settings(results)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, panels = _figure(len(settings), width=3.3)
         for axes, setting in zip(panels, settings):
             for colour, (label, result) in zip(_colours(results), results.items()):
@@ -77,7 +69,7 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
             _legend(axes, "lower left")
         panels[0].set_ylabel("precision")
         _note(figure, results)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -86,7 +78,7 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
     See :func:`plot_precision_recall` for arguments, return value and errors.
     """
     settings = _settings(results)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, panels = _figure(len(settings), width=3.3)
         for axes, setting in zip(panels, settings):
             for colour, (label, result) in zip(_colours(results), results.items()):
@@ -107,7 +99,7 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
             _legend(axes, "lower right")
         panels[0].set_ylabel("recall")
         _note(figure, results)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -155,7 +147,7 @@ def plot_roc(
     """
     if not results:
         raise ValueError("no result to plot.")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, panels = _figure(2, width=4.2)
         for colour, (label, result) in zip(_colours(results), results.items()):
             values = (
@@ -182,7 +174,51 @@ def plot_roc(
             _legend(axes, "lower right")
         panels[0].set_ylabel("true positive rate")
         _note(figure, results)
-        return _save(figure, path)
+        return save_figure(figure, path)
+
+
+def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
+    """Which share of the faces of each height is answered for, how, and by which level.
+
+    Args:
+        coverage: of :func:`face_d2.evaluation.coverage.measure_coverage`.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+
+    Returns:
+        The files written.
+    """
+    rows = coverage.by_height()
+    at = np.arange(len(rows))
+    ticks = [f"{label}\n{row.faces:,}" for label, row in rows.items()]
+    with matplotlib.rc_context(STYLE):
+        figure, (bars, lines) = _figure(2, width=max(3.0, 0.62 * len(rows)))
+        top = np.zeros(len(rows))
+        colours = dict(zip(coverage.answers, COLOURS[2::-2]))
+        colours.update(zip(coverage.gaps, _GAP_COLOURS))
+        for name, colour in colours.items():
+            shares = np.array([100 * row.shares[name] for row in rows.values()])
+            bars.bar(at, shares, bottom=top, width=0.75, color=colour, label=name)
+            top += shares
+        for index, level in enumerate(coverage.levels):
+            lines.plot(
+                at,
+                [100 * row.levels[level] for row in rows.values()],
+                color=COLOURS[index % len(COLOURS)],
+                linestyle="-" if index < len(COLOURS) else "--",
+                marker="o",
+                markersize=3,
+                label=level,
+            )
+        bars.set(title="answered for", ylabel="faces, %", ylim=(0, 101))
+        lines.set(title="by level (a face may have several)")
+        for axes in (bars, lines):
+            axes.set_xticks(at, ticks, fontsize=7)
+            axes.set_xlabel("face height, px")
+            axes.grid(axis="x", visible=False)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=4, fontsize=7)
+        setup = "; ".join(coverage.protocol.values())
+        figure.supxlabel(f"{coverage.dataset}: {setup}", fontsize=7, color="#666666")
+        return save_figure(figure, path)
 
 
 def _plot_classes(
@@ -193,7 +229,7 @@ def _plot_classes(
     """Bars of detector -> group -> class -> curve, a panel for each group."""
     _settings(results)
     names = list(next(iter(groups.values())))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         sizes = [len({label for g in groups.values() for label in g[name]}) for name in names]
         figure, panels = _figure(len(names), width=max(1.9, 0.75 * max(sizes)), widths=sizes)
         for axes, name in zip(panels, names):
@@ -206,7 +242,7 @@ def _plot_classes(
                 *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
             )
         _note(figure, results)
-        return _save(figure, path)
+        return save_figure(figure, path)
 
 
 def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
@@ -251,7 +287,7 @@ def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:
 
 
 def _colours(labels: Mapping[str, object]) -> list[str]:
-    return [_COLOURS[index % len(_COLOURS)] for index in range(len(labels))]
+    return [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
 
 
 def _figure(
@@ -268,12 +304,3 @@ def _note(figure: Figure, results: Mapping[str, WiderFaceResult | FDDBResult]) -
     """The ground truth under the panels: no figure without its protocol."""
     notes = ("; ".join(f"{k}: {v}" for k, v in r.protocol.items()) for r in results.values())
     figure.supxlabel("\n".join(dict.fromkeys(notes)), fontsize=7, color="#666666")
-
-
-def _save(figure: Figure, path: str | Path) -> list[Path]:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    figure.savefig(files[0])
-    figure.savefig(files[1], metadata={"Date": None})
-    return files

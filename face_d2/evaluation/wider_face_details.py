@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +26,7 @@ __all__ = [
     "attribute_breakdown",
     "bootstrap_intervals",
     "height_breakdown",
+    "height_classes",
     "top_false_positives",
     "top_misses",
 ]
@@ -97,12 +99,20 @@ def height_breakdown(
     """
     kept, heights = ground_truth.kept[setting], ground_truth.boxes[:, 3]
     curves = {}
-    for low, high in pairwise(HEIGHT_BORDERS):
-        members = kept & (heights > low) & (heights <= high)
+    for label, of_class in height_classes(heights):
+        members = kept & of_class
         if members.any():
-            label = f"{low:g}-{high:g}" if np.isfinite(high) else f">{low:g}"
             curves[label] = build_curve(matches, ground_truth, members)
     return curves
+
+
+def height_classes(
+    heights: NDArray[np.floating],
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Label and (F,) members of every class of face height; ``heights`` (F,) in pixels."""
+    for low, high in pairwise(HEIGHT_BORDERS):
+        label = f"{low:g}-{high:g}" if np.isfinite(high) else f">{low:g}"
+        yield label, (heights > low) & (heights <= high)
 
 
 def attribute_breakdown(

@@ -1,0 +1,74 @@
+"""Which faces DF2S2's anchors can answer for, by the matcher that labels them in training."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+
+from df2s2_d2.matching import AnchorGrid
+from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, register_coverage
+
+__all__ = ["AnchorCoverage"]
+
+
+@register_coverage("DF2S2")
+class AnchorCoverage(CoverageRule):
+    """A face is answered for when it owns a positive anchor.
+
+    An anchor belongs to the face it overlaps most, so that in a crowd a face may reach the
+    positive IoU and yet own nothing. What the low-quality matches add is counted apart.
+
+    Args:
+        cfg: of a DF2S2 or its RetinaNet baseline.
+        training: all levels learn and answer alike, so that it changes nothing here.
+    """
+
+    unit = "anchors"
+    gaps = ("no anchor",)
+
+    def __init__(self, cfg: CfgNode, training: bool) -> None:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        model = build_model(cfg)
+        matcher = model.matcher
+        floor = matcher.low_quality_min_iou
+        self.answers = (
+            f"IoU >= {matcher.positive_from:g}",
+            f"low quality, IoU >= {floor:g}" if floor < 1 else "low quality (off)",
+        )
+        self.levels = tuple(model.in_features)
+        self._matcher = matcher
+        self._strides = model.strides
+        self._divisor = max(model.size_divisibility, 1)
+        self._shapes = list(model.anchor_generator.cell_anchors)
+        self._offset = model.anchor_generator.offset
+        # Images come sorted by size; a few grids are all that is needed at a time.
+        self._grid = lru_cache(maxsize=4)(self._build_grid)
+
+    def __call__(
+        self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
+    ) -> FaceAnswers:
+        grid = self._grid(size)
+        found = self._matcher(
+            grid, torch.as_tensor(boxes, dtype=torch.float32), torch.as_tensor(ignore)
+        )
+        positive = found.labels == 1
+        owner, level = found.faces[positive], grid.levels[positive]
+        count, levels = len(boxes), len(self._strides)
+        positives = torch.bincount(owner * levels + level, minlength=count * levels)
+        by_threshold = torch.bincount(found.faces[positive & ~found.forced], minlength=count) > 0
+        positives = positives.view(count, levels)
+        verdicts = torch.where(by_threshold, 0, torch.where(positives.any(dim=1), 1, 2))
+        return FaceAnswers(verdicts.numpy(), positives.numpy())
+
+    def _build_grid(self, size: tuple[int, int]) -> AnchorGrid:
+        padded = [-(-side // self._divisor) * self._divisor for side in size]
+        # Every halving of the network rounds up.
+        sizes = [(-(-padded[0] // s), -(-padded[1] // s)) for s in self._strides]
+        return AnchorGrid.build(self._shapes, self._strides, self._offset, sizes)

@@ -1,0 +1,64 @@
+"""Which faces LFFD's receptive fields can answer for, by the code that labels them in training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+
+from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, register_coverage
+from lffd_d2.assignment import faces_in_range, positives_per_face
+
+__all__ = ["ReceptiveFieldCoverage"]
+
+
+@register_coverage("LFFD")
+class ReceptiveFieldCoverage(CoverageRule):
+    """A face is answered for when a branch has a positive receptive field (RF) in it.
+
+    For that its size must be in the branch's range, and the centre of an RF must lie in it and in
+    no other face of the range, nor in one that is ignored.
+
+    Args:
+        cfg: of an LFFD.
+        training: whether the branches of ``MODEL.LFFD.SKIP_BRANCHES`` count; they learn, but do not
+            answer at inference.
+    """
+
+    unit = "receptive fields"
+    answers = ("receptive field",)
+    gaps = ("size in no range", "no centre of its own")
+
+    def __init__(self, cfg: CfgNode, training: bool) -> None:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = "cpu"
+        self._model = build_model(cfg)
+        variant = self._model.backbone.variant
+        used = variant.branches if training else self._model.active_branches
+        self._branches = [(n, b) for n, b in enumerate(variant.branches) if b in used]
+        self.levels = tuple(branch.tap for _, branch in self._branches)
+
+    def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
+        """Small images are enlarged (``MODEL.LFFD.MIN_SIDE_TEST``), too thin ones not searched."""
+        return self._model.searched_size(height, width)
+
+    def __call__(
+        self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
+    ) -> FaceAnswers:
+        model = self._model
+        rules = {"scale_measure": model.scale_measure, "min_face": model.min_face}
+        map_sizes = model.backbone.variant.map_sizes(*size)
+        faces = torch.as_tensor(boxes, dtype=torch.float32)
+        out = torch.as_tensor(ignore)
+        positives = torch.stack(
+            [positives_per_face(b, map_sizes[n], faces, out, **rules) for n, b in self._branches],
+            dim=1,
+        )
+        in_range = torch.stack(
+            [faces_in_range(branch, faces, out, **rules)[0] for _, branch in self._branches]
+        ).any(dim=0)
+        verdicts = torch.where(positives.any(dim=1), 0, torch.where(in_range, 2, 1))
+        return FaceAnswers(verdicts.numpy(), positives.numpy())
