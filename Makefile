@@ -1,13 +1,13 @@
 # make install   the environment in .venv (DETECTRON2=<pip requirement or path> for another Detectron2)
-# make demo      trains DF2S2 on generated faces and shows what it finds (BUDGET=smoke: a minute;
-#                DETECTORS="df2s2 lffd" trains LFFD too)
+# make demo      trains both detectors on generated faces and shows what they find (BUDGET=smoke: a
+#                minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
 # make lint      ruff, black, isort
 PYTHON ?= python3
 VENV ?= .venv
 DETECTRON2 ?=
 BUDGET ?= full
-DETECTORS ?= df2s2
+DETECTORS ?= df2s2 lffd
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
 SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets tools tests benchmarks setup.py

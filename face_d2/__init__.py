@@ -9,9 +9,13 @@ from __future__ import annotations
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "get_cfg", "get_config_file"]
+__all__ = ["FaceDetector", "__version__", "get_cfg", "get_config_file"]
 
-_LAZY = {"get_cfg": "face_d2.config", "get_config_file": "face_d2.config"}
+_LAZY = {
+    "FaceDetector": "face_d2.predictor.api",
+    "get_cfg": "face_d2.config",
+    "get_config_file": "face_d2.config",
+}
 
 
 def __getattr__(name: str) -> object:

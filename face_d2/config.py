@@ -33,6 +33,23 @@ def add_face_config(cfg: CfgNode) -> None:
     # Brightness, contrast, saturation and hue distortion.
     cfg.INPUT.FACE_CROP.COLOR_DISTORTION = True
 
+    # Largest share of the training images that may turn out undecodable before training stops.
+    cfg.DATALOADER.MAX_BAD_FRACTION = 0.01
+
+    # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 among
+    # MIN_SIZES is the image as it is, like INPUT.MIN_SIZE_TEST 0.
+    # Factors of the original size, in place of MIN_SIZES and MAX_SIZE when not empty.
+    cfg.TEST.AUG.SCALES = []
+    # Per scale [least, greatest] face taken from it: longer side in pixels of the original image,
+    # both included, greatest 0 for no limit. Empty takes all faces from all scales.
+    cfg.TEST.AUG.SIZE_RANGES = []
+    # "nms" keeps the best box of a face, "vote" the score-weighted mean of all.
+    cfg.TEST.AUG.MERGE = "vote"
+    # Boxes of different scales that overlap by more than this are one face.
+    cfg.TEST.AUG.MERGE_IOU = 0.5
+    # A scaled image of more pixels is searched in overlapping tiles.
+    cfg.TEST.AUG.MAX_PIXELS = 4000000
+
     # The best checkpoint by this metric is kept as model_best.pth ("" keeps none).
     cfg.TEST.BEST_METRIC = "widerface/AP_hard"
 

@@ -14,15 +14,16 @@ from face_d2.plugins import DETECTORS, import_detectors
 
 import_detectors()
 
-from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402  (after compat)
-from detectron2.config import CfgNode  # noqa: E402
+from detectron2.config import CfgNode  # noqa: E402  (after compat)
 from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
 from detectron2.evaluation import verify_results  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
 from face_d2.config import get_cfg  # noqa: E402
+from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.engine.launch import launch  # noqa: E402
 from face_d2.engine.trainer import FaceTrainer  # noqa: E402
+from face_d2.modeling.tta import MultiScaleTTA  # noqa: E402
 
 __all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 
@@ -74,11 +75,15 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = FaceTrainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = FaceCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
         raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    if cfg.TEST.AUG.ENABLED:
+        MultiScaleTTA(cfg, model)  # reports bad keys before the first evaluation
     results = FaceTrainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results.update(FaceTrainer.test_with_TTA(cfg, model))
     if comm.is_main_process():
         verify_results(cfg, results)
     return results

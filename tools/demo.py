@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Trains a detector on generated faces on the CPU and shows what it finds: ``make demo``.
+"""Trains the detectors on generated faces on the CPU and shows what they find: ``make demo``.
 
 Leaves in ``output/demo``: ``results.json``, the precision-recall curves, a sheet of validation
-images with the detections of each detector, and a sheet of DF2S2's segmentation masks.
+images with the detections of each detector side by side, and one of DF2S2's segmentation masks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import_detectors()
 
 import cv2  # noqa: E402
 import torch  # noqa: E402
-from detectron2.checkpoint import DetectionCheckpointer  # noqa: E402
 from detectron2.config import CfgNode  # noqa: E402
 from detectron2.data import DatasetCatalog  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
@@ -31,6 +30,7 @@ from face_d2.config import get_config_file  # noqa: E402
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances  # noqa: E402
 from face_d2.data.register import register_wider_face  # noqa: E402
 from face_d2.data.synthetic import generate, lookalike_images, synthetic_root  # noqa: E402
+from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.evaluation import widerface_ap  # noqa: E402
 from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
 from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
@@ -55,7 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights, crops and order")
     parser.add_argument(
-        "--detectors", nargs="+", choices=DETECTORS, default=["df2s2"], help="one or more"
+        "--detectors", nargs="+", choices=DETECTORS, default=DETECTORS, help="one or more"
     )
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     options = parser.parse_args()
@@ -64,6 +64,7 @@ def main() -> None:
     overrides = _data(options)
     results: dict[str, dict[str, float]] = {}
     curves: dict[str, Any] = {}
+    found: dict[str, dict[str, NDArray]] = {}
     dataset = ""
     for name in options.detectors:
         print(f"\n=== training {name} on the CPU ===", flush=True)
@@ -72,17 +73,17 @@ def main() -> None:
         seconds = time.monotonic() - begun
         dataset = cfg.DATASETS.TEST[0]
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset / "predictions"
-        predictions = read_predictions(folder)
-        curves[name] = widerface_ap(predictions, dataset_ground_truth(dataset))
+        found[name] = read_predictions(folder)
+        curves[name] = widerface_ap(found[name], dataset_ground_truth(dataset))
         model = _trained(cfg)
         results[name] = {
             **{f"widerface/{key}": 100 * value for key, value in curves[name].items()},
             "false_positives_per_lookalike_image": _false_positives(model, cfg, options),
             "seconds": seconds,
         }
-        _draw_detections(predictions, dataset, options.output / f"{name}_detections.png")
         if name == "df2s2":
             mask_sheet(model, _training_inputs(cfg, dataset, 3), options.output / "df2s2_masks.png")
+    _draw_detections(found, dataset, options.output / "detections.png")
     plot_precision_recall(curves, options.output / "pr_curves.png")
     (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     _report(results, dataset, options, time.monotonic() - started)
@@ -123,7 +124,7 @@ def _train(name: str, options: argparse.Namespace, overrides: list[object]) -> C
 
 def _trained(cfg: CfgNode) -> nn.Module:
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(str(Path(cfg.OUTPUT_DIR) / "model_final.pth"))
+    FaceCheckpointer(model).load(str(Path(cfg.OUTPUT_DIR) / "model_final.pth"))
     return model
 
 
@@ -139,14 +140,16 @@ def _false_positives(model: nn.Module, cfg: CfgNode, options: argparse.Namespace
     return total / len(pictures)
 
 
-def _draw_detections(predictions: dict[str, NDArray], dataset: str, path: Path) -> None:
+def _draw_detections(found: dict[str, dict[str, NDArray]], dataset: str, path: Path) -> None:
+    """Draws every image once per detector, side by side."""
     items = []
     for record in [r for r in DatasetCatalog.get(dataset) if r["annotations"]][:12]:
         boxes, ignore = face_arrays(record["annotations"])
-        rows = predictions[record["image_id"]].copy()
-        rows[:, 2:4] += rows[:, :2]  # XYWH to XYXY
         image = cv2.imread(record["file_name"])
-        items.append(SheetItem(image, boxes[~ignore], boxes[ignore], rows))
+        for name, predictions in found.items():
+            rows = predictions[record["image_id"]].copy()
+            rows[:, 2:4] += rows[:, :2]  # XYWH to XYXY
+            items.append(SheetItem(image, boxes[~ignore], boxes[ignore], rows, name))
     detection_sheet(items, path, min_score=SHOWN_SCORE)
 
 
@@ -177,8 +180,7 @@ def _report(
     print(
         f"WIDER FACE protocol on {dataset} (generated; never seen in training), images as they "
         f"are, seed {options.seed}; {seconds:.0f} s in all.\n"
-        f"Look at {options.output}/: pr_curves.png, "
-        + ", ".join(f"{name}_detections.png" for name in results)
+        f"Look at {options.output}/: pr_curves.png, detections.png"
         + (", df2s2_masks.png" if "df2s2" in results else "")
         + "; figures in results.json."
     )

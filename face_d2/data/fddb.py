@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.data.text_lines import numbered_lines, parse_count
+
 __all__ = ["FDDBImage", "read_fold", "read_folds"]
 
 NUM_FOLDS = 10
@@ -77,36 +79,33 @@ def read_fold(path: str | Path) -> list[FDDBImage]:
     Raises:
         ValueError: on a malformed line, with file and line number, and when there is no image.
     """
-    lines = _numbered_lines(Path(path))
+    lines = ((number, line) for number, line in numbered_lines(path) if line)
     images = [FDDBImage(name, _read_ellipses(path, name, lines)) for _, name in lines]
     if not images:
         raise ValueError(f"{path}: no image is listed; expected an FDDB ellipse list.")
     return images
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line.strip()
-
-
 def _read_ellipses(
     path: str | Path, name: str, lines: Iterator[tuple[int, str]]
 ) -> NDArray[np.float64]:
     number, text = next(lines, (0, ""))
-    if not text.isdecimal():
+    count = parse_count(text)
+    if count is None:
         raise _malformed(path, number, text, f"expected the number of faces of {name}")
-    ellipses = np.empty((int(text), _COLUMNS))
-    for row in ellipses:
+    ellipses: list[list[float]] = []
+    for _ in range(count):
         number, text = next(lines, (0, ""))
         try:
-            row[:] = [float(field) for field in text.split()[:_COLUMNS]]
+            row = [float(field) for field in text.split()[:_COLUMNS]]
         except ValueError:
-            raise _malformed(path, number, text, "expected 'major minor angle x y 1'") from None
-        if not np.isfinite(row).all() or (row[:2] <= 0).any():
+            row = []
+        if len(row) != _COLUMNS:
+            raise _malformed(path, number, text, "expected 'major minor angle x y 1'")
+        if not np.isfinite(row).all() or min(row[:2]) <= 0:
             raise _malformed(path, number, text, "expected finite numbers and positive radii")
-    return ellipses
+        ellipses.append(row)
+    return np.array(ellipses, dtype=np.float64).reshape(-1, _COLUMNS)
 
 
 def _malformed(path: str | Path, number: int, text: str, what: str) -> ValueError:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+
+from face_d2.files import replaced_file
 
 __all__ = ["cache_dir", "image_size", "image_sizes"]
 
@@ -83,11 +84,8 @@ def _read_cache(path: Path, count: int) -> list[tuple[int, int]] | None:
 
 def _write_cache(path: Path, sizes: list[tuple[int, int]]) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(sizes, file)
-        os.replace(temporary, path)
+        with replaced_file(path) as temporary:
+            temporary.write_text(json.dumps(sizes))
     except OSError as error:
         logging.getLogger(__name__).warning(
             "Image sizes are not cached (%s); they will be read again in the next run. "

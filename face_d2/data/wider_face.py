@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.data.text_lines import numbered_lines, parse_count
+
 __all__ = ["ATTRIBUTES", "WiderFaceImage", "read_annotations", "read_file_list", "unusable_faces"]
 
 #: The attributes of a face in the order of the file (``invalid`` comes before ``occlusion``).
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 _COLUMNS = 4 + len(ATTRIBUTES)
+_TOO_LARGE = 1e9
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def read_annotations(path: str | Path) -> list[WiderFaceImage]:
         FileNotFoundError: when there is no such file.
         ValueError: on a malformed line, with file, line number and text.
     """
-    lines = _numbered_lines(Path(path))
+    lines = _annotation_lines(Path(path))
     images: list[WiderFaceImage] = []
     seen: dict[str, int] = {}
     for number, text in lines:
@@ -74,7 +77,7 @@ def read_file_list(path: str | Path) -> list[str]:
         ValueError: on a line that is no image name.
     """
     names = []
-    for number, text in _numbered_lines(Path(path)):
+    for number, text in _annotation_lines(Path(path)):
         if text:
             _check_name(path, number, text)
             names.append(text)
@@ -87,38 +90,41 @@ def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
     return degenerate | (image.attributes[:, ATTRIBUTES.index("invalid")] != 0)
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _annotation_lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such annotation file; it is part of wider_face_split.zip "
             "(see datasets/README.md)."
         )
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            yield number, line.strip()
+    return numbered_lines(path)
 
 
 def _read_faces(
     path: str | Path, name: str, lines: Iterator[tuple[int, str]]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     number, text = next(lines, (0, ""))
-    if not text.isdecimal():
+    count = parse_count(text)
+    if count is None:
         raise _malformed(path, number, text, f"expected the number of faces of {name}")
-    count = int(text)
-    rows = np.empty((max(count, 1), _COLUMNS), dtype=np.float64)
-    for row in rows:
+    # Row by row: a wrong number must not reserve memory for faces that are not there.
+    read: list[list[float]] = []
+    for _ in range(max(count, 1)):
         number, text = next(lines, (0, ""))
-        fields = text.split()
         try:
-            if len(fields) != _COLUMNS:
-                raise ValueError
-            row[:] = [float(field) for field in fields]
+            fields = [float(field) for field in text.split()]
         except ValueError:
+            fields = []
+        if len(fields) != _COLUMNS:
+            raise _malformed(path, number, text, f"expected {_COLUMNS} numbers, a face of {name}")
+        if not all(abs(field) < _TOO_LARGE for field in fields):  # also finds NaN
             raise _malformed(
-                path, number, text, f"expected {_COLUMNS} numbers, a face of {name}"
-            ) from None
-        if not np.isfinite(row).all():
-            raise _malformed(path, number, text, f"expected finite numbers, a face of {name}")
+                path,
+                number,
+                text,
+                f"expected finite numbers below {_TOO_LARGE:.0e}, a face of {name}",
+            )
+        read.append(fields)
+    rows = np.array(read, dtype=np.float64)
     if not rows[:, :4].any() and len(rows) == 1:  # the dummy row of a face-free image
         rows = rows[:0]
     elif count == 0:

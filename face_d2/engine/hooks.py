@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import nn
 
-__all__ = ["BestCheckpoint"]
+from face_d2.engine.loader import TrainLoader
+from face_d2.files import replaced_file
+
+__all__ = ["BestCheckpoint", "UnreadableImages"]
 
 
 class BestCheckpoint(HookBase):
@@ -63,9 +66,8 @@ class BestCheckpoint(HookBase):
             "iteration": iteration,
             self._metric: float(value),
         }
-        temporary = self._path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self._path)
+        with replaced_file(self._path) as temporary:
+            torch.save(state, temporary)
         logging.getLogger(__name__).info(
             "%s %.2f at iteration %d is the best so far: %s",
             self._metric,
@@ -82,4 +84,26 @@ class BestCheckpoint(HookBase):
                 "TEST.BEST_METRIC %s is not among the evaluated metrics; no best checkpoint is "
                 "kept.",
                 self._metric,
+            )
+
+
+class UnreadableImages(HookBase):
+    """Says at the end of training which images could not be decoded.
+
+    Args:
+        loader: whose images.
+    """
+
+    def __init__(self, loader: TrainLoader) -> None:
+        self._loader = loader
+
+    def after_train(self) -> None:
+        files = self._loader.unreadable
+        if self.trainer.iter == self.trainer.max_iter:  # after an error others do not answer
+            files = set().union(*comm.gather(files))
+        if files:
+            logging.getLogger(__name__).warning(
+                "%d training images could not be decoded; others took their place: %s",
+                len(files),
+                ", ".join(sorted(files)),
             )

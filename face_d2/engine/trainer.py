@@ -8,21 +8,32 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import (
+    DatasetFromList,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
+from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
 from face_d2.data.mapper import FaceDatasetMapper
 from face_d2.data.scale_sampling import ScaleSamplingMapper
-from face_d2.engine.hooks import BestCheckpoint
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
+from face_d2.engine.loader import TrainLoader
+from face_d2.engine.sampler import TrainingBatches
 from face_d2.evaluation import build_evaluator
+from face_d2.modeling.tta import MultiScaleTTA
 
 __all__ = ["FaceTrainer"]
+
+logger = logging.getLogger(__name__)
 
 _MAPPERS: dict[str, Callable[..., Any]] = {
     "face_crop": FaceDatasetMapper,
@@ -31,7 +42,11 @@ _MAPPERS: dict[str, Callable[..., Any]] = {
 
 
 class FaceTrainer(DefaultTrainer):
-    """Trains any model of a Detectron2 config on faces, on GPUs or on the CPU."""
+    """Trains any model of a Detectron2 config on faces, on GPUs or on the CPU.
+
+    A run that was killed and resumed equals an uninterrupted one: optimizer, schedule, order of the
+    images and their augmentation go on where the checkpoint was made (bit for bit on a CPU).
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
         # DefaultTrainer's own constructor hands DistributedDataParallel a CUDA device; the rest is
@@ -43,6 +58,7 @@ class FaceTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        self._batches = data_loader.batches
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
         placement = {"device_ids": None} if on_cpu else {}
         parallel = create_ddp_model(model, broadcast_buffers=False, **placement)
@@ -50,16 +66,20 @@ class FaceTrainer(DefaultTrainer):
         self._trainer = engine(parallel, data_loader, optimizer)
         self._bare_model = model
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = DetectionCheckpointer(
-            parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
+        self.checkpointer = FaceCheckpointer(parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
-        self.register_hooks(self.build_hooks())
+        self.register_hooks([*self.build_hooks(), UnreadableImages(data_loader)])
 
     def build_hooks(self) -> list[HookBase | None]:
+        if self.cfg.TEST.AUG.ENABLED:
+            MultiScaleTTA(self.cfg, self._bare_model)  # reports bad keys before training starts
         hooks = super().build_hooks()
+        if self.cfg.TEST.AUG.ENABLED:
+            # Before the writers, which are last and in the main process only.
+            position = len(hooks) - int(comm.is_main_process())
+            hooks.insert(position, EvalHook(0, self._test_with_tta_and_keep))
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
             # After the evaluation, before the writers, which come last.
             hooks.insert(
@@ -70,19 +90,50 @@ class FaceTrainer(DefaultTrainer):
 
     def state_dict(self) -> dict[str, Any]:
         # Detectron2 0.5 leaves the optimizer out, so that a resumed run loses its momentum.
-        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+        return {
+            **TrainerBase.state_dict(self),
+            "_trainer": self._trainer.state_dict(),
+            "data_seed": self._batches.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+        self._batches.seed = state_dict["data_seed"]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume=resume)
+        self._batches.start = self.start_iter
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         if cfg.INPUT.MAPPER not in _MAPPERS:
             raise ValueError(
                 f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {sorted(_MAPPERS)}."
             )
-        return build_detection_train_loader(cfg, mapper=_MAPPERS[cfg.INPUT.MAPPER](cfg, True))
+        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            raise ValueError(
+                f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; faces are one "
+                'class, expected "TrainingSampler".'
+            )
+        dataset = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        )
+        grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        batches = TrainingBatches(
+            [int(grouped and d["width"] > d["height"]) for d in dataset],
+            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+        )
+        return TrainLoader(
+            DatasetFromList(dataset, copy=False),
+            _MAPPERS[cfg.INPUT.MAPPER](cfg, True),
+            batches,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+            max_bad_fraction=cfg.DATALOADER.MAX_BAD_FRACTION,
+        )
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -92,4 +143,32 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+        single = cfg.clone()  # its protocol is that of one pass, whatever else will be tested
+        single.defrost()
+        single.TEST.AUG.ENABLED = False
+        return build_evaluator(single, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+        """Evaluates with multi-scale testing (``TEST.AUG``), as Detectron2's training script does.
+
+        Returns:
+            The results of ``test``, their names ending in ``_TTA``; the files lie in
+            ``inference_TTA``.
+        """
+        logger.info("Running inference with test-time augmentation ...")
+        original = cfg.clone()
+        original.defrost()
+        original.INPUT.MIN_SIZE_TEST = 0  # all sizes are made from the image as it is
+        evaluators = [
+            build_evaluator(original, name, f"{cfg.OUTPUT_DIR}/inference_TTA")
+            for name in cfg.DATASETS.TEST
+        ]
+        results = cls.test(original, MultiScaleTTA(cfg, model), evaluators)
+        return {f"{name}_TTA": value for name, value in results.items()}
+
+    def _test_with_tta_and_keep(self) -> dict[str, Any]:
+        results = self.test_with_TTA(self.cfg, self.model)
+        # What train() returns and TEST.EXPECTED_RESULTS is compared with.
+        self._last_eval_results = {**self._last_eval_results, **results}
+        return results

@@ -25,12 +25,13 @@ from face_d2.evaluation.protocol import describe_test_settings
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.shards import DetectionShards, detection_rows
 from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
-from face_d2.evaluation.wider_face_files import replaced_folder, write_archive, write_image
+from face_d2.evaluation.wider_face_files import write_archive, write_image
 from face_d2.evaluation.wider_face_ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
+from face_d2.files import replaced_folder
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -26,7 +26,7 @@ from face_d2.data.image_size import image_sizes
 from face_d2.evaluation.fddb_files import read_fddb_detections
 from face_d2.evaluation.fddb_overlap import overlaps
 from face_d2.evaluation.protocol import format_protocol
-from face_d2.evaluation.wider_face_files import replaced_file
+from face_d2.files import replaced_file
 
 __all__ = ["FDDBResult", "fddb_report", "fddb_roc", "format_fddb"]
 

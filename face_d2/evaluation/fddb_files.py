@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_d2.evaluation.wider_face_files import replaced_file
+from face_d2.data.text_lines import numbered_lines, parse_count
 from face_d2.evaluation.wider_face_ground_truth import image_key
+from face_d2.files import replaced_file
 
 __all__ = ["read_fddb_detections", "write_fddb_detections"]
 
@@ -59,15 +60,15 @@ def write_fddb_detections(detections: Mapping[str, ArrayLike], path: str | Path)
 
 def _entries(path: Path) -> Iterable[tuple[str, str, list[list[float]]]]:
     """Yields (name, where it stands, rows) of every image of a file."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    while lines and not lines[-1].strip():
+    lines = [line for _, line in numbered_lines(path)]
+    while lines and not lines[-1]:
         lines.pop()
     at = 0
     while at < len(lines):
-        name = lines[at].strip()
-        if at + 1 >= len(lines) or not lines[at + 1].strip().isdecimal():
+        name = lines[at]
+        count = parse_count(lines[at + 1]) if at + 1 < len(lines) else None
+        if count is None:
             raise ValueError(f"{path}, line {at + 2}: expected the number of detections on {name}.")
-        count = int(lines[at + 1])
         at += 2
         rows = []
         for number, line in enumerate(lines[at : at + count], start=at + 1):

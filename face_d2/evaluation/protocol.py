@@ -55,4 +55,9 @@ def _image_size(cfg: CfgNode, min_side: int) -> str:
 def _augmentation(cfg: CfgNode) -> str:
     if not cfg.TEST.AUG.ENABLED:
         return "none"
-    return ", ".join(f"{key} {value}" for key, value in cfg.TEST.AUG.items() if key != "ENABLED")
+    settings = dict(cfg.TEST.AUG, ENABLED="")
+    if settings.get("SCALES"):  # they take the place of Detectron2's sizes
+        settings |= {"MIN_SIZES": "", "MAX_SIZE": ""}
+    return ", ".join(
+        f"{key} {value}" for key, value in settings.items() if value not in ("", [], ())
+    )

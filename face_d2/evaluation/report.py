@@ -13,8 +13,8 @@ import numpy as np
 
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face import WiderFaceResult
-from face_d2.evaluation.wider_face_files import replaced_file
 from face_d2.evaluation.wider_face_matching import Curve
+from face_d2.files import replaced_file
 
 __all__ = ["format_widerface", "widerface_report", "write_json"]
 

@@ -7,27 +7,23 @@ folders above ``EVENT`` do not matter, nor does the order of the rows.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_d2.data.text_lines import parse_count
 from face_d2.evaluation.wider_face_ground_truth import image_key
+from face_d2.files import replaced_file, replaced_folder
 
 __all__ = [
     "check_detections",
     "format_detections",
     "parse_detections",
     "read_predictions",
-    "replaced_file",
-    "replaced_folder",
     "write_archive",
     "write_predictions",
 ]
@@ -79,11 +75,12 @@ def parse_detections(text: str, where: str) -> NDArray[np.float64]:
         ValueError: naming file and line, when the text has another form or a bad number.
     """
     lines = text.rstrip().split("\n")
-    if len(lines) < 2 or not lines[1].strip().isdecimal():
+    count = parse_count(lines[1]) if len(lines) > 1 else None
+    if count is None:
         raise ValueError(
             f"{where}, line 2: expected the image's name, the number of rows, rows {_ROW}."
         )
-    count, rows = int(lines[1]), [line.split() for line in lines[2:]]
+    rows = [line.split() for line in lines[2:]]
     if count != len(rows):
         raise ValueError(f"{where}, line 2: announces {count} rows, but {len(rows)} follow.")
     try:
@@ -176,39 +173,6 @@ def write_archive(folder: str | Path, archive: str | Path) -> Path:
         for file in sorted(folder.glob("*/*.txt")):
             target.write(file, file.relative_to(folder).as_posix())
     return Path(archive)
-
-
-@contextmanager
-def replaced_folder(folder: str | Path) -> Iterator[Path]:
-    """A fresh folder to fill; it takes the place of ``folder`` when the block ends without error.
-
-    A run killed midway leaves the old content (and a ``.tmp-`` folder beside it), never a mixture.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
-    try:
-        fresh, old = workplace / "new", workplace / "old"
-        fresh.mkdir()
-        yield fresh
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
-
-
-@contextmanager
-def replaced_file(file: str | Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of ``file`` when the block ends without error."""
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    try:
-        yield temporary
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:

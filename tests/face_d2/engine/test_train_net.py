@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -13,8 +14,13 @@ import torch
 
 from face_d2 import train_net
 from face_d2.engine.hooks import BestCheckpoint
+from face_d2.engine.trainer import FaceTrainer
 
 Words = Callable[..., list[str]]
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    return train_net.parser().parse_args(words)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
@@ -44,26 +50,37 @@ def test_trains_evaluates_and_keeps_what_detectron2_users_expect(
     )
 
 
-def test_resumed_training_equals_uninterrupted(words: Words, tmp_path: Path) -> None:
-    """Weights, momentum and schedule come back; the data order is fixed by a single image."""
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("config", ["df2s2", "lffd"])
+def test_resumed_training_equals_uninterrupted(
+    words: Words, tmp_path: Path, config: str, workers: int
+) -> None:
+    """Weights, momentum, schedule, order of the images and their augmentation come back."""
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    fixed = (
-        *("INPUT.FACE_CROP.ENABLED", False, "INPUT.FACE_CROP.COLOR_DISTORTION", False),
-        *("INPUT.RANDOM_FLIP", "none", "INPUT.MIN_SIZE_TRAIN", (96,), "SOLVER.IMS_PER_BATCH", 8),
-        *("DATASETS.TEST", ("small_val",), "SOLVER.STEPS", (3,), "TEST.BEST_METRIC", ""),
-    )
-    train_net.main(words(*fixed, "OUTPUT_DIR", whole))
+    settings = ("DATALOADER.NUM_WORKERS", workers, "TEST.BEST_METRIC", "")
+    train_net.main(words(*settings, "OUTPUT_DIR", whole, config=config))
     # What a run killed after its second iteration leaves.
     halves.mkdir()
     shutil.copy(whole / "model_0000001.pth", halves)
     (halves / "last_checkpoint").write_text("model_0000001.pth")
-    train_net.main(words(*fixed, "OUTPUT_DIR", halves, flags=("--resume",)))
-    a, b = (
-        torch.load(folder / "model_final.pth", weights_only=False)["model"]
-        for folder in (whole, halves)
-    )
-    worst = max(float((a[k].float() - b[k].float()).abs().max()) for k in a)
-    assert worst < 1e-3
+    train_net.main(words(*settings, "OUTPUT_DIR", halves, flags=("--resume",), config=config))
+    a, b = (torch.load(folder / "model_final.pth", weights_only=True) for folder in (whole, halves))
+    assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())
+    momenta = [run["trainer"]["_trainer"]["optimizer"]["state"] for run in (a, b)]
+    for key, state in momenta[0].items():
+        assert torch.equal(state["momentum_buffer"], momenta[1][key]["momentum_buffer"])
+
+
+def test_an_unseeded_run_resumes_in_its_own_order(words: Words, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    first = FaceTrainer(train_net.load_cfg(parse(words("SEED", -1))))
+    first.iter = 2
+    first.checkpointer.save("model_0000002", iteration=2)
+    second = FaceTrainer(train_net.load_cfg(parse(words("SEED", -1))))
+    assert second._batches.seed != first._batches.seed
+    second.resume_or_load(resume=True)
+    assert second._batches.seed == first._batches.seed
+    assert second._batches.start == 3
 
 
 def test_two_processes_on_the_cpu(words: Words, small_set: Path, tmp_path: Path) -> None:
@@ -119,6 +136,8 @@ def test_missing_config_file_and_unknown_mapper(words: Words) -> None:
         train_net.main(["--num-gpus", "0"])
     with pytest.raises(ValueError, match=r"INPUT\.MAPPER.*face_crop"):
         train_net.main(words("INPUT.MAPPER", "mosaic"))
+    with pytest.raises(ValueError, match=r"SAMPLER_TRAIN.*TrainingSampler"):
+        train_net.main(words("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"))
 
 
 class _Storage:

@@ -16,11 +16,10 @@ from face_d2.evaluation.wider_face_files import (
     format_detections,
     parse_detections,
     read_predictions,
-    replaced_file,
-    replaced_folder,
     write_archive,
     write_predictions,
 )
+from face_d2.files import replaced_file, replaced_folder
 
 ROWS = {
     "0--Parade/a": np.array([[1.5, 2, 3, 4, 0.25], [5, 6, 7, 8, 0.5]]),

@@ -1,0 +1,31 @@
+"""Lines and counts of annotation and detection files, however damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["numbered_lines", "parse_count"]
+
+_MAX_DIGITS = 9  # of a count; more is no count, and int() refuses thousands of digits
+
+
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """Yields (number from 1, text without white space around it) of every line.
+
+    Raises:
+        ValueError: when the file is no UTF-8 text, with its name and the line before.
+    """
+    number = 0
+    try:
+        with open(path, encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}, after line {number}: no UTF-8 text ({error}).") from error
+
+
+def parse_count(text: str) -> int | None:
+    """The number that a line announces, or None when it is no count."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None

@@ -1,0 +1,105 @@
+"""Checkpoints that are never half a file, and that run no code when they are read."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from fvcore.common.checkpoint import Checkpointer
+
+from face_d2.files import replaced_file
+
+__all__ = ["FaceCheckpointer", "load_array_pickle"]
+
+
+class _TensorsOnly(Checkpointer):
+    """Reads ``.pth`` files as tensors and plain values; Detectron2's class passes through here."""
+
+    def _load_file(self, f: str) -> Any:
+        try:
+            return torch.load(f, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{f} is no checkpoint of tensors and plain values, or is damaged: {error}"
+            ) from error
+
+
+class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
+    """Detectron2's checkpointer, safe against kills, full disks and hostile files.
+
+    A checkpoint, and the ``last_checkpoint`` that names it, is written beside its final name and
+    moved there when complete. ``.pth`` files are read as tensors and plain values only; ``.pkl``
+    files, the form of Detectron2's own weights, as arrays only.
+
+    Raises:
+        OSError: when saving fails; older checkpoints are untouched.
+        ValueError: when a file holds anything else, or is damaged.
+    """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Saves the model, what is checkpointed with it, and ``kwargs`` as ``<name>.pth``."""
+        if not (self.save_dir and self.save_to_disk):
+            return
+        state = {"model": self.model.state_dict()}
+        state.update({key: part.state_dict() for key, part in self.checkpointables.items()})
+        state.update(kwargs)
+        path = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", path)
+        with replaced_file(path) as temporary:
+            torch.save(state, temporary)
+        self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Makes ``--resume`` go on from this file."""
+        with replaced_file(Path(self.save_dir) / "last_checkpoint") as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def _load_file(self, filename: str) -> Any:
+        if not filename.endswith(".pkl"):
+            return super()._load_file(filename)
+        data = load_array_pickle(filename)
+        if "model" in data and "__author__" in data:
+            return data  # Detectron2's model zoo
+        blobs = data.get("blobs", data)  # a Caffe2 backbone; its momenta are of no use
+        model = {name: blob for name, blob in blobs.items() if not name.endswith("_momentum")}
+        return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
+
+
+def load_array_pickle(path: str | Path) -> dict[str, Any]:
+    """Reads a pickle of NumPy arrays and plain containers; anything else in it is refused.
+
+    Detectron2 publishes its weights as pickles, which could run any code when read without care.
+
+    Raises:
+        ValueError: when the file is damaged, or names a class or function other than NumPy's own
+            constructors of arrays.
+    """
+    try:
+        data = _ArrayUnpickler(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way
+        raise ValueError(f"{path} cannot be read as a pickle of arrays: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} holds a {type(data).__name__}; expected a dict of arrays.")
+    return data
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    # NumPy 2 moved these functions; files name either place.
+    _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
+    _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        if module in self._MODULES and name in self._NAMES:
+            return super().find_class(module, name)
+        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2's protocol writes them
+            return super().find_class(module, name)
+        if (module, name) == ("collections", "OrderedDict"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which holds no array")

@@ -1,0 +1,140 @@
+"""The training loader: resumable, and honest about images it cannot use."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from face_d2.engine.sampler import Draw, TrainingBatches
+
+__all__ = ["TrainLoader"]
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS = 100
+_UNREADABLE = "unreadable"
+
+DatasetDict = dict[str, Any]
+
+
+class TrainLoader:
+    """Maps images to training items, in worker processes, for ever.
+
+    What an item looks like depends on the seed and its position in the stream alone, not on which
+    worker made it or what was made before: a resumed run sees what an uninterrupted one would have.
+    An image that cannot be decoded is replaced by another, and counted.
+
+    Args:
+        dataset: dataset dicts.
+        mapper: from a dataset dict to a training item; None for an image that cannot be decoded.
+        batches: which images, in which order.
+        num_workers: worker processes; 0 loads in this one.
+        max_bad_fraction: largest share of the data set's images that may turn out undecodable.
+
+    Attributes:
+        batches: as given. Set ``start`` before the first batch is asked for.
+        unreadable: files of this process that could not be decoded so far.
+    """
+
+    def __init__(
+        self,
+        dataset: Sequence[DatasetDict],
+        mapper: Callable[[DatasetDict], DatasetDict | None],
+        batches: TrainingBatches,
+        *,
+        num_workers: int,
+        max_bad_fraction: float,
+    ) -> None:
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(f"DATALOADER.MAX_BAD_FRACTION is {max_bad_fraction}; expected 0 to 1.")
+        self.batches = batches
+        self.unreadable: set[str] = set()
+        self._count = len(dataset)
+        self._max_bad_fraction = max_bad_fraction
+        self._loader = DataLoader(
+            _MappedDraws(dataset, mapper, batches),
+            batch_sampler=batches,
+            num_workers=num_workers,
+            collate_fn=_as_list,
+            # Its own, so that torch's global one is what it would be without a loader.
+            generator=torch.Generator(),
+        )
+
+    def __iter__(self) -> Iterator[list[DatasetDict]]:
+        """Batches.
+
+        Raises:
+            RuntimeError: when more images than allowed cannot be decoded, naming them.
+        """
+        # A generator: the workers start with the first batch, when it is known where to begin.
+        for batch in self._loader:
+            for item in batch:
+                self.unreadable.update(item.pop(_UNREADABLE))
+            if len(self.unreadable) > self._max_bad_fraction * self._count:
+                some = ", ".join(sorted(self.unreadable)[:5])
+                raise RuntimeError(
+                    f"{len(self.unreadable)} of {self._count} training images cannot be decoded "
+                    f"({some}, ...), more than DATALOADER.MAX_BAD_FRACTION "
+                    f"{self._max_bad_fraction} allows. Restore or remove them, or raise the limit."
+                )
+            yield batch
+
+
+class _MappedDraws(Dataset[DatasetDict]):
+    """Item i of the stream; its randomness is seeded by its position."""
+
+    def __init__(
+        self,
+        dataset: Sequence[DatasetDict],
+        mapper: Callable[[DatasetDict], DatasetDict | None],
+        batches: TrainingBatches,
+    ) -> None:
+        self._dataset = dataset
+        self._mapper = mapper
+        self._batches = batches
+
+    def __getitem__(self, draw: Draw) -> DatasetDict:
+        unreadable = []
+        with _seeded(self._batches.seed, draw.position):
+            index = draw.index
+            for _ in range(_ATTEMPTS):
+                item = self._mapper(self._dataset[index])
+                if item is not None:
+                    item[_UNREADABLE] = unreadable
+                    return item
+                unreadable.append(self._dataset[index]["file_name"])
+                index = np.random.randint(len(self._dataset))
+        raise RuntimeError(
+            f"{_ATTEMPTS} training images in a row cannot be decoded, the last of them "
+            f"{unreadable[-1]}; are the files images?"
+        )
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
+@contextmanager
+def _seeded(seed: int, position: int) -> Iterator[None]:
+    """Seeds every generator that an augmentation may use, and restores them."""
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    words = np.random.SeedSequence([seed, position]).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])
+    torch.random.default_generator.manual_seed(int(words[2]))
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+def _as_list(items: list[DatasetDict]) -> list[DatasetDict]:
+    return items
