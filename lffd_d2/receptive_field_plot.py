@@ -17,7 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from face_d2.config import get_cfg
+from face_d2.engine.checkpoint import FaceCheckpointer
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.receptive_field import Branch, Variant, branch_table
 
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg.merge_from_file(args.config_file)
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", *args.opts])
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    FaceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     variant = model.backbone.variant
     print(branch_table(variant))
     side = max(b.rf.size + 2 * b.rf.stride for b in variant.branches)
