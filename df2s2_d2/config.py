@@ -44,7 +44,8 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
-    # "global_pos" (positives of all levels), "level_pos", "level_all" (the notes' letter).
+    # "global_pos" (positives of all levels), "level_pos", "level_all" (the notes' letter),
+    # "running_pos" (running mean over iterations; for small batches and many face-free images).
     cfg.MODEL.DF2S2.CLS_NORM = "global_pos"
     cfg.MODEL.DF2S2.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0

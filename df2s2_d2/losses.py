@@ -14,11 +14,17 @@ from torchvision.ops import sigmoid_focal_loss
 __all__ = ["CLS_NORMS", "box_loss", "classification_loss", "level_weights"]
 
 #: What divides the classification loss of a level; the first is the default.
-CLS_NORMS = ("global_pos", "level_pos", "level_all")
+CLS_NORMS = ("global_pos", "level_pos", "level_all", "running_pos")
+
+_MOMENTUM = 0.9  # of the running mean, as in Detectron2's RetinaNet
 
 
 def level_weights(
-    labels: Tensor, levels: Tensor, num_levels: int, cls_norm: str
+    labels: Tensor,
+    levels: Tensor,
+    num_levels: int,
+    cls_norm: str,
+    running_positives: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Weight of every level in the classification and the box loss.
 
@@ -31,7 +37,9 @@ def level_weights(
         num_levels: L.
         cls_norm: "global_pos": both losses by the positives of all levels; "level_pos": both by the
             positives of the level; "level_all": classification by all anchors of the level that
-            take part, boxes by its positives.
+            take part, boxes by its positives; "running_pos": both by a running mean of what
+            "global_pos" divides by, so that a batch with few faces does not weigh more than others.
+        running_positives: for "running_pos", a scalar, 0 at first; updated in place.
 
     Returns:
         Two (L,) tensors.
@@ -43,8 +51,12 @@ def level_weights(
         torch.distributed.all_reduce(by_level)
         by_level /= comm.get_world_size()
     positive, counted = by_level.clamp(min=1)
-    if cls_norm == "global_pos":
-        every = (1 / by_level[0].sum().clamp(min=1)).expand(num_levels)
+    if cls_norm in ("global_pos", "running_pos"):
+        divisor = by_level[0].sum().clamp(min=1)
+        if running_positives is not None:
+            before = torch.where(running_positives > 0, running_positives, divisor)
+            divisor = running_positives.copy_(_MOMENTUM * before + (1 - _MOMENTUM) * divisor)
+        every = (1 / divisor).expand(num_levels)
         return every, every
     return 1 / (positive if cls_norm == "level_pos" else counted), 1 / positive
 

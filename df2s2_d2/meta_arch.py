@@ -91,6 +91,10 @@ class DF2S2(OneStageDetector):
         self.matcher = matcher
         self.box2box_transform = box2box_transform
         self.cls_norm = cls_norm
+        # A buffer, so that it is saved and resumed.
+        self.register_buffer(
+            "running_positives", torch.zeros(()) if cls_norm == "running_pos" else None
+        )
         self.focal_loss_alpha, self.focal_loss_gamma = focal_loss_alpha, focal_loss_gamma
         self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
         self.seg_weight, self.seg_assign, self.seg_reduction = seg_weight, seg_assign, seg_reduction
@@ -228,7 +232,9 @@ class DF2S2(OneStageDetector):
         flat_logits = torch.cat([_flatten(level, 1) for level in logits], dim=1)[..., 0]  # (N, R)
         flat_deltas = torch.cat([_flatten(level, 4) for level in deltas], dim=1)  # (N, R, 4)
         labels = torch.stack([match.labels for match in matches])  # (N, R)
-        cls_weights, box_weights = level_weights(labels, grid.levels, len(logits), self.cls_norm)
+        cls_weights, box_weights = level_weights(
+            labels, grid.levels, len(logits), self.cls_norm, self.running_positives
+        )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
         matched = torch.cat([b[m.faces[m.labels == 1]] for b, m in zip(boxes, matches)])
         targets = self.box2box_transform.get_deltas(grid.boxes[anchor], matched)

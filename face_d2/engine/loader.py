@@ -41,6 +41,7 @@ class TrainLoader:
     Attributes:
         batches: as given. Set ``start`` before the first batch is asked for.
         unreadable: files of this process that could not be decoded so far.
+        latest: the batch given out last.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TrainLoader:
             raise ValueError(f"DATALOADER.MAX_BAD_FRACTION is {max_bad_fraction}; expected 0 to 1.")
         self.batches = batches
         self.unreadable: set[str] = set()
+        self.latest: list[DatasetDict] = []
         self._count = len(dataset)
         self._max_bad_fraction = max_bad_fraction
         self._loader = DataLoader(
@@ -84,6 +86,7 @@ class TrainLoader:
                     f"({some}, ...), more than DATALOADER.MAX_BAD_FRACTION "
                     f"{self._max_bad_fraction} allows. Restore or remove them, or raise the limit."
                 )
+            self.latest = batch
             yield batch
 
 

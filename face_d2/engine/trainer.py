@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from face_d2.data.scale_sampling import ScaleSamplingMapper
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
 from face_d2.engine.loader import TrainLoader
+from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
 from face_d2.evaluation import build_evaluator
 from face_d2.modeling.tta import MultiScaleTTA
@@ -58,6 +60,7 @@ class FaceTrainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        self._loader = data_loader
         self._batches = data_loader.batches
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
         placement = {"device_ids": None} if on_cpu else {}
@@ -105,6 +108,24 @@ class FaceTrainer(DefaultTrainer):
         super().resume_or_load(resume=resume)
         self._batches.start = self.start_iter
 
+    def run_step(self) -> None:
+        """One iteration.
+
+        Raises:
+            FloatingPointError: when a loss is infinite or NaN, naming the images and the file that
+                holds the step (see :mod:`face_d2.engine.replay`). The weights are those before it.
+        """
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            path = Path(self.cfg.OUTPUT_DIR) / f"nonfinite_{self.iter:07d}.pth"
+            save_batch(path, self._loader.latest, self._bare_model, self.iter)
+            files = ", ".join(item["file_name"] for item in self._loader.latest)
+            raise FloatingPointError(
+                f"{error}\nThe images of process {comm.get_rank()}: {files}. {path} holds them as "
+                "they were augmented, and the weights; face_d2.engine.replay.load_batch reads it."
+            ) from error
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         if cfg.INPUT.MAPPER not in _MAPPERS:
@@ -119,13 +140,19 @@ class FaceTrainer(DefaultTrainer):
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
+        processes = comm.get_world_size()
+        if cfg.SOLVER.IMS_PER_BATCH % processes:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared out evenly to "
+                f"{processes} processes."
+            )
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         batches = TrainingBatches(
             [int(grouped and d["width"] > d["height"]) for d in dataset],
-            cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            cfg.SOLVER.IMS_PER_BATCH // processes,
             cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             rank=comm.get_rank(),
-            world_size=comm.get_world_size(),
+            world_size=processes,
         )
         return TrainLoader(
             DatasetFromList(dataset, copy=False),

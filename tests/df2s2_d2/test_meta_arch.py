@@ -10,6 +10,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from references import df2s2_reference
 
+from df2s2_d2.losses import CLS_NORMS, level_weights
 from df2s2_d2.segmentation import box_mask
 
 Build = Callable[..., torch.nn.Module]
@@ -113,7 +114,7 @@ CROWD = faces([[x, y, x + 7, y + 9] for x in range(0, 90, 5) for y in range(0, 5
     ],
     ids=["empty", "half-empty", "all-ignored", "crowd"],
 )
-@pytest.mark.parametrize("norm", ["global_pos", "level_pos", "level_all"])
+@pytest.mark.parametrize("norm", CLS_NORMS)
 def test_unusual_images_train(
     tiny_model: Build, instances: tuple[Instances, Instances], norm: str
 ) -> None:
@@ -300,3 +301,21 @@ def test_checkpoint_round_trip(tiny_model: Build, tmp_path: Any) -> None:
     a, b = (detections(m, batch(TWO_IMAGES[0]))[0] for m in (model, other))
     assert torch.equal(a.pred_boxes.tensor, b.pred_boxes.tensor)
     assert torch.equal(a.scores, b.scores)
+
+
+def test_running_normaliser_by_hand() -> None:
+    """Positives 4, 0, 24 in turn: means 4, then 0.9 * 4 + 0.1 * 1, then 0.9 * 3.7 + 0.1 * 24."""
+    levels = torch.zeros(30, dtype=torch.long)
+    running = torch.zeros(())
+    for positives, mean in ((4, 4.0), (0, 3.7), (24, 5.73)):
+        labels = torch.zeros(1, 30)
+        labels[:, :positives] = 1
+        weights = level_weights(labels, levels, 1, "running_pos", running)
+        assert [float(w) for w in weights] == pytest.approx([1 / mean] * 2)
+        assert float(running) == pytest.approx(mean)
+
+
+def test_running_normaliser_is_part_of_a_checkpoint(tiny_model: Build) -> None:
+    model = tiny_model("MODEL.DF2S2.CLS_NORM", "running_pos")
+    assert float(model.state_dict()["running_positives"]) == 0
+    assert "running_positives" not in tiny_model().state_dict()

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
 from face_d2 import train_net
 from face_d2.engine.hooks import BestCheckpoint
+from face_d2.engine.replay import load_batch
 from face_d2.engine.trainer import FaceTrainer
 
 Words = Callable[..., list[str]]
@@ -81,6 +83,24 @@ def test_an_unseeded_run_resumes_in_its_own_order(words: Words, tmp_path: Path) 
     second.resume_or_load(resume=True)
     assert second._batches.seed == first._batches.seed
     assert second._batches.start == 3
+
+
+@pytest.mark.parametrize("config", ["df2s2", "lffd"])
+def test_a_nonfinite_loss_is_kept_to_be_run_again(
+    words: Words, tmp_path: Path, config: str
+) -> None:
+    overrides = ("SOLVER.BASE_LR", 1e12, "SOLVER.WARMUP_ITERS", 0, "SOLVER.MAX_ITER", 20)
+    line = words(*overrides, "SOLVER.CLIP_GRADIENTS.ENABLED", False, config=config)
+    with pytest.raises(FloatingPointError, match=r"\.jpg.*nonfinite_\d+\.pth") as raised:
+        train_net.main(line)
+    (dump,) = (tmp_path / "run").glob("nonfinite_*.pth")
+    batch, weights = load_batch(dump)
+    assert all(item["file_name"] in str(raised.value) for item in batch)
+    cfg = train_net.load_cfg(parse(line))
+    model = FaceTrainer.build_model(cfg)
+    model.load_state_dict(weights)
+    with EventStorage():
+        assert not torch.isfinite(sum(model.train()(batch).values()))
 
 
 def test_two_processes_on_the_cpu(words: Words, small_set: Path, tmp_path: Path) -> None:

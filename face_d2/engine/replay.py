@@ -1,0 +1,59 @@
+"""The batch that broke a training run, kept so that the step can be run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import nn
+
+from face_d2.files import replaced_file
+
+__all__ = ["load_batch", "save_batch"]
+
+
+def save_batch(
+    path: str | Path, batch: list[dict[str, Any]], model: nn.Module, iteration: int
+) -> None:
+    """Writes a training batch and the weights it met, as tensors and plain values.
+
+    Args:
+        path: file to write.
+        batch: training items: ``file_name``, ``image`` and ``instances``.
+        model: before its weights were changed.
+        iteration: when it happened.
+    """
+    items = [
+        {
+            "file_name": item["file_name"],
+            "image": item["image"],
+            "size": tuple(item["instances"].image_size),
+            "boxes": item["instances"].gt_boxes.tensor,
+            "ignore": item["instances"].gt_ignore,
+        }
+        for item in batch
+    ]
+    with replaced_file(path) as temporary:
+        torch.save({"iteration": iteration, "batch": items, "model": model.state_dict()}, temporary)
+
+
+def load_batch(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Reads what :func:`save_batch` wrote.
+
+    Returns:
+        The batch, to be given to a model in training mode inside an ``EventStorage``, and the
+        weights, for ``model.load_state_dict``.
+    """
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    batch = []
+    for item in saved["batch"]:
+        instances = Instances(item["size"])
+        instances.gt_boxes = Boxes(item["boxes"])
+        instances.gt_classes = torch.zeros(len(item["boxes"]), dtype=torch.int64)
+        instances.gt_ignore = item["ignore"]
+        batch.append(
+            {"file_name": item["file_name"], "image": item["image"], "instances": instances}
+        )
+    return batch, saved["model"]
