@@ -11,6 +11,8 @@ from detectron2.utils import comm
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
+from face_d2.modeling.reduce import sum_over_processes
+
 __all__ = ["CLS_NORMS", "box_loss", "classification_loss", "level_weights"]
 
 #: What divides the classification loss of a level; the first is the default.
@@ -47,12 +49,11 @@ def level_weights(
     by_level = torch.zeros(2, num_levels, device=labels.device)
     by_level[0].index_add_(0, levels, (labels == 1).sum(0).float())
     by_level[1].index_add_(0, levels, (labels >= 0).sum(0).float())
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(by_level)
-        by_level /= comm.get_world_size()
-    positive, counted = by_level.clamp(min=1)
+    by_level = sum_over_processes(by_level)
+    processes = comm.get_world_size()
+    positive, counted = by_level.clamp(min=1) / processes
     if cls_norm in ("global_pos", "running_pos"):
-        divisor = by_level[0].sum().clamp(min=1)
+        divisor = by_level[0].sum().clamp(min=1) / processes
         if running_positives is not None:
             before = torch.where(running_positives > 0, running_positives, divisor)
             divisor = running_positives.copy_(_MOMENTUM * before + (1 - _MOMENTUM) * divisor)

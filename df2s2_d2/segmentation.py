@@ -10,7 +10,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.utils import comm
 from torch import Tensor
+
+from face_d2.modeling.reduce import sum_over_processes
 
 __all__ = ["area_levels", "box_mask", "segmentation_loss"]
 
@@ -81,21 +84,27 @@ def segmentation_loss(
         ignore: per image (M,) faces whose pixels take no part unless another face covers them.
         on_level: per image (M, L) bool, the masks that show a face.
         strides: per level.
-        reduction: over a level's pixels, "mean" or "sum" (the latter per image).
+        reduction: over a level's pixels, "mean" (of the whole batch, over all processes) or "sum"
+            (per image).
 
     Returns:
         Scalar.
     """
-    total = logits[0].new_zeros((), dtype=torch.float32)
+    sums, counts = [], []
     for level, (scores, stride) in enumerate(zip(logits, strides)):
         size = scores.shape[-2:]
         targets, counted = _level_masks(boxes, ignore, on_level, level, stride, size)
-        loss = F.binary_cross_entropy_with_logits(
-            scores[:, 0].float(), targets, weight=counted, reduction="sum"
+        sums.append(
+            F.binary_cross_entropy_with_logits(
+                scores[:, 0].float(), targets, weight=counted, reduction="sum"
+            )
         )
-        divisor = counted.sum().clamp(min=1) if reduction == "mean" else len(boxes)
-        total = total + loss / divisor
-    return total
+        counts.append(counted.sum())
+    if reduction == "sum":
+        return torch.stack(sums).sum() / len(boxes)
+    # Gradients are averaged over processes, so the divisor is a process's share.
+    divisors = sum_over_processes(torch.stack(counts)).clamp(min=1) / comm.get_world_size()
+    return (torch.stack(sums) / divisors).sum()
 
 
 @torch.no_grad()

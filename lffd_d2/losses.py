@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
+from face_d2.modeling.reduce import sum_over_processes
 from lffd_d2.assignment import BranchLabels
 
 __all__ = ["LFFDLoss"]
@@ -94,7 +95,7 @@ class LFFDLoss:
         images = logits[0].new_tensor([len(logits[0])])
         positives = torch.stack([target.positive.sum() for target in labels])
         boxes = torch.tensor([len(target.box_cells) for target in labels]).to(positives)
-        all_positives, all_boxes, all_images = _sum_over_processes(
+        all_positives, all_boxes, all_images = sum_over_processes(
             torch.cat([positives, boxes, images.to(positives)])
         ).split([len(labels), len(labels), 1])
 
@@ -103,7 +104,7 @@ class LFFDLoss:
             losses = self._selected_cross_entropy(branch_logits, target, has)
             score_sums.append(losses.sum())
             selected.append(len(losses))
-        all_selected = _sum_over_processes(torch.tensor(selected).to(positives))
+        all_selected = sum_over_processes(torch.tensor(selected).to(positives))
         box_sums = [_squared_errors(o, target).sum() for o, target in zip(offsets, labels)]
         if self.box_norm == "positives":
             box_divisor = all_boxes.clamp(min=1)
@@ -144,9 +145,3 @@ def _squared_errors(offsets: Tensor, target: BranchLabels) -> Tensor:
     image, row, column = target.box_cells.unbind(1)
     predicted = offsets[image, :, row, column].float()  # (P, 4)
     return (predicted - target.box_targets).square().mean(dim=1)
-
-
-def _sum_over_processes(counts: Tensor) -> Tensor:
-    if comm.get_world_size() > 1:
-        torch.distributed.all_reduce(counts)
-    return counts
