@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
@@ -16,6 +15,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from face_d2.data.mapper import FaceDatasetMapper
+from face_d2.engine.checkpoint import FaceCheckpointer
 
 __all__ = ["FLOPS_SIZE", "count_flops", "measure_cost"]
 
@@ -71,7 +71,7 @@ def measure_cost(cfg: CfgNode, weights: str | Path) -> dict[str, Any]:
         image in memory to boxes.
     """
     model = build_model(cfg).eval()
-    DetectionCheckpointer(model).load(str(weights))
+    FaceCheckpointer(model).load(str(weights))
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflops": count_flops(model)[""] / 1e9,
