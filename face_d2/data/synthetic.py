@@ -45,10 +45,13 @@ __all__ = [
     "synthetic_root",
 ]
 
-SYNTHETIC_VERSION = 1
+SYNTHETIC_VERSION = 2
 """Part of the cache folder's name; goes up whenever the same seed draws other pictures."""
 TRAIN_IMAGES, VAL_IMAGES = 1000, 150
 _SPLITS = ("train", "val")
+# One training picture in so many has look-alikes and no face, beyond those that chance draws so:
+# what is no face takes more examples to learn than what is one.
+_STILL_LIFE_EVERY = 6
 _LOOKALIKE_STREAM = len(_SPLITS)
 _LOCK_TIMEOUT_S = 1800.0
 
@@ -311,7 +314,9 @@ def _work() -> None:
 
 def _draw_one(folder: Path, seed: int, split: str, index: int) -> tuple[str, int, str]:
     """Draws one picture, stores it, returns split, index and annotation text."""
-    picture = draw_scene(np.random.default_rng([seed, _SPLITS.index(split), index]))
+    still_life = split == "train" and index % _STILL_LIFE_EVERY == _STILL_LIFE_EVERY - 1
+    rng = np.random.default_rng([seed, _SPLITS.index(split), index])
+    picture = draw_scene(rng, still_life=still_life)
     number, title = picture.event.split("--")
     name = f"{picture.event}/{number}_{title}_{split}_{seed}_{index}.jpg"
     path = folder / f"WIDER_{split}" / "images" / name
