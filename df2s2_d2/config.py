@@ -15,6 +15,11 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.FFP.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Width of every output by a closing 1x1 convolution; 0 keeps the native widths.
     cfg.MODEL.FFP.OUT_CHANNELS = 256
+    # Normalisation of those convolutions, "" for none; "GN" helps a network trained from scratch.
+    cfg.MODEL.FFP.NORM = ""
+    # Sides of a batch are padded to a multiple of this. 0 is right for DF2S2 and RetinaNet; heads
+    # that add up levels, Panoptic FPN's, need the deepest stride of these, 32.
+    cfg.MODEL.FFP.SIZE_DIVISIBILITY = 0
     # "mul_add" (the notes' F-block), "mul", "add"; "fpn" is Detectron2's own FPN.
     cfg.MODEL.FFP.FUSION = "mul_add"
     # How the deeper map reaches the shallower one's size and width: "deconv" (the notes),

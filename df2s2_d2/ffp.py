@@ -13,10 +13,12 @@ from itertools import pairwise
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.layers import ShapeSpec
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import Tensor, nn
+
+from df2s2_d2.config import add_df2s2_config
 
 __all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
 
@@ -96,13 +98,18 @@ class FFP(Backbone):
     """A ResNet with the feature fusion pyramid on top.
 
     Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for the four stages of a ResNet: one map
-    per stage, then two max-pools of the deepest. Any input size is taken as it is.
+    per stage, then two max-pools of the deepest. Any input size is taken as it is; for heads that
+    add maps of different levels (Panoptic FPN's) sides must be multiples of the deepest stride of
+    these, which ``size_divisibility`` asks the caller for.
 
     Args:
         bottom_up: the network to fuse, Detectron2's ResNet of any depth.
         in_features: its stages, shallow to deep, each at half the resolution of the one before.
         out_channels: width of every output by a 1x1 convolution; 0 keeps the native widths.
         num_pooled: how many maps are pooled from the deepest one.
+        norm: normalisation of the 1x1 convolutions, as Detectron2 names them; "" is none.
+        size_divisibility: what meta-architectures pad the sides of a batch to a multiple of; 0
+            pads nothing beyond a common size.
         fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
     """
 
@@ -113,6 +120,8 @@ class FFP(Backbone):
         out_channels: int = 256,
         *,
         num_pooled: int = 2,
+        norm: str = "",
+        size_divisibility: int = 0,
         fusion: str = "mul_add",
         up: str = "deconv",
         deconv_kernel: int = 2,
@@ -149,12 +158,16 @@ class FFP(Backbone):
             for shallow, deep in pairwise(widths)
         )
         self.num_pooled = num_pooled
+        self._size_divisibility = size_divisibility
         strides += [strides[-1] * 2 ** (i + 1) for i in range(num_pooled)]
         widths += [widths[-1]] * num_pooled
         self.projections = nn.ModuleList()
         if out_channels:
             for width in widths:
-                projection = nn.Conv2d(width, out_channels, 1)
+                # The normalisation has a bias of its own.
+                projection = Conv2d(
+                    width, out_channels, 1, bias=not norm, norm=get_norm(norm, out_channels)
+                )
                 _xavier(projection)
                 self.projections.append(projection)
             widths = [out_channels] * len(widths)
@@ -177,6 +190,16 @@ class FFP(Backbone):
             maps = [project(m) for project, m in zip(self.projections, maps)]
         return dict(zip(self._out_features, maps))
 
+    @property
+    def size_divisibility(self) -> int:
+        """Meta-architectures pad the sides of a batch to a multiple of this."""
+        return self._size_divisibility
+
+    @property
+    def padding_constraints(self) -> dict[str, int]:
+        """The same for Detectron2 main, which asks here first."""
+        return {"size_divisibility": self._size_divisibility} if self._size_divisibility else {}
+
     def output_shape(self) -> dict[str, ShapeSpec]:
         return {
             name: ShapeSpec(
@@ -190,6 +213,8 @@ class FFP(Backbone):
 def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Builds the backbone from ``MODEL.RESNETS``, ``MODEL.BACKBONE`` and ``MODEL.FFP``.
 
+    A config without ``MODEL.FFP``, any Detectron2 project's, gets the defaults.
+
     With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from res5,
     the RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
 
@@ -197,13 +222,14 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         ValueError: on an unknown choice, or stages the ResNet does not give.
     """
     bottom_up = build_resnet_backbone(cfg, input_shape)
-    ffp = cfg.MODEL.FFP
+    ffp = cfg.MODEL.get("FFP") or _default_settings()
     if ffp.FUSION == "fpn":
         deepest = bottom_up.output_shape()[ffp.IN_FEATURES[-1]].channels
         return FPN(
             bottom_up,
             ffp.IN_FEATURES,
             ffp.OUT_CHANNELS,
+            norm=ffp.NORM,
             top_block=LastLevelP6P7(deepest, ffp.OUT_CHANNELS, ffp.IN_FEATURES[-1]),
         )
     _check_choice("MODEL.FFP.FUSION", ffp.FUSION, (*FUSIONS, "fpn"))
@@ -211,6 +237,8 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         bottom_up,
         ffp.IN_FEATURES,
         ffp.OUT_CHANNELS,
+        norm=ffp.NORM,
+        size_divisibility=ffp.SIZE_DIVISIBILITY,
         fusion=ffp.FUSION,
         up=ffp.UP,
         deconv_kernel=ffp.DECONV_KERNEL,
@@ -219,9 +247,16 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     )
 
 
+def _default_settings() -> CfgNode:
+    cfg = CfgNode({"MODEL": CfgNode()})
+    add_df2s2_config(cfg)
+    return cfg.MODEL.FFP
+
+
 def _xavier(layer: nn.Module, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def _check_choice(key: str, value: object, choices: Sequence[object]) -> None:

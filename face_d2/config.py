@@ -46,7 +46,7 @@ def add_face_config(cfg: CfgNode) -> None:
     # "nms" keeps the best box of a face, "vote" the score-weighted mean of all.
     cfg.TEST.AUG.MERGE = "vote"
     # Boxes of different scales that overlap by more than this are one face.
-    cfg.TEST.AUG.MERGE_IOU = 0.5
+    cfg.TEST.AUG.MERGE_IOU = 0.4
     # A scaled image of more pixels is searched in overlapping tiles.
     cfg.TEST.AUG.MAX_PIXELS = 4000000
 

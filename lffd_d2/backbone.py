@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lffd_d2.config import variant_from_config
+from lffd_d2.config import add_lffd_config, variant_from_config
 from lffd_d2.receptive_field import Variant
 
 __all__ = ["LFFDNet", "build_lffd_backbone", "init_conv"]
@@ -126,8 +127,14 @@ class LFFDNet(Backbone):
 
 
 @BACKBONE_REGISTRY.register()
-def build_lffd_backbone(cfg, input_shape: ShapeSpec) -> LFFDNet:
-    """Builds the backbone of the variant that ``MODEL.LFFD`` names or spells out."""
+def build_lffd_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LFFDNet:
+    """Builds the backbone of the variant that ``MODEL.LFFD`` names or spells out.
+
+    A config without ``MODEL.LFFD``, any Detectron2 project's, gets the default, 25L8S.
+    """
+    if "LFFD" not in cfg.MODEL:
+        cfg = CfgNode({"MODEL": CfgNode(), "INPUT": CfgNode()})
+        add_lffd_config(cfg)
     return LFFDNet(
         variant_from_config(cfg), in_channels=input_shape.channels, init=cfg.MODEL.LFFD.INIT
     )

@@ -252,6 +252,10 @@ def _training_faces(
     records: list[dict[str, Any]], cfg: CfgNode, draws: int, seed: int
 ) -> Iterator[_Faces]:
     """As :func:`_test_faces`, for crops as the training mapper draws them."""
+    if cfg.INPUT.MAPPER not in _MAPPERS:
+        raise ValueError(
+            f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {sorted(_MAPPERS)}."
+        )
     mapper = _MAPPERS[cfg.INPUT.MAPPER](cfg, True)
     state = np.random.get_state()  # the mappers draw from the global generator
     np.random.seed(seed)

@@ -143,7 +143,7 @@ class MultiScaleTTA(nn.Module):
         scales: Sequence[SearchScale],
         flip: bool = True,
         merge: str = "vote",
-        merge_iou: float = 0.5,
+        merge_iou: float = 0.4,
         max_pixels: int = 4_000_000,
         max_detections: int = 750,
     ) -> None:

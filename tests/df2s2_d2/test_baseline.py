@@ -32,7 +32,6 @@ def test_weights_fit_detectron2s_retinanet(tiny_cfg: Callable[..., Any]) -> None
     # RetinaNet's tower is as wide as the FPN; a low threshold so that there is much to compare.
     cfg.MODEL.FFP.OUT_CHANNELS = cfg.MODEL.DF2S2.CONV_DIM = 16
     cfg.MODEL.DF2S2.NORM = ""
-    cfg.MODEL.DF2S2.CLS_NORM = "global_pos"  # a running mean is saved with the weights
     cfg.MODEL.DF2S2.SCORE_THRESH_TEST = 1e-4
     torch.manual_seed(0)
     ours = build_model(cfg).eval()

@@ -183,6 +183,8 @@ def test_nothing_to_measure_is_an_error(data_set: Callable[..., str]) -> None:
         measure("nowhere")
     with pytest.raises(ValueError, match="draws is 0"):
         measure(data_set(record((64, 64), FACES[0])), training=True, draws=0)
+    with pytest.raises(ValueError, match=r"INPUT\.MAPPER is 'mosaic'.*face_crop"):
+        measure(data_set(record((64, 64), FACES[0])), "INPUT.MAPPER", "mosaic", training=True)
 
 
 def test_unknown_meta_architecture_is_an_error() -> None:
