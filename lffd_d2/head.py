@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lffd_d2.backbone import init_conv
-from lffd_d2.receptive_field import Branch
+from lffd_d2.receptive_field import Branch, Variant
 
 __all__ = ["LFFDHead", "LossBranch"]
 
@@ -62,6 +62,11 @@ class LFFDHead(nn.ModuleDict):
 
     def __init__(self, branches: Iterable[Branch], channels: int, init: str = "xavier") -> None:
         super().__init__({b.tap: LossBranch(b.channels, channels, init) for b in branches})
+
+    @classmethod
+    def for_variant(cls, variant: Variant, init: str = "xavier") -> LFFDHead:
+        """The branches of a variant, as wide as it says."""
+        return cls(variant.branches, variant.branch_channels, init)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Runs the branches whose taps are given.

@@ -53,11 +53,11 @@ class LFFDLoss:
     def __init__(
         self,
         *,
-        neg_pos_ratio: float,
-        neg_fraction_no_pos: float,
-        loss_scale: str,
-        box_norm: str,
-        box_weight: float,
+        neg_pos_ratio: float = 5,
+        neg_fraction_no_pos: float = 0.1,
+        loss_scale: str = "batch",
+        box_norm: str = "positives",
+        box_weight: float = 1.0,
     ) -> None:
         if neg_pos_ratio <= 0:
             raise ValueError(f"MODEL.LFFD.NEG_POS_RATIO must be positive, got {neg_pos_ratio}")

@@ -60,19 +60,19 @@ class LFFD(OneStageDetector):
         backbone: LFFDNet,
         head: LFFDHead,
         loss: LFFDLoss,
-        scale_measure: str,
-        min_face: float,
-        reg_norm: str,
-        test_min_side: int,
-        test_score_thresh: float,
-        test_topk_candidates: int,
-        test_nms_type: str,
-        test_nms_thresh: float,
-        max_detections_per_image: int,
-        skip_branches: Sequence[str],
+        scale_measure: str = "longer",
+        min_face: float = 8,
+        reg_norm: str = "scale",
+        test_min_side: int = 128,
+        test_score_thresh: float = 0.11,
+        test_topk_candidates: int = 10000,
+        test_nms_type: str = "iou",
+        test_nms_thresh: float = 0.4,
+        max_detections_per_image: int = 10000,
+        skip_branches: Sequence[str] = (),
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
-        input_format: str,
+        input_format: str = "BGR",
     ) -> None:
         super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
         variant = backbone.variant
@@ -123,7 +123,7 @@ class LFFD(OneStageDetector):
         _warn_of_other_sampling(cfg, variant.branches)
         return {
             "backbone": backbone,
-            "head": LFFDHead(variant.branches, variant.branch_channels, node.INIT),
+            "head": LFFDHead.for_variant(variant, node.INIT),
             "loss": LFFDLoss(
                 neg_pos_ratio=node.NEG_POS_RATIO,
                 neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,

@@ -9,14 +9,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from face_d2.data.image_file import UnreadableImageError, image_size
 from face_d2.files import replaced_file
 
-__all__ = ["cache_dir", "image_size", "image_sizes"]
+__all__ = ["UNREADABLE_SIZE", "cache_dir", "image_sizes"]
 
-_EXIF_ORIENTATION = 0x0112
-_TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+#: Stands for the size of an image whose header cannot be read.
+UNREADABLE_SIZE = (0, 0)
+
+logger = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
@@ -24,28 +25,10 @@ def cache_dir() -> Path:
     return Path(os.environ.get("FACE_D2_CACHE", "output/cache"))
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as it is shown, from its header alone.
-
-    Raises:
-        ValueError: when the file is no image Pillow knows.
-        FileNotFoundError: when there is no such file.
-    """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # Pillow's UnidentifiedImageError is one
-        raise ValueError(f"{path}: not a readable image ({error}).") from error
-    return (width, height) if orientation in _TRANSPOSED else (height, width)
-
-
 def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]:
-    """(height, width) of every ``root/name``, in order.
+    """(height, width) of every ``root/name``, in order; (0, 0) where the header cannot be read.
 
-    The answer is cached under :func:`cache_dir` by the names, byte counts and modification times of
+    Such images are named in the log. The answer is cached under :func:`cache_dir` by the names, byte counts and modification times of
     the files, so that a changed picture is read again.
 
     Raises:
@@ -69,9 +52,25 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
     cached = cache_dir() / "image_sizes" / f"{digest.hexdigest()[:32]}.json"
     sizes = _read_cache(cached, len(names))
     if sizes is None:
-        sizes = [image_size(root / name) for name in names]
+        sizes = [_size_or_unreadable(root / name) for name in names]
         _write_cache(cached, sizes)
+    unreadable = [name for name, size in zip(names, sizes) if size == UNREADABLE_SIZE]
+    if unreadable:
+        logger.warning(
+            "%s: %d of %d annotated images cannot be read, for example %s.",
+            root,
+            len(unreadable),
+            len(names),
+            ", ".join(unreadable[:3]),
+        )
     return sizes
+
+
+def _size_or_unreadable(path: Path) -> tuple[int, int]:
+    try:
+        return image_size(path)
+    except UnreadableImageError:
+        return UNREADABLE_SIZE
 
 
 def _read_cache(path: Path, count: int) -> list[tuple[int, int]] | None:
@@ -87,7 +86,7 @@ def _write_cache(path: Path, sizes: list[tuple[int, int]]) -> None:
         with replaced_file(path) as temporary:
             temporary.write_text(json.dumps(sizes))
     except OSError as error:
-        logging.getLogger(__name__).warning(
+        logger.warning(
             "Image sizes are not cached (%s); they will be read again in the next run. "
             "Set FACE_D2_CACHE to a writable folder.",
             error,

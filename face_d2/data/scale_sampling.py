@@ -20,20 +20,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from numpy.typing import NDArray
 
+from face_d2.data.image_file import read_shrunk
 from face_d2.data.mapper import face_arrays
 
-__all__ = ["RangeSampler", "ScaleSamplingMapper", "distort_colors", "read_shrunk"]
+__all__ = ["RangeSampler", "ScaleSamplingMapper", "distort_colors"]
 
 logger = logging.getLogger(__name__)
 
 _LEAST_STRIP = 100  # pixels of room beside all faces that make a crop without faces worthwhile
-_JPEG_MAGIC = b"\xff\xd8"
-_SHRUNK_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
 class RangeSampler:
@@ -305,35 +299,6 @@ class ScaleSamplingMapper:
         if path not in self._reported:
             self._reported.add(path)
             logger.warning("%s cannot be decoded (%s); trained without it.", path, error)
-
-
-def read_shrunk(path: str, scale: float) -> tuple[NDArray[np.uint8], int]:
-    """Decodes an image no larger than it will be needed.
-
-    A JPEG that will be shrunk is decoded at 1/2, 1/4 or 1/8, which skips most of the work and
-    averages pixels instead of skipping them. Its EXIF orientation is applied.
-
-    Args:
-        path: the file.
-        scale: what its lengths will be multiplied by.
-
-    Returns:
-        The image (H, W, 3) BGR uint8 and the divisor of its lengths: a point x of the original lies
-        at x / divisor.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it cannot be decoded.
-    """
-    with open(path, "rb") as file:
-        data = file.read()
-    shrink = 1
-    if data[:2] == _JPEG_MAGIC:
-        shrink = max(s for s in _SHRUNK_FLAGS if s == 1 or s * scale <= 1)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), _SHRUNK_FLAGS[shrink]) if data else None
-    if image is None:
-        raise ValueError("not an image OpenCV can decode")
-    return image, shrink
 
 
 def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

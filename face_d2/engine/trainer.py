@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.scale_sampling import ScaleSamplingMapper
+from face_d2.data.mappers import build_train_mapper
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
 from face_d2.engine.loader import TrainLoader
@@ -36,11 +35,6 @@ from face_d2.modeling.tta import MultiScaleTTA
 __all__ = ["FaceTrainer"]
 
 logger = logging.getLogger(__name__)
-
-_MAPPERS: dict[str, Callable[..., Any]] = {
-    "face_crop": FaceDatasetMapper,
-    "scale_sampling": ScaleSamplingMapper,
-}
 
 
 class FaceTrainer(DefaultTrainer):
@@ -128,10 +122,7 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
-        if cfg.INPUT.MAPPER not in _MAPPERS:
-            raise ValueError(
-                f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {sorted(_MAPPERS)}."
-            )
+        mapper = build_train_mapper(cfg)
         if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
             raise ValueError(
                 f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; faces are one "
@@ -156,7 +147,7 @@ class FaceTrainer(DefaultTrainer):
         )
         return TrainLoader(
             DatasetFromList(dataset, copy=False),
-            _MAPPERS[cfg.INPUT.MAPPER](cfg, True),
+            mapper,
             batches,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             max_bad_fraction=cfg.DATALOADER.MAX_BAD_FRACTION,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays
-from face_d2.data.scale_sampling import ScaleSamplingMapper
+from face_d2.data.mappers import build_train_mapper
 from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, build_coverage_rule
 from face_d2.evaluation.protocol import describe_test_settings, format_protocol
 from face_d2.evaluation.wider_face_details import height_classes
@@ -29,7 +29,6 @@ __all__ = ["Coverage", "CoverageClass", "coverage_report", "format_coverage", "m
 
 #: Hard's faces are higher than this, in pixels of the original image.
 _HARD_HEIGHT = 10
-_MAPPERS = {"face_crop": FaceDatasetMapper, "scale_sampling": ScaleSamplingMapper}
 
 
 @dataclass(frozen=True)
@@ -252,11 +251,7 @@ def _training_faces(
     records: list[dict[str, Any]], cfg: CfgNode, draws: int, seed: int
 ) -> Iterator[_Faces]:
     """As :func:`_test_faces`, for crops as the training mapper draws them."""
-    if cfg.INPUT.MAPPER not in _MAPPERS:
-        raise ValueError(
-            f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {sorted(_MAPPERS)}."
-        )
-    mapper = _MAPPERS[cfg.INPUT.MAPPER](cfg, True)
+    mapper = build_train_mapper(cfg)
     state = np.random.get_state()  # the mappers draw from the global generator
     np.random.seed(seed)
     try:

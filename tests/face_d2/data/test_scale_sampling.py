@@ -15,12 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from face_d2.config import get_cfg
-from face_d2.data.scale_sampling import (
-    RangeSampler,
-    ScaleSamplingMapper,
-    distort_colors,
-    read_shrunk,
-)
+from face_d2.data.image_file import read_shrunk
+from face_d2.data.scale_sampling import RangeSampler, ScaleSamplingMapper, distort_colors
 
 RANGES_8 = [(10, 15), (15, 20), (20, 40), (40, 70), (70, 110), (110, 250), (250, 400), (400, 560)]
 STRIDES_8 = [4, 4, 8, 8, 16, 32, 32, 32]
