@@ -257,7 +257,10 @@ class DF2S2(OneStageDetector):
         }
 
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
+        """Detections of a padded, normalised batch, XYXY in its pixels, best score first.
+
+        Beside Detectron2's fields ``pred_levels``: index into ``in_features``.
+        """
         logits, deltas, _ = self.head(self._features(images.tensor))
         grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         scores = [_flatten(level, 1)[..., 0].sigmoid() for level in logits]
@@ -275,8 +278,10 @@ class DF2S2(OneStageDetector):
         anchors: Sequence[Tensor],
         image_size: tuple[int, int],
     ) -> Instances:
-        kept_scores, kept_boxes = [], []
-        for level_scores, level_deltas, level_anchors in zip(scores, deltas, anchors):
+        kept_scores, kept_boxes, kept_levels = [], [], []
+        for level, (level_scores, level_deltas, level_anchors) in enumerate(
+            zip(scores, deltas, anchors)
+        ):
             above = (level_scores > self.test_score_thresh).nonzero(as_tuple=True)[0]
             best = level_scores[above].topk(min(self.test_topk_candidates, len(above))).indices
             best = above[best]
@@ -284,9 +289,11 @@ class DF2S2(OneStageDetector):
             kept_boxes.append(
                 self.box2box_transform.apply_deltas(level_deltas[best], level_anchors[best])
             )
+            kept_levels.append(torch.full_like(best, level))
         all_scores, all_boxes = torch.cat(kept_scores), Boxes(torch.cat(kept_boxes))
         finite = torch.isfinite(all_boxes.tensor).all(dim=1)
         all_scores, all_boxes = all_scores[finite], all_boxes[finite]
+        all_levels = torch.cat(kept_levels)[finite]
         # As in Detectron2's RetinaNet, boxes are cut at the border only after NMS.
         keep = nms(all_boxes.tensor, all_scores, self.test_nms_thresh)
         keep = keep[: self.max_detections_per_image]
@@ -294,6 +301,7 @@ class DF2S2(OneStageDetector):
         found.pred_boxes = all_boxes[keep]
         found.scores = all_scores[keep]
         found.pred_classes = torch.zeros_like(keep)
+        found.pred_levels = all_levels[keep]
         return found
 
     def _features(self, images: Tensor) -> list[Tensor]:

@@ -210,8 +210,8 @@ class LFFD(OneStageDetector):
             images: N images, not padded.
 
         Returns:
-            Per image ``pred_boxes`` (XYXY, pixels of ``images``), ``scores`` and ``pred_classes``,
-            best score first.
+            Per image ``pred_boxes`` (XYXY, pixels of ``images``), ``scores``, ``pred_classes`` and
+            ``pred_levels`` (index into ``active_branches``), best score first.
 
         Raises:
             ValueError: an image has no pixels, or the scores are not finite.
@@ -221,7 +221,7 @@ class LFFD(OneStageDetector):
             raise ValueError(f"an image has {height} x {width} pixels; at least one is needed")
         searched = self.searched_size(height, width)
         if searched is None:
-            return [self._instances(size, images.tensor.new_zeros(0, 5)) for _ in images]
+            return [self._instances(size, images.tensor.new_zeros(0, 6)) for _ in images]
         x = images.tensor
         if searched != size:
             x = F.interpolate(x, searched, mode="bilinear", align_corners=False)
@@ -246,7 +246,9 @@ class LFFD(OneStageDetector):
     ) -> Instances:
         """Decodes one image's maps, without batch dimension; ``scale`` (4,) leads to ``size``."""
         found = []
-        for branch, scores, offsets in zip(self.active_branches, maps[::2], maps[1::2]):
+        for level, (branch, scores, offsets) in enumerate(
+            zip(self.active_branches, maps[::2], maps[1::2])
+        ):
             if not torch.isfinite(scores).all():
                 raise ValueError(
                     f"the scores of branch {branch.tap} are not finite: the image has NaN or "
@@ -256,7 +258,9 @@ class LFFD(OneStageDetector):
             boxes = decode_boxes(
                 branch, offsets[:, rows, columns].t(), rows, columns, reg_norm=self.reg_norm
             )
-            found.append(torch.cat([boxes * scale, scores[0, rows, columns, None]], dim=1))
+            values = scores[0, rows, columns, None]
+            levels = torch.full_like(values, level)
+            found.append(torch.cat([boxes * scale, values, levels], dim=1))
         candidates = torch.cat(found)
         top = min(self.test_topk_candidates, len(candidates))
         candidates = candidates[candidates[:, 4].topk(top).indices]
@@ -268,12 +272,13 @@ class LFFD(OneStageDetector):
 
     @staticmethod
     def _instances(size: tuple[int, int], detections: Tensor) -> Instances:
-        """Detections (D, 5), XYXY and score, as Detectron2's structure."""
+        """Detections (D, 6), XYXY, score and level, as Detectron2's structure."""
         return Instances(
             size,
             pred_boxes=Boxes(detections[:, :4]),
             scores=detections[:, 4],
             pred_classes=torch.zeros_like(detections[:, 4], dtype=torch.int64),
+            pred_levels=detections[:, 5].long(),
         )
 
     def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import face_d2.register  # noqa: F401  isort: skip  (spawned workers import this module first)
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp

@@ -1,0 +1,67 @@
+"""The network as it is exported: raw images in, maps or candidates out."""
+
+from __future__ import annotations
+
+import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.onnx.operators import shape_as_tensor
+
+from face_d2.export.parts import DetectorParts
+from face_d2.modeling.base import OneStageDetector
+
+__all__ = ["ExportGraph"]
+
+
+class ExportGraph(nn.Module):
+    """A wrapper, so that the model needs no branch for its export.
+
+    Args:
+        model: the detector.
+        parts: its description.
+        maps: give the raw maps instead of candidates.
+    """
+
+    def __init__(self, model: OneStageDetector, parts: DetectorParts, maps: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.parts = parts
+        self.maps = maps
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Prepares the images as the model does and runs it.
+
+        Args:
+            images: (N, H, W, 3) uint8 in the model's channel order, resized by the card's rule.
+
+        Returns:
+            The maps of ``forward_maps``, of the size the network works on; or boxes (N, R, 4) XYXY
+            in pixels of ``images``, scores (N, R) and levels (R,).
+        """
+        x = images.permute(0, 3, 1, 2).float()
+        x = (x - self.model.pixel_mean) / self.model.pixel_std
+        size = shape_as_tensor(x)[2:].float()  # (2,) height, width
+        min_side = self.parts.card.size_rule.min_side
+        searched = size
+        if min_side:
+            searched = torch.maximum((size * min_side / size.min()).round(), size)
+            x = F.interpolate(
+                x,
+                [int(v) for v in searched] if not torch.jit.is_tracing() else list(searched.long()),
+                mode="bilinear",
+                align_corners=False,
+            )
+        if self.model.size_divisibility > 1:
+            height, width = (-size.long()) % self.model.size_divisibility
+            x = F.pad(x, (0, width, 0, height))
+        maps = self.model.forward_maps(x)
+        if self.maps:
+            return maps
+        boxes, scores, levels = self.parts.decode(maps)
+        if min_side:
+            boxes = boxes * (size / searched).flip(0).repeat(2).to(boxes)
+        if self.parts.cut_first:
+            edges = size.flip(0).repeat(2).to(boxes)  # width, height, width, height
+            boxes = torch.minimum(boxes.clamp(min=0), edges)
+        return boxes, scores, levels

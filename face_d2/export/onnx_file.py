@@ -1,0 +1,262 @@
+"""From a detector to a checked ONNX file."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+import face_d2
+from face_d2.export.graph import ExportGraph
+from face_d2.export.parts import DetectorParts, describe
+from face_d2.files import replaced_file
+from face_d2.modeling.base import OneStageDetector
+from face_d2.predictor.model_card import ModelCard, Suppression
+from face_d2.predictor.resize import SizeRule
+from face_d2.predictor.suppression import select
+
+__all__ = ["OUTPUTS", "Comparison", "export_onnx"]
+
+OUTPUTS = ("candidates", "maps", "detections")
+
+#: What PyTorch and the file may differ by.
+_BOX_TOLERANCE, _SCORE_TOLERANCE, _RELATIVE_TOLERANCE = 0.05, 1e-4, 1e-5
+_OPSETS = range(16, 21)
+#: (images, height, width) that both are compared at: usual, odd, and so small that LFFD enlarges.
+_COMPARED_AT = ((1, 240, 320), (3, 131, 197), (1, 121, 257))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """PyTorch against the file on one batch.
+
+    Attributes:
+        shape: (images, height, width).
+        differences: per output, the greatest absolute difference.
+    """
+
+    shape: tuple[int, int, int]
+    differences: dict[str, float]
+
+
+def export_onnx(
+    model: OneStageDetector,
+    path: str | Path,
+    *,
+    size_rule: SizeRule,
+    config: str,
+    weights: str | Path,
+    outputs: str = "candidates",
+    opset: int = 17,
+) -> list[Comparison]:
+    """Writes the file, checks it, and compares it with PyTorch; nothing is left if that fails.
+
+    The input is ``image``, (N, H, W, 3) uint8 in the model's channel order, N, H and W free.
+    Outputs: "candidates" are ``boxes`` (N, R, 4) XYXY in pixels of the image, ``scores`` (N, R) and
+    ``levels`` (R,) of all locations; "detections" are ``detections`` (K, 7), rows of image index,
+    x1, y1, x2, y2, score, level after threshold and NMS; "maps" those of ``forward_maps``, by name.
+
+    Args:
+        model: the detector, on the CPU.
+        path: the ``.onnx`` to write.
+        size_rule: the config's, by which users of the file resize images.
+        config: the config's name, for the metadata.
+        weights: the checkpoint, whose hash goes into the metadata.
+        outputs: one of ``OUTPUTS``.
+        opset: ONNX operator set, 16 to 20.
+
+    Raises:
+        ValueError: an argument is out of its range, or the model's suppression is not IoU and
+            "detections" are asked for.
+        RuntimeError: the file differs from PyTorch.
+    """
+    if outputs not in OUTPUTS:
+        raise ValueError(f"outputs are one of {list(OUTPUTS)}, not {outputs!r}")
+    if opset not in _OPSETS:
+        raise ValueError(f"opset must be {_OPSETS[0]} to {_OPSETS[-1]}, not {opset}")
+    parts = describe(model)
+    size_rule = replace(size_rule, min_side=parts.card.size_rule.min_side)
+    card = replace(parts.card, size_rule=size_rule, config=config, outputs=outputs)
+    if outputs == "detections" and card.suppression.nms_type != "iou":
+        raise ValueError(
+            f"ONNX has no {card.suppression.nms_type!r} suppression; set MODEL.LFFD.NMS_TYPE to "
+            '"iou", or export candidates'
+        )
+    path = Path(path)
+    with replaced_file(path) as temporary:
+        graph = ExportGraph(model, parts, maps=outputs == "maps").eval()
+        _trace(graph, parts, temporary, opset)
+        file = onnx.load(temporary)
+        if outputs == "detections":
+            _append_suppression(file, card.suppression)
+        helper.set_model_props(file, _metadata(card, weights, opset))
+        # Compared with all its outputs; those that were not asked for go afterwards.
+        comparisons = _compare(graph, card, file.SerializeToString())
+        if outputs == "detections":
+            del file.graph.output[1:]
+        onnx.checker.check_model(file, full_check=True)
+        onnx.save(file, temporary)
+        return comparisons
+
+
+def _trace(graph: nn.Module, parts: DetectorParts, path: Path, opset: int) -> None:
+    names = list(parts.map_names) if graph.maps else ["boxes", "scores", "levels"]
+    axes: dict[str, Any] = {"image": {0: "images", 1: "height", 2: "width"}}
+    if graph.maps:
+        axes |= {name: {0: "images", 2: f"{name}_rows", 3: f"{name}_columns"} for name in names}
+    else:
+        candidates = {1: "candidates"}
+        axes |= {"boxes": {0: "images", **candidates}, "scores": {0: "images", **candidates}}
+        axes |= {"levels": {0: "candidates"}}
+    # The exporter by tracing exists in every PyTorch from 2.0 on and follows sizes that are
+    # calculated, as those of enlarged images.
+    by_tracing = "dynamo" in inspect.signature(torch.onnx.export).parameters
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8),),
+            str(path),
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes=axes,
+            opset_version=opset,
+            **({"dynamo": False} if by_tracing else {}),
+        )
+
+
+def _append_suppression(file: onnx.ModelProto, settings: Suppression) -> None:
+    """Puts threshold and NMS behind the candidates; the number of candidates is not limited.
+
+    A box without area scores 0: ONNX's NMS would turn its corners round and let it take part.
+    """
+    graph = file.graph
+
+    def constant(name: str, values: Any, dtype: type) -> str:
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
+        return name
+
+    def node(kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        graph.node.append(helper.make_node(kind, list(inputs), [output], output, **attributes))
+        return output
+
+    one = constant("nms_axis_1", [1], np.int64)
+    ends = [
+        node("Gather", ["boxes", constant(f"nms_{k}", k, np.int64)], f"nms_edge_{k}", axis=2)
+        for k in range(4)
+    ]
+    wide = node("Greater", [ends[2], ends[0]], "nms_wide")
+    tall = node("Greater", [ends[3], ends[1]], "nms_tall")
+    area = node("And", [wide, tall], "nms_has_area")
+    weight = node("Cast", [area], "nms_weight", to=TensorProto.FLOAT)
+    weighted = node("Mul", ["scores", weight], "nms_weighted")
+    chosen = node(
+        "NonMaxSuppression",
+        [
+            "boxes",
+            node("Unsqueeze", [weighted, one], "nms_scores"),
+            constant("nms_limit", [settings.max_detections], np.int64),
+            constant("nms_iou", [settings.nms_threshold], np.float32),
+            constant("nms_score", [settings.score_threshold], np.float32),
+        ],
+        "nms_chosen",
+    )  # (K, 3) image, class, candidate
+    places = node("Gather", [chosen, constant("nms_both", [0, 2], np.int64)], "nms_places", axis=1)
+    image = node("Gather", [chosen, constant("nms_first", [0], np.int64)], "nms_image", axis=1)
+    index = node("Gather", [chosen, constant("nms_third", [2], np.int64)], "nms_index", axis=1)
+    level = node("Gather", ["levels", index], "nms_level")
+    score = node("GatherND", ["scores", places], "nms_score_of")
+    columns = [
+        node("Cast", [image], "nms_image_column", to=TensorProto.FLOAT),
+        node("GatherND", ["boxes", places], "nms_boxes"),
+        node("Unsqueeze", [score, one], "nms_score_column"),
+        node("Cast", [level], "nms_level_column", to=TensorProto.FLOAT),
+    ]
+    node("Concat", columns, "detections", axis=1)
+    graph.output.insert(
+        0, helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["rows", 7])
+    )
+
+
+def _metadata(card: ModelCard, weights: str | Path, opset: int) -> dict[str, str]:
+    return {
+        **card.to_metadata(),
+        "opset": str(opset),
+        "face_d2_version": face_d2.__version__,
+        "git_revision": _git_revision(),
+        "torch_version": str(torch.__version__),
+        "weights_sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
+    }
+
+
+def _git_revision() -> str:
+    """Of the checkout this package runs from, with "-dirty" where it was changed."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    folder = Path(face_d2.__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):  # installed without git or a checkout
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _compare(graph: ExportGraph, card: ModelCard, file: bytes) -> list[Comparison]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    generator = np.random.default_rng(0)
+    comparisons = []
+    for shape in _COMPARED_AT:
+        images = generator.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        with torch.no_grad():
+            expected = [output.numpy() for output in graph(torch.from_numpy(images))]
+        found = session.run(None, {"image": images})
+        if card.outputs == "detections":
+            # Of the file's own candidates: near-equal scores may be in another order in PyTorch.
+            expected.insert(0, _suppressed(found[1:], card.suppression))
+        differences = {}
+        for name, ours, theirs in zip(names, expected, found):
+            if ours.shape != theirs.shape:
+                raise RuntimeError(
+                    f"the file gives {name} of shape {theirs.shape} for images {shape}, PyTorch "
+                    f"{ours.shape}"
+                )
+            if name == "boxes":  # a user never sees what lies outside the image
+                ours, theirs = (b.clip(0, [shape[2], shape[1]] * 2) for b in (ours, theirs))
+            distance = np.abs(ours - theirs)
+            differences[name] = float(distance.max(initial=0))
+            scores = name.startswith(("score", "logits"))
+            limit = _SCORE_TOLERANCE if scores else _BOX_TOLERANCE
+            if not (distance <= limit + _RELATIVE_TOLERANCE * np.abs(ours)).all():
+                raise RuntimeError(
+                    f"the file's {name} differ from PyTorch's by {differences[name]:.3g} for "
+                    f"images {shape}; about {limit} is allowed"
+                )
+        comparisons.append(Comparison(shape, differences))
+    return comparisons
+
+
+def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.ndarray:
+    """What the graph's last nodes should give, (K, 7)."""
+    boxes, scores, levels = candidates
+    scores = scores * (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
+    unlimited = replace(settings, topk=scores.shape[1])
+    rows = []
+    for image in range(len(scores)):
+        found = select(boxes[image], scores[image], levels, unlimited)
+        number = np.full(len(found.scores), image)
+        rows.append(np.column_stack([number, found.boxes, found.scores, found.levels]))
+    return np.concatenate(rows).astype(np.float32)

@@ -1,0 +1,227 @@
+"""Int8: static quantisation of an exported file, and what it costs in accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from face_d2.data.wider_face import WiderFaceImage
+from face_d2.evaluation.wider_face import widerface_ap
+from face_d2.evaluation.wider_face_ground_truth import (
+    WiderFaceGroundTruth,
+    ground_truth_from_images,
+)
+from face_d2.files import replaced_file
+from face_d2.predictor.api import FaceDetector
+from face_d2.predictor.images import load_image
+from face_d2.predictor.onnx_backend import RUNTIMES
+from face_d2.predictor.resize import resize
+
+__all__ = ["Quantisation", "quantize"]
+
+#: Most images the value ranges are taken from.
+_CALIBRATION_IMAGES = 100
+#: Boxes of the float model that count as faces, and the threshold at which AP is measured.
+_FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What became of a file.
+
+    Attributes:
+        kept_float: names of the convolutions that stay in float.
+        images: number of images the AP was measured on.
+        float_ap: AP of the float file in percent; 100 where its own boxes are the faces.
+        int8_ap: runtime to the AP of the int8 file, in percent.
+    """
+
+    kept_float: tuple[str, ...]
+    images: int
+    float_ap: float
+    int8_ap: Mapping[str, float]
+
+    @property
+    def loss(self) -> float:
+        """AP points lost in the runtime that loses most."""
+        return self.float_ap - min(self.int8_ap.values())
+
+
+def quantize(
+    source: str | Path,
+    path: str | Path,
+    images: Sequence[str | Path],
+    *,
+    ground_truth: str | Path | None = None,
+    max_loss: float = 1.0,
+) -> Quantisation:
+    """Writes the int8 file, if it is good enough.
+
+    The convolutions that predict scores and boxes stay in float; if more than ``max_loss`` is lost,
+    so do the first two, then also those just before the predicting ones.
+
+    Args:
+        source: a file of ``tools/export_onnx.py`` with its outputs "candidates".
+        path: the file to write.
+        images: like those the detector will see, from which value ranges are taken and on which the
+            loss is measured.
+        ground_truth: WIDER FACE's annotation text or ``.mat`` folder of these images, named
+            ``event/name``; without it the boxes of the float file with a score of at least 0.5 are
+            the faces.
+        max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
+
+    Raises:
+        ValueError: there is no image, the float file finds no face in them, or ``source`` is
+            another file.
+        RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
+    """
+    if not images:
+        raise ValueError("int8 needs images to take the value ranges from")
+    detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
+    predictions = _predictions(detector, images)
+    truth: WiderFaceGroundTruth | str | Path = ground_truth or _own_faces(predictions)
+    float_ap = _ap(predictions, truth)
+    tried = []
+    with replaced_file(path) as temporary:
+        for kept_float in _tiers(onnx.load(str(source))):
+            _write(detector, source, temporary, images, kept_float)
+            aps = {
+                runtime: _ap(
+                    _predictions(
+                        FaceDetector.from_onnx(
+                            temporary, runtime=runtime, score_threshold=_LEAST_SCORE
+                        ),
+                        images,
+                    ),
+                    truth,
+                )
+                for runtime in RUNTIMES
+                if find_spec(runtime) is not None
+            }
+            result = Quantisation(kept_float, len(images), float_ap, aps)
+            if result.loss <= max_loss:
+                return result
+            tried.append(f"{result.loss:.2f} with {len(kept_float)} convolutions in float")
+        raise RuntimeError(
+            f"int8 loses more than {max_loss} AP points: {'; '.join(tried)}. Give more images like "
+            "those the detector will see, or allow a greater loss; no int8 file was written"
+        )
+
+
+class _Reader(CalibrationDataReader):
+    """Images as the float file is given them."""
+
+    def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
+        step = -(-len(images) // _CALIBRATION_IMAGES)
+        self._paths = iter(images[::step])
+        self._card = detector.backend.card
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        path = next(self._paths, None)
+        if path is None:
+            return None
+        image = load_image(path)
+        if self._card.input_format == "RGB":
+            image = image[:, :, ::-1]
+        return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
+
+
+def _write(
+    detector: FaceDetector,
+    source: str | Path,
+    path: Path,
+    images: Sequence[str | Path],
+    kept_float: Sequence[str],
+) -> None:
+    quantize_static(
+        str(source),
+        str(path),
+        _Reader(detector, images),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        op_types_to_quantize=["Conv"],
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=list(kept_float),
+    )
+    file = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    metadata |= {"precision": "int8", "float_layers": ", ".join(kept_float)}
+    helper.set_model_props(file, metadata)
+    onnx.checker.check_model(file)
+    onnx.save(file, path)
+
+
+def _tiers(file: onnx.ModelProto) -> list[tuple[str, ...]]:
+    """Sets of convolutions to keep in float, each holding the one before."""
+    nodes = file.graph.node
+    users: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    convolutions = [node for node in nodes if node.op_type in ("Conv", "ConvTranspose")]
+    following = {node.name: _next_convolutions(node, users) for node in convolutions}
+    last = [name for name, after in following.items() if not after]
+    first = [node.name for node in convolutions[:2]]
+    before = [name for name, after in following.items() if after and after <= set(last)]
+    return [tuple(dict.fromkeys(names)) for names in (last, first + last, first + before + last)]
+
+
+def _next_convolutions(
+    node: onnx.NodeProto, users: Mapping[str, Sequence[onnx.NodeProto]]
+) -> set[str]:
+    """Names of the convolutions that what a node puts out reaches next."""
+    reached: set[str] = set()
+    seen: set[str] = set()
+    left = list(node.output)
+    while left:
+        name = left.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for user in users.get(name, []):
+            if user.op_type in ("Conv", "ConvTranspose"):
+                reached.add(user.name)
+            elif user.op_type != "Shape":  # sizes are no values
+                left.extend(user.output)
+    return reached
+
+
+def _predictions(
+    detector: FaceDetector, images: Sequence[str | Path]
+) -> dict[str, NDArray[np.float64]]:
+    """``{"event/name": (N, 5) x, y, w, h, score}``, as the evaluators take them."""
+    predictions = {}
+    for path, result in zip(images, detector.stream(images)):
+        if result.error is not None:
+            raise result.error
+        sides = result.boxes[:, 2:] - result.boxes[:, :2]
+        rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
+        predictions[f"{Path(path).parent.name}/{Path(path).stem}"] = rows.astype(np.float64)
+    return predictions
+
+
+def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+    faces = []
+    for name, rows in predictions.items():
+        boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
+        faces.append(WiderFaceImage(f"{name}.jpg", boxes, np.zeros((len(boxes), 6), np.int64)))
+    if not sum(len(image.boxes) for image in faces):
+        raise ValueError(
+            "the float model finds no face in the images for int8, so the loss cannot be measured"
+        )
+    return ground_truth_from_images(faces, "boxes of the float model")
+
+
+def _ap(
+    predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
+) -> float:
+    return 100 * widerface_ap(predictions, truth, images=list(predictions))["AP_hard"]

@@ -1,0 +1,271 @@
+"""``FaceDetector``: pictures in, faces out, whatever runs the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.modeling.tiling import detect_tiled, least_max_pixels
+from face_d2.predictor.images import ImageLike, image_name, load_image
+from face_d2.predictor.model_card import ModelCard
+from face_d2.predictor.resize import resize
+from face_d2.predictor.results import FaceResult, Found
+
+__all__ = ["Backend", "FaceDetector"]
+
+#: What belongs to one image; anything else is the network's or the machine's trouble.
+_IMAGE_ERRORS = (ValueError, TypeError, OSError)
+
+
+class Backend(Protocol):
+    """Runs a network."""
+
+    #: The network's contract.
+    card: ModelCard
+    #: What runs it, for people: "PyTorch 2.14.1 on cpu".
+    runtime: str
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        """Finds the faces of images (H, W, 3) in the network's channel order, of any sizes.
+
+        Every image's faces are those that it would have alone.
+        """
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One image on its way; ``searched`` is what the network is given."""
+
+    source: str
+    size: tuple[int, int] = (0, 0)
+    searched: NDArray[np.uint8] | None = None
+    error: Exception | None = None
+
+
+class FaceDetector:
+    """Finds faces in images.
+
+    Use :meth:`from_config` for trained weights, :meth:`from_onnx` for an exported file.
+
+    Args:
+        backend: runs the network.
+        max_pixels: an image whose searched size (after the config's resizing) has more pixels is
+            searched in overlapping tiles of at most this many, which bounds the memory; the default
+            takes a 3840 x 2160 frame in one pass.
+        tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
+            full resolution, see :mod:`face_d2.modeling.tiling`.
+        batch_size: most images that go through the network together.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        max_pixels: int = 2**23,
+        tile_overlap: int = 256,
+        batch_size: int = 8,
+    ) -> None:
+        self._tile_align = max(level.stride for level in backend.card.levels)
+        least = least_max_pixels(tile_overlap, self._tile_align)
+        for name, value, lowest in (
+            ("tile_overlap", tile_overlap, 1),
+            ("max_pixels", max_pixels, least),
+            ("batch_size", batch_size, 1),
+        ):
+            if value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, not {value}")
+        self.backend = backend
+        self.max_pixels = max_pixels
+        self.tile_overlap = tile_overlap
+        self.batch_size = batch_size
+
+    @classmethod
+    def from_config(
+        cls,
+        config_file: str | os.PathLike[str],
+        weights: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        score_threshold: float | None = None,
+        overrides: Sequence[Any] = (),
+        **settings: Any,
+    ) -> FaceDetector:
+        """A detector in PyTorch.
+
+        Args:
+            config_file: path of a config, or the name of a shipped one ("lffd/lffd_25L8S.yaml").
+            weights: checkpoint of that config's network; read without running code of its own.
+            device: "cpu", "cuda", "cuda:1"; by default CUDA where there is a GPU.
+            score_threshold: detections score more than this; by default the config's.
+            overrides: KEY, VALUE, ... as on Detectron2's command line.
+            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+
+        Raises:
+            FileNotFoundError: there is no such config or checkpoint.
+            ValueError: the weights are another network's, the config another detector's, the device
+                is not there, or a value is out of its range.
+        """
+        from face_d2.predictor.torch_backend import TorchBackend
+
+        backend = TorchBackend.from_config(
+            config_file,
+            weights,
+            device=device,
+            score_threshold=_checked_threshold(score_threshold),
+            overrides=overrides,
+        )
+        return cls(backend, **settings)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        runtime: str = "auto",
+        score_threshold: float | None = None,
+        threads: int | None = None,
+        **settings: Any,
+    ) -> FaceDetector:
+        """A detector from a file of ``tools/export_onnx.py``, without torch in the process.
+
+        Args:
+            path: the ONNX file, its outputs "candidates" (the default of the export).
+            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, where
+                it is installed, otherwise ONNX Runtime. The precision is always the file's. Both
+                use the CPU; ``FaceDetector.runtime`` tells which it is.
+            score_threshold: detections score more than this; by default the file's.
+            threads: CPU threads; by default as many as the runtime likes.
+            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ImportError: the runtime is not installed.
+            ValueError: the file is not such a file, or a value is out of its range.
+        """
+        from face_d2.predictor.onnx_backend import OnnxBackend
+
+        threshold = _checked_threshold(score_threshold)
+        return cls(OnnxBackend(path, runtime, threshold, threads), **settings)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Names of the levels (LFFD: branches) that ``FaceResult.levels`` counts."""
+        return tuple(level.name for level in self.backend.card.levels)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network."""
+        return self.backend.runtime
+
+    @overload
+    def detect(self, images: ImageLike, *, color_order: str = "BGR") -> FaceResult: ...
+
+    @overload
+    def detect(
+        self, images: Sequence[ImageLike], *, color_order: str = "BGR"
+    ) -> list[FaceResult]: ...
+
+    def detect(
+        self, images: ImageLike | Sequence[ImageLike], *, color_order: str = "BGR"
+    ) -> FaceResult | list[FaceResult]:
+        """Finds the faces of one image or of several.
+
+        Args:
+            images: a path, the bytes of an image file, a Pillow image, an array ((H, W),
+                (H, W, 1), (H, W, 3) or (H, W, 4); uint8 or uint16); or a list or tuple of such.
+            color_order: channel order of arrays, "BGR" or "RGB".
+
+        Returns:
+            A result; for a list, one per image in the same order. An image has the same faces in a
+            list as alone; one that cannot be read has its ``error`` set there.
+
+        Raises:
+            FileNotFoundError, OSError, ValueError, TypeError: a single image cannot be read (see
+                :func:`face_d2.predictor.images.load_image`), or ``color_order`` is unknown.
+        """
+        if isinstance(images, (list, tuple)):
+            return list(self.stream(images, color_order=color_order))
+        (result,) = self.stream([images], color_order=color_order)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def stream(
+        self, images: Iterable[ImageLike], *, color_order: str = "BGR"
+    ) -> Iterator[FaceResult]:
+        """As :meth:`detect` on a list, for any number of images: a batch is in memory at a time."""
+        load_image(np.zeros((1, 1), np.uint8), color_order)  # an unknown order is no image's error
+        batch: list[_Item] = []
+        pixels = 0.0
+        for image in images:
+            item = self._prepare(image, color_order)
+            size = 0.0 if item.searched is None else self._pixels(item.searched)
+            if batch and (len(batch) == self.batch_size or pixels + size > self.max_pixels):
+                yield from self._finish(batch)
+                batch, pixels = [], 0.0
+            batch.append(item)
+            pixels += size
+        yield from self._finish(batch)
+
+    def _prepare(self, image: ImageLike, color_order: str) -> _Item:
+        source = image_name(image)
+        try:
+            pixels = load_image(image, color_order)
+        except _IMAGE_ERRORS as error:
+            return _Item(source, error=error)
+        size = pixels.shape[:2]
+        if self.backend.card.input_format == "RGB":
+            pixels = np.ascontiguousarray(pixels[:, :, ::-1])
+        return _Item(source, size, resize(pixels, *self.backend.card.size_rule.resized(*size)))
+
+    def _pixels(self, searched: NDArray[np.uint8]) -> float:
+        return self.backend.card.size_rule.searched_pixels(*searched.shape[:2])
+
+    def _finish(self, batch: Sequence[_Item]) -> Iterator[FaceResult]:
+        whole = [
+            item.searched
+            for item in batch
+            if item.searched is not None and self._pixels(item.searched) <= self.max_pixels
+        ]
+        answers = iter(self.backend.detect(whole) if whole else [])
+        for item in batch:
+            if item.searched is None:
+                assert item.error is not None
+                yield FaceResult.of_error(item.error, item.source)
+                continue
+            if self._pixels(item.searched) <= self.max_pixels:
+                found = next(answers)
+            else:
+                found = self._search_tiles(item.searched)
+            height, width = item.size
+            scale = (width / item.searched.shape[1], height / item.searched.shape[0])
+            yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
+
+    def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
+        def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
+            (found,) = self.backend.detect([np.ascontiguousarray(tile)])
+            return np.column_stack([found.boxes, found.scores, found.levels.astype(np.float32)])
+
+        found = detect_tiled(
+            rows,
+            image,
+            max_pixels=self.max_pixels,
+            overlap=self.tile_overlap,
+            align=self._tile_align,
+            iou_threshold=self.backend.card.suppression.nms_threshold,
+        )
+        return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
+
+
+def _checked_threshold(score_threshold: float | None) -> float | None:
+    if score_threshold is not None and not 0 <= score_threshold < 1:
+        raise ValueError(f"score_threshold must be in [0, 1), not {score_threshold}")
+    return score_threshold

@@ -1,0 +1,144 @@
+"""Whatever a user calls an image, as one array: (H, W, 3), uint8, BGR, the right way up."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.predictor.image_header import header_size
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["COLOR_ORDERS", "MAX_IMAGE_PIXELS", "ImageLike", "image_name", "load_image"]
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image"
+
+COLOR_ORDERS = ("BGR", "RGB")
+
+#: Larger images are refused by their header: 600 MB decoded. 14,000 x 14,000 passes.
+MAX_IMAGE_PIXELS = 200_000_000
+
+
+def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
+    """Reads or converts an image.
+
+    Files and bytes: JPEG, PNG, WebP, BMP, GIF, TIFF; gray, palette, CMYK, 16 bits a channel and
+    EXIF orientation are taken care of, transparency is dropped, of several frames the first counts.
+
+    Args:
+        image: a path, the bytes of an image file, a Pillow image, or an array of uint8 or uint16
+            (its upper 8 bits count): (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        color_order: order of an array's first three channels, "BGR" (as OpenCV reads) or "RGB".
+            Files, bytes and Pillow images know their own.
+
+    Returns:
+        (H, W, 3) uint8, BGR.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: the file cannot be read.
+        ValueError: it is no image, damaged, or has more than ``MAX_IMAGE_PIXELS``; or the array has
+            another dtype or shape, no pixels, or ``color_order`` is unknown.
+        TypeError: ``image`` is something else.
+    """
+    if color_order not in COLOR_ORDERS:
+        raise ValueError(f'color_order is "BGR" or "RGB", not {color_order!r}')
+    if isinstance(image, (str, os.PathLike)):
+        return _from_file(Path(image))
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _from_bytes(bytes(image), f"{len(image)} bytes")
+    if isinstance(image, np.ndarray):
+        return _from_array(image, color_order)
+    pillow = sys.modules.get("PIL.Image")  # nobody has a Pillow image without importing Pillow
+    if pillow is not None and isinstance(image, pillow.Image):
+        return _from_pillow(image)
+    raise TypeError(
+        "an image is a path, the bytes of an image file, a NumPy array or a Pillow image, not "
+        f"{type(image).__name__}"
+        + ("; call .cpu().numpy() and bring it to (H, W, 3)" if hasattr(image, "numpy") else "")
+    )
+
+
+def image_name(image: ImageLike) -> str:
+    """The path of an image that has one, otherwise an empty string."""
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
+
+
+def _from_file(path: Path) -> NDArray[np.uint8]:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name the images in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    return _from_bytes(path.read_bytes(), str(path))
+
+
+def _from_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
+    try:
+        height, width = header_size(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: cannot be read as an image: {error}") from error
+    _check_pixels(height, width, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise ValueError(f"{name}: cannot be decoded ({error.err or error})") from error
+    if image is None:
+        raise ValueError(f"{name}: cannot be decoded; the file is damaged or cut short")
+    return image
+
+
+def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
+    shape = " x ".join(map(str, array.shape)) or "scalar"
+    if array.ndim == 4:
+        raise ValueError(f"got an array {shape}; give several images as a list of (H, W, 3) arrays")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        raise ValueError(
+            f"got an array {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
+        )
+    if array.dtype == np.uint16:
+        array = (array >> 8).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        raise ValueError(
+            f"got an array of {array.dtype}; expected uint8 (0-255) or uint16 (0-65535), so scale "
+            "and round it first"
+        )
+    _check_pixels(*array.shape[:2], f"array {shape}")
+    if array.ndim == 2 or array.shape[2] == 1:
+        return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
+    channels = [0, 1, 2] if color_order == "BGR" else [2, 1, 0]
+    return np.ascontiguousarray(array[:, :, channels])
+
+
+def _from_pillow(image: Image.Image) -> NDArray[np.uint8]:
+    from PIL import ImageOps
+
+    _check_pixels(image.height, image.width, f"Pillow image {image.height} x {image.width}")
+    if image.mode == "F":
+        raise ValueError("got a Pillow image of mode F (floats); convert it to L or RGB first")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow also keeps in 32
+        gray = np.asarray(image)
+        if gray.min() < 0 or gray.max() > 65535:
+            raise ValueError(
+                "got a Pillow image of mode I with values beyond 0-65535; scale it to 8 bits first"
+            )
+        return _from_array(gray.astype(np.uint16), "BGR")
+    return _from_array(np.asarray(image.convert("RGB")), "RGB")
+
+
+def _check_pixels(height: int, width: int, name: str) -> None:
+    if height < 1 or width < 1:
+        raise ValueError(f"{name}: has no pixels ({height} x {width})")
+    if height * width > MAX_IMAGE_PIXELS:
+        raise ValueError(
+            f"{name}: {height} x {width} pixels are more than {MAX_IMAGE_PIXELS:,} and are not "
+            "decoded; cut or shrink the image first"
+        )

@@ -1,0 +1,251 @@
+"""Results on disk: a journal that grows line by line, and the formats made of it in the end.
+
+A record is a JSON object on one line. Of an image: ``file`` (absolute path), ``name``, ``height``,
+``width``, ``faces`` (each ``box`` [x1, y1, x2, y2] in pixels, ``score``, ``level``), or ``error``
+instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds). In the journal
+alone a video is framed by a record with ``begins`` and one with ``frames``, their number.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TextIO
+
+from face_d2.files import replaced_file
+from face_d2.predictor.results import FaceResult
+from face_d2.predictor.sources import Source
+
+__all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_format"]
+
+Record = dict[str, Any]
+
+
+def make_record(
+    source: Source, result: FaceResult, levels: Sequence[str], **frame: float
+) -> Record:
+    """The record of an image or, with ``frame`` and ``time``, of a frame."""
+    record: Record = {"file": source.file, "name": source.name, **frame}
+    if result.error is not None:
+        return {**record, "error": f"{type(result.error).__name__}: {result.error}"}
+    faces = [
+        {
+            "box": [round(value, 3) for value in box],
+            "score": round(score, 6),
+            "level": levels[level] if level >= 0 else None,
+        }
+        for box, score, level in zip(
+            result.boxes.tolist(), result.scores.tolist(), result.levels.tolist()
+        )
+    ]
+    return {**record, "height": result.height, "width": result.width, "faces": faces}
+
+
+class Journal:
+    """The records of a folder, this run's and those of runs before it.
+
+    Only where records begin is kept in memory. A line that a killed run left half written is
+    skipped. An image that failed is tried again; so is a video that was not finished.
+
+    Args:
+        folder: holds ``journal.jsonl``, or one for every part of a divided run.
+        shard: this run's part and their number, from 1; (1, 1) for a whole run.
+    """
+
+    def __init__(self, folder: Path, shard: tuple[int, int] = (1, 1)) -> None:
+        self.folder = folder
+        part = "" if shard == (1, 1) else f".part-{shard[0]}-of-{shard[1]}"
+        self.path = folder / f"journal{part}.jsonl"
+        self._places: dict[str, dict[int, tuple[Path, int]]] = {}  # file -> frame -> place
+        self._finished: set[str] = set()
+        for path in sorted(folder.glob("journal*.jsonl")):
+            self._read(path)
+        self._mend_last_line()
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def add(self, record: Record) -> None:
+        """Appends a record; it is on its way to the disk when this returns."""
+        place = (self.path, self._file.tell())
+        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        self._file.flush()
+        self._note(record, place)
+
+    def is_done(self, source: Source) -> bool:
+        """Whether an image was read or a video finished; a camera never is."""
+        return source.kind != "camera" and source.file in self._finished
+
+    def begin(self, source: Source) -> None:
+        """A video begins: what an earlier, unfinished run found in it no longer counts."""
+        self.add({"file": source.file, "name": source.name, "begins": True})
+
+    def records(self, sources: Sequence[Source]) -> Iterator[Record]:
+        """The records of ``sources`` in their order, frames in theirs."""
+        files: dict[Path, Any] = {}
+        try:
+            for source in sources:
+                for _, (path, offset) in sorted(self._places.get(source.file, {}).items()):
+                    if path not in files:
+                        files[path] = path.open("rb")
+                    files[path].seek(offset)
+                    # Under the name of this run, should more inputs have changed it.
+                    yield {**json.loads(files[path].readline()), "name": source.name}
+        finally:
+            for file in files.values():
+                file.close()
+
+    def close(self) -> None:
+        """Closes the journal."""
+        self._file.close()
+
+    def _read(self, path: Path) -> None:
+        offset = 0
+        with path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._note(json.loads(line), (path, offset))
+                offset += len(line)
+
+    def _note(self, record: Record, place: tuple[Path, int]) -> None:
+        file = record["file"]
+        if "begins" in record:
+            self._places.pop(file, None)
+            return
+        if "frames" in record:
+            self._finished.add(file)
+            return
+        self._places.setdefault(file, {})[int(record.get("frame", -1))] = place
+        if "frame" not in record and "error" not in record:
+            self._finished.add(file)
+
+    def _mend_last_line(self) -> None:
+        """Cuts off what a killed run left of its last line."""
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(whole)
+
+
+def check_text_names(sources: Sequence[Source]) -> None:
+    """Refuses what the text format cannot tell apart.
+
+    Raises:
+        ValueError: two images differ in their suffix only, or a source is no image.
+    """
+    seen: dict[str, str] = {}
+    for source in sources:
+        if source.kind != "image":
+            raise ValueError(f"--format txt is for images, and {source.name} is a {source.kind}")
+        stem = _stem(source.name)
+        if stem in seen:
+            raise ValueError(f"{seen[stem]} and {source.name} would both become {stem}.txt")
+        seen[stem] = source.name
+
+
+def write_format(kind: str, journal: Journal, sources: Sequence[Source]) -> Path:
+    """Turns the journal into the format asked for; nobody ever sees half a file.
+
+    Args:
+        kind: one of ``FORMATS``.
+        journal: holds the records.
+        sources: which ones, and in which order.
+
+    Returns:
+        The file, or the folder of the text format.
+    """
+    if kind == "txt":
+        return _write_texts(journal, sources)
+    path = journal.folder / f"detections.{'coco.json' if kind == 'coco' else kind}"
+    with (
+        replaced_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        _WRITERS[kind](lambda: journal.records(sources), file)
+    return path
+
+
+def _write_json(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
+    file.write("[")
+    for index, record in enumerate(records()):
+        file.write((",\n" if index else "\n") + json.dumps(record, ensure_ascii=False))
+    file.write("\n]\n")
+
+
+def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
+    for record in records():
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
+    """One row per face; ``frame`` is empty for images."""
+    writer = csv.writer(file)
+    writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level"])
+    for record in records():
+        for face in record.get("faces", []):
+            writer.writerow(
+                [
+                    record["name"],
+                    record.get("frame", ""),
+                    *face["box"],
+                    face["score"],
+                    face["level"],
+                ]
+            )
+
+
+def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
+    """A COCO data set with a ``score`` in every annotation; frames are images "video#frame"."""
+    file.write('{"categories": [{"id": 1, "name": "face"}],\n"images": [')
+    readable = 0
+    for record in records():
+        if "error" in record:
+            continue
+        readable += 1
+        name = record["name"] + (f"#{record['frame']}" if "frame" in record else "")
+        image = {"id": readable, "file_name": name}
+        image |= {"height": record["height"], "width": record["width"]}
+        file.write((",\n" if readable > 1 else "\n") + json.dumps(image, ensure_ascii=False))
+    file.write('],\n"annotations": [')
+    images = faces = 0
+    for record in records():
+        images += "error" not in record
+        for face in record.get("faces", []):
+            faces += 1
+            x1, y1, x2, y2 = face["box"]
+            box = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
+            annotation = {"id": faces, "image_id": images, "category_id": 1, "bbox": box}
+            annotation |= {"area": round(box[2] * box[3], 3), "iscrowd": 0, "score": face["score"]}
+            file.write((",\n" if faces > 1 else "\n") + json.dumps(annotation))
+    file.write("]}\n")
+
+
+def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
+    """The WIDER FACE exchange format, as ``tools/evaluate_widerface.py`` reads it."""
+    from face_d2.evaluation.wider_face_files import format_detections
+
+    folder = journal.folder / "txt"
+    for record in journal.records(sources):
+        if "error" in record:
+            continue
+        rows = [
+            [x1, y1, x2 - x1, y2 - y1, face["score"]]
+            for face in record["faces"]
+            for x1, y1, x2, y2 in [face["box"]]
+        ]
+        stem = _stem(record["name"])
+        with replaced_file(folder / f"{stem}.txt") as temporary:
+            temporary.write_text(format_detections(stem, rows), encoding="utf-8")
+    return folder
+
+
+def _stem(name: str) -> str:
+    """A name without its suffix, folders kept."""
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+_WRITERS = {"json": _write_json, "jsonl": _write_jsonl, "csv": _write_csv, "coco": _write_coco}
+FORMATS = (*_WRITERS, "txt")

@@ -1,0 +1,100 @@
+"""What the command line was asked to look at."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Source", "find_sources"]
+
+_IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One image, video or camera.
+
+    Attributes:
+        kind: "image", "video" or "camera".
+        file: absolute path, or the camera's index.
+        name: what results call it: the path below what all files share, with slashes.
+    """
+
+    kind: str
+    file: str
+    name: str
+
+
+def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
+    """Files, folders (searched to the bottom), globs, camera indices, and "-" for a list on stdin.
+
+    Args:
+        words: as given on the command line.
+        output: files below it, an earlier run's pictures, are left out of folders and globs.
+
+    Returns:
+        Every file once: in the order of ``words``, those of a folder or glob sorted.
+
+    Raises:
+        FileNotFoundError: a word names nothing, or only a folder without images or videos.
+    """
+    cameras: list[Source] = []
+    files: dict[str, str] = {}  # absolute path -> folder its name starts from
+    for word in _with_stdin(words):
+        path = Path(word)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if _is_picture(p) and _outside(p, output))
+            root = path
+        elif path.exists():
+            found, root = [path], path.parent
+        elif glob.has_magic(word):
+            found = sorted(
+                p
+                for p in map(Path, glob.glob(word, recursive=True))
+                if _is_picture(p) and _outside(p, output)
+            )
+            root = Path(os.path.commonpath([p.parent for p in found])) if found else path
+        elif word.isdecimal():
+            cameras.append(Source("camera", word, f"camera-{word}"))
+            continue
+        else:
+            raise FileNotFoundError(f"{word}: no such file or folder")
+        if not found:
+            raise FileNotFoundError(f"{word}: no images or videos there")
+        for file in found:
+            files.setdefault(os.path.abspath(file), os.path.abspath(root))
+    if not files:
+        return cameras
+    top = os.path.commonpath(list(files.values()))
+    named = [
+        Source(
+            "video" if Path(file).suffix.lower() in _VIDEOS else "image",
+            file,
+            Path(os.path.relpath(file, top)).as_posix(),
+        )
+        for file in files
+    ]
+    return named + cameras
+
+
+def _with_stdin(words: Iterable[str]) -> Iterator[str]:
+    for word in words:
+        if word == "-":
+            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+        else:
+            yield word
+
+
+def _is_picture(path: Path) -> bool:
+    # ".tmp-" is what a killed run leaves of a picture it was writing.
+    wanted = path.suffix.lower() in _IMAGES | _VIDEOS and not path.name.startswith(".")
+    return wanted and path.is_file()
+
+
+def _outside(path: Path, output: Path | None) -> bool:
+    return output is None or output.resolve() not in path.resolve().parents

@@ -1,0 +1,438 @@
+"""The command line: inputs, formats, restart, videos, shards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from references.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
+
+from face_d2 import FaceDetector
+from face_d2.evaluation.wider_face_files import read_predictions
+from face_d2.predictor import command
+from face_d2.predictor.video import VideoReader
+
+SQUARES = {
+    "b/two.png": [(10, 20, 30), (60, 30, 20)],
+    "a/one.png": [(50, 50, 40)],
+    "a/none.png": [],
+}
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
+    """Puts the finder of squares in the network's place."""
+    backend = SquareFinder()
+    monkeypatch.setattr(
+        command, "_detector", lambda options: FaceDetector(backend, batch_size=options.batch_size)
+    )
+    return backend
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images in two folders, and a text that is none."""
+    for name, squares in SQUARES.items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), draw_squares((120, 160), squares))
+    (tmp_path / "images" / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "weights.pth").write_bytes(b"weights")
+    return tmp_path
+
+
+def run(folder: Path, *words: str, inputs: tuple[str, ...] = ()) -> int:
+    model = ["--config-file", "any.yaml", "--weights", str(folder / "weights.pth")]
+    inputs = inputs or (str(folder / "images"),)
+    return command.main([*inputs, *model, "--output", str(folder / "out"), *words])
+
+
+def boxes_of(records: list[dict[str, Any]]) -> dict[str, list[list[float]]]:
+    return {r["name"]: sorted(face["box"] for face in r.get("faces", [])) for r in records}
+
+
+EXPECTED = {
+    name: sorted([float(x), float(y), float(x + side), float(y + side)] for x, y, side in squares)
+    for name, squares in sorted(SQUARES.items())
+}
+
+
+def test_json_and_jsonl(backend: SquareFinder, folder: Path) -> None:
+    assert run(folder) == 0
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert boxes_of(records) == EXPECTED
+    assert [r["name"] for r in records] == sorted(SQUARES)
+    assert records[1]["file"] == str(folder / "images/a/one.png")
+    assert (records[1]["height"], records[1]["width"]) == (120, 160)
+    assert records[1]["faces"][0]["level"] == "only"
+    assert run(folder, "--format", "jsonl") == 0
+    lines = (folder / "out/detections.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+def test_csv(backend: SquareFinder, folder: Path) -> None:
+    run(folder, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO((folder / "out/detections.csv").read_text())))
+    assert len(rows) == 3
+    assert [float(rows[0][k]) for k in ("x1", "y1", "x2", "y2")] == EXPECTED["a/one.png"][0]
+
+
+def test_coco_is_read_by_pycocotools(backend: SquareFinder, folder: Path) -> None:
+    run(folder, "--format", "coco")
+    coco = COCO(str(folder / "out/detections.coco.json"))
+    assert sorted(i["file_name"] for i in coco.imgs.values()) == sorted(SQUARES)
+    image = next(i["id"] for i in coco.imgs.values() if i["file_name"] == "a/one.png")
+    (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=[image]))
+    assert annotation["bbox"] == [50, 50, 40, 40]
+    assert annotation["score"] > 0.5
+
+
+def test_text_is_what_the_evaluators_read(backend: SquareFinder, folder: Path) -> None:
+    run(folder, "--format", "txt")
+    predictions = read_predictions(folder / "out/txt")
+    assert sorted(predictions) == ["a/none", "a/one", "b/two"]
+    np.testing.assert_allclose(predictions["a/one"][0, :4], [50, 50, 40, 40])
+
+
+def test_text_refuses_names_it_cannot_tell_apart(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2.imwrite(str(folder / "images/a/one.bmp"), draw_squares((20, 20), []))
+    assert run(folder, "--format", "txt") == 1
+    assert "a/one.bmp and a/one.png would both become a/one.txt" in capsys.readouterr().err
+
+
+def test_pictures(backend: SquareFinder, folder: Path) -> None:
+    assert run(folder, "--draw", "--blur", "--crop") == 0
+    out = folder / "out"
+    original = cv2.imread(str(folder / "images/a/one.png"))
+    for kind in ("drawn", "blurred"):
+        made = sorted(p.relative_to(out / kind).as_posix() for p in (out / kind).rglob("*.png"))
+        assert made == sorted(SQUARES)
+        changed = cv2.imread(str(out / kind / "a/one.png"))
+        assert changed.shape == original.shape
+        assert (changed != original).any()
+    crops = sorted(p.relative_to(out / "crops").as_posix() for p in (out / "crops").rglob("0*.png"))
+    assert crops == ["a/one.png/0001.png", "b/two.png/0001.png", "b/two.png/0002.png"]
+    assert cv2.imread(str(out / "crops" / crops[0])).shape == (60, 60, 3)
+
+
+def test_a_restart_does_only_what_is_left(backend: SquareFinder, folder: Path) -> None:
+    run(folder)
+    first = (folder / "out/detections.json").read_bytes()
+    journal = folder / "out/journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    # As a kill leaves it: one image done, the next record half written, no result file.
+    journal.write_text(lines[0] + lines[1][:30])
+    (folder / "out/detections.json").unlink()
+    backend.calls.clear()
+    assert run(folder) == 0
+    assert sum(map(len, backend.calls)) == 2
+    assert (folder / "out/detections.json").read_bytes() == first
+    backend.calls.clear()
+    assert run(folder) == 0
+    assert backend.calls == []
+
+
+def test_a_stopped_run_goes_on(
+    backend: SquareFinder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(images: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "detect", interrupted)
+        assert run(folder, "--batch-size", "1") == 130
+    assert not (folder / "out/detections.json").exists()
+    assert run(folder, "--batch-size", "1") == 0
+    assert boxes_of(json.loads((folder / "out/detections.json").read_text())) == EXPECTED
+
+
+def test_other_settings_need_another_folder(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder)
+    assert run(folder, "--draw") == 1
+    assert "other settings (draw)" in capsys.readouterr().err
+    (folder / "weights.pth").write_bytes(b"others")
+    assert run(folder) == 1
+    assert "(model_sha256)" in capsys.readouterr().err
+
+
+def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = folder / "images/a/later.png"
+    broken.write_bytes(b"\x89PNG nothing")
+    assert run(folder) == 1
+    assert "a/later.png: ValueError: " in capsys.readouterr().err
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [r["name"] for r in records if "error" in r] == ["a/later.png"]
+    assert len(records) == 4
+    cv2.imwrite(str(broken), draw_squares((50, 50), [(5, 5, 20)]))
+    backend.calls.clear()
+    assert run(folder) == 0
+    assert sum(map(len, backend.calls)) == 1
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert boxes_of(records) == {**EXPECTED, "a/later.png": [[5, 5, 25, 25]]}
+
+
+def test_files_globs_and_stdin(
+    backend: SquareFinder, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = folder / "images"
+    glob = str(images / "a" / "*.png")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{images / 'a/one.png'}\n\n"))
+    assert run(folder, inputs=(str(images / "b/two.png"), glob, "-")) == 0
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [r["name"] for r in records] == ["b/two.png", "a/none.png", "a/one.png"]
+
+
+def test_pictures_of_an_earlier_run_are_no_inputs(backend: SquareFinder, folder: Path) -> None:
+    for _ in range(2):
+        assert run(folder, "--draw", "--output", str(folder / "images/out")) == 0
+    records = json.loads((folder / "images/out/detections.json").read_text())
+    assert len(records) == 3
+
+
+def test_shards_then_the_whole(backend: SquareFinder, folder: Path) -> None:
+    for part in (1, 2):
+        assert run(folder, "--shard", f"{part}/2") == 0
+        assert not (folder / "out/detections.json").exists()
+    assert sum(map(len, backend.calls)) == 3
+    backend.calls.clear()
+    assert run(folder) == 0
+    assert backend.calls == []
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert boxes_of(records) == EXPECTED
+    assert [r["name"] for r in records] == sorted(SQUARES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x.jpg"], "give a model"),
+        (["x.jpg", "--config-file", "c", "--onnx", "o"], "give a model"),
+        (["x.jpg", "--config-file", "c"], "needs --weights"),
+        (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
+        (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
+        (["x.jpg", "--onnx", "o", "--num-processes", "2"], "go with --config-file"),
+    ],
+)
+def test_bad_command_lines(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main(words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("missing.jpg", "no such file or folder"),
+        ("*.nothing", "no images or videos there"),
+        ("empty", "no images or videos there"),
+    ],
+)
+def test_inputs_that_are_not_there(
+    backend: SquareFinder,
+    folder: Path,
+    word: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (folder / "empty").mkdir()
+    assert run(folder, inputs=(str(folder / word),)) == 1
+    assert message in capsys.readouterr().err
+
+
+# --- videos
+
+
+def frame_squares(number: int) -> list[tuple[int, int, int]]:
+    """A square that moves right in all frames, one that moves down in every frame but the tens'."""
+    moving = [(4 + number, 10, 24)]
+    return moving if number % 10 == 0 else [*moving, (250, 6 + number % 80, 30)]
+
+
+@pytest.fixture
+def clip(folder: Path) -> Path:
+    """200 frames of 120 x 320 at 12.5 frames a second."""
+    path = folder / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (320, 120))
+    for number in range(200):
+        image = np.full((120, 320, 3), 90, np.uint8)
+        for x, y, side in frame_squares(number):
+            image[y : y + side, x : x + side] = (0, 255, 0)
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def test_a_video_of_200_frames(
+    backend: SquareFinder, folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most = 0
+    read = VideoReader.__iter__
+
+    class Frame(np.ndarray):
+        """Can be counted while it lives."""
+
+        __hash__ = object.__hash__
+
+    def counted(self: VideoReader) -> Iterator[NDArray[np.uint8]]:
+        nonlocal most
+        for frame in read(self):
+            marked = frame.view(Frame)
+            alive.add(marked)
+            most = max(most, len(alive))
+            yield marked
+
+    monkeypatch.setattr(VideoReader, "__iter__", counted)
+    assert run(folder, "--draw", "--blur", "--crop", inputs=(str(clip),)) == 0
+    assert most <= 10  # a batch of 8, the frame that closes it, the one in hand
+
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [r["frame"] for r in records] == list(range(200))
+    assert [r["time"] for r in records] == [round(n / 12.5, 6) for n in range(200)]
+    for record in records:
+        expected = sorted([x, y, x + s, y + s] for x, y, s in frame_squares(record["frame"]))
+        found = sorted(face["box"] for face in record["faces"])
+        np.testing.assert_allclose(found, expected, atol=2)
+    for kind in ("drawn", "blurred"):
+        capture = cv2.VideoCapture(str(folder / "out" / kind / "clip.avi.mp4"))
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(12.5)
+        count = 0
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            assert frame.shape == (120, 320, 3)
+            count += 1
+        assert count == 200
+    assert len(list((folder / "out/crops/clip.avi").iterdir())) == 380
+
+
+def test_a_video_that_was_interrupted_is_done_anew(
+    backend: SquareFinder, folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detect = backend.detect
+
+    def until_frame_80(images: Any) -> Any:
+        if len(backend.calls) == 10:
+            raise KeyboardInterrupt
+        return detect(images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, "detect", until_frame_80)
+        assert run(folder, "--draw", inputs=(str(clip),)) == 130
+    assert list((folder / "out/drawn").iterdir()) == []  # no half video
+    assert run(folder, "--draw", inputs=(str(clip),)) == 0
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [r["frame"] for r in records] == list(range(200))
+    backend.calls.clear()
+    assert run(folder, "--draw", inputs=(str(clip),)) == 0
+    assert backend.calls == []
+
+
+def test_videos_that_cannot_be_read(
+    backend: SquareFinder, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "broken.mp4").write_bytes(b"no video")
+    image = str(folder / "images/a/one.png")
+    assert run(folder, inputs=(str(folder / "broken.mp4"), image, "97")) == 1
+    printed = capfd.readouterr().err
+    assert "broken.mp4: broken.mp4: cannot be opened as a video" in printed
+    assert "no such camera" in printed
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [len(r.get("faces", [])) for r in records] == [0, 1, 0]
+
+
+def test_a_camera_runs_for_the_frames_asked(
+    backend: SquareFinder, folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera is a capture opened by number; here the clip stands in for it."""
+    opened: list[object] = []
+    capture = cv2.VideoCapture
+
+    def open_capture(which: object) -> cv2.VideoCapture:
+        opened.append(which)
+        return capture(str(clip))
+
+    monkeypatch.setattr(cv2, "VideoCapture", open_capture)
+    for _ in range(2):  # never done
+        assert run(folder, "--max-frames", "5", inputs=("0",)) == 0
+    assert opened == [0, 0]
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert [(r["name"], r["frame"]) for r in records] == [("camera-0", n) for n in range(5)]
+
+
+# --- with a network
+
+
+def test_reference_boxes_by_the_command_line(
+    repo: Path,
+    test_data: Path,
+    tmp_path: Path,
+    released_weights: Path,
+    assert_reference: Callable[[str, Any, Any], None],
+) -> None:
+    photos = [str(test_data / "photos" / name) for name in REFERENCE_PHOTOS]
+    words = ["--config-file", "lffd/lffd_17L4S.yaml", "--weights", str(released_weights)]
+    words += ["--score-threshold", "0.3", "--output", str(tmp_path / "out"), "--device", "cpu"]
+    words += ["--opts", "MODEL.LFFD.NMS_TYPE", "iom", "MODEL.LFFD.NMS_THRESH_TEST", "0.3"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "tools/predict.py", *photos, *words],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "100%" in done.stderr  # progress
+    records = json.loads((tmp_path / "out/detections.json").read_text())
+    assert [r["name"] for r in records] == REFERENCE_PHOTOS
+    for record in records:
+        faces = record["faces"]
+        assert_reference(record["name"], [f["box"] for f in faces], [f["score"] for f in faces])
+
+
+def test_two_processes_equal_one(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path, repo: Path
+) -> None:
+    config, weights = tiny_files["lffd"]
+    (tmp_path / "images").mkdir()
+    for seed in range(5):
+        image = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / f"{seed}.png"), image)
+    words = [str(tmp_path / "images"), "--config-file", str(config), "--weights", str(weights)]
+    words += ["--device", "cpu", "--output"]
+    assert command.main([*words, str(tmp_path / "one")]) == 0
+    done = subprocess.run(
+        [
+            *[sys.executable, "-W", "ignore", "tools/predict.py", *words, str(tmp_path / "two")],
+            *["--num-processes", "2"],
+        ],
+        cwd=repo,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "two").glob("journal.part-*"))) == 2
+    results = [(tmp_path / name / "detections.json").read_text() for name in ("one", "two")]
+    assert results[0] == results[1]

@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Writes a detector as an ONNX file; see ``--help`` and ``docs/predict.md``."""
+
+import sys
+
+from face_d2.export.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
