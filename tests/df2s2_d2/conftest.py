@@ -18,8 +18,11 @@ def tiny_cfg() -> Callable[..., object]:
         cfg = get_cfg()
         cfg.merge_from_file(get_config_file(base))
         cfg.merge_from_list(
-            ["MODEL.DF2S2.CONV_DIM", 8, "MODEL.FFP.OUT_CHANNELS", 8, "MODEL.DF2S2.NORM", ""]
-            + ["MODEL.DF2S2.CLS_NORM", "global_pos", "MODEL.DF2S2.FOCAL_LOSS_ALPHA", 0.25]
+            [
+                *("MODEL.DF2S2.CONV_DIM", 8, "MODEL.FFP.OUT_CHANNELS", 8, "MODEL.DF2S2.NORM", ""),
+                *("MODEL.DF2S2.CLS_NORM", "global_pos", "MODEL.DF2S2.FOCAL_LOSS_ALPHA", 0.25),
+                *("MODEL.DF2S2.BOX_WEIGHT", 1.0, "MODEL.DF2S2.SEG_WEIGHT", 0.25),
+            ]
         )
         cfg.merge_from_list(list(overrides))
         return cfg
