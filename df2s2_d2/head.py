@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from detectron2.layers import get_norm
 from torch import Tensor, nn
 
@@ -98,12 +99,23 @@ class DF2S2Head(nn.Module):
         return logits, deltas, masks
 
 
+class _GroupNorm(nn.GroupNorm):
+    """Normalises single values too, to 0.
+
+    The deepest map of a small image has one cell. Where groups are single channels, PyTorch's
+    module refuses it, also in evaluation; the operator below it does not.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 def _tower(in_channels: int, conv_dim: int, num_convs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(num_convs):
         layers.append(_conv3x3(conv_dim if index else in_channels, conv_dim))
         if norm:
-            layers.append(get_norm(norm, conv_dim))
+            layers.append(_GroupNorm(32, conv_dim) if norm == "GN" else get_norm(norm, conv_dim))
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 

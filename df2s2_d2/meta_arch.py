@@ -6,6 +6,7 @@ Letters: N = images, L = levels, A = anchors per location, R = anchors of all le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weig
 from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.nms import first_kept
 
 __all__ = ["DF2S2"]
 
@@ -295,8 +297,12 @@ class DF2S2(OneStageDetector):
         all_scores, all_boxes = all_scores[finite], all_boxes[finite]
         all_levels = torch.cat(kept_levels)[finite]
         # As in Detectron2's RetinaNet, boxes are cut at the border only after NMS.
-        keep = nms(all_boxes.tensor, all_scores, self.test_nms_thresh)
-        keep = keep[: self.max_detections_per_image]
+        keep = first_kept(
+            partial(nms, iou_threshold=self.test_nms_thresh),
+            all_boxes.tensor,
+            all_scores,
+            self.max_detections_per_image,
+        )
         found = Instances(image_size)
         found.pred_boxes = all_boxes[keep]
         found.scores = all_scores[keep]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.nms import first_kept
 from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
 from lffd_d2.backbone import LFFDNet
 from lffd_d2.head import LFFDHead
@@ -267,8 +269,13 @@ class LFFD(OneStageDetector):
         candidates[:, 0:4:2].clamp_(0, size[1])
         candidates[:, 1:4:2].clamp_(0, size[0])
         boxes, scores = candidates[:, :4], candidates[:, 4]
-        kept = suppress(boxes, scores, self.test_nms_type, self.test_nms_thresh)
-        return self._instances(size, candidates[kept[: self.max_detections_per_image]])
+        kept = first_kept(
+            partial(suppress, nms_type=self.test_nms_type, threshold=self.test_nms_thresh),
+            boxes,
+            scores,
+            self.max_detections_per_image,
+        )
+        return self._instances(size, candidates[kept])
 
     @staticmethod
     def _instances(size: tuple[int, int], detections: Tensor) -> Instances:

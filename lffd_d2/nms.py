@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.ops import nms as nms_iou
 
 __all__ = ["NMS_TYPES", "suppress"]
+
+_BLOCK = 64  # boxes compared with all that follow at a time; memory is 3 such rows of floats
 
 
 def _nms_iom(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
@@ -24,16 +27,31 @@ def _nms_iom(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
         Indices of the boxes kept, best score first.
     """
     order = scores.argsort(descending=True, stable=True)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept = []
     while len(order):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        top_left = torch.maximum(boxes[best, :2], boxes[order, :2])
-        bottom_right = torch.minimum(boxes[best, 2:], boxes[order, 2:])
-        intersection = (bottom_right - top_left + 1).clamp(min=0).prod(dim=1)
-        order = order[intersection <= threshold * areas[order]]
-    return torch.stack(kept) if kept else order
+        head, order = order[:_BLOCK], order[_BLOCK:]
+        drops = _drops(boxes[head], boxes[head], threshold).cpu().numpy()
+        stays = np.ones(len(head), dtype=bool)
+        for row in range(len(head)):
+            if stays[row]:
+                stays[row + 1 :] &= ~drops[row, row + 1 :]
+        head = head[torch.from_numpy(stays).to(head.device)]
+        kept.append(head)
+        order = order[~_drops(boxes[head], boxes[order], threshold).any(dim=0)]
+    return torch.cat(kept) if kept else order
+
+
+def _drops(better: Tensor, worse: Tensor, threshold: float) -> Tensor:
+    """(A, B) bool: which of ``better`` (A, 4) cover too much of which of ``worse`` (B, 4)."""
+    sides = [
+        torch.minimum(better[:, None, axis + 2], worse[:, axis + 2])
+        .sub_(torch.maximum(better[:, None, axis], worse[:, axis]))
+        .add_(1)
+        .clamp_(min=0)
+        for axis in (0, 1)
+    ]
+    areas = (worse[:, 2] - worse[:, 0]) * (worse[:, 3] - worse[:, 1])
+    return ~(sides[0].mul_(sides[1]) <= threshold * areas)  # NaN drops, and is dropped
 
 
 NMS_TYPES = {"iou": nms_iou, "iom": _nms_iom}

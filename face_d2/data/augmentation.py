@@ -8,7 +8,30 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, Transform, TransformList
 from numpy.typing import NDArray
 
-__all__ = ["PhotometricDistortion", "SquareFaceCrop"]
+__all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
+
+_THIN = 16  # an image this many times as long as wide is a strip, not a photograph
+
+
+class BoundedResize(T.ResizeShortestEdge):
+    """Detectron2's resize by the shorter side, for images of any shape.
+
+    Of an image of 1 x 20000 pixels the plain rule makes one of 800 x 16 million, or, where the
+    longer side is limited, one without any height. Here an image more than 16 times as long as wide
+    is not enlarged, and no side comes to less than a pixel.
+    """
+
+    def get_transform(self, image: NDArray[np.uint8]) -> Transform:
+        """The resize of ``image`` (H, W, C)."""
+        resize = super().get_transform(image)
+        if not isinstance(resize, T.ResizeTransform):  # sizes to draw from include 0: as it is
+            return resize
+        height, width = image.shape[:2]
+        thin = max(height, width) > _THIN * min(height, width)
+        if thin and max(resize.new_h, resize.new_w) > max(height, width):
+            return T.NoOpTransform()
+        resize.new_h, resize.new_w = max(resize.new_h, 1), max(resize.new_w, 1)
+        return resize
 
 
 class SquareFaceCrop(T.Augmentation):

@@ -28,8 +28,8 @@ def cache_dir() -> Path:
 def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]:
     """(height, width) of every ``root/name``, in order; (0, 0) where the header cannot be read.
 
-    Such images are named in the log. The answer is cached under :func:`cache_dir` by the names, byte counts and modification times of
-    the files, so that a changed picture is read again.
+    Such images are named in the log. The answer is cached under :func:`cache_dir` by the names,
+    byte counts and modification times of the files, so that a changed picture is read again.
 
     Raises:
         FileNotFoundError: naming the first files that are missing and how many there are.

@@ -15,11 +15,17 @@ from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
 from numpy.typing import NDArray
 
-from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
+from face_d2.data.augmentation import BoundedResize, PhotometricDistortion, SquareFaceCrop
+from face_d2.data.image_file import read_image
 
-__all__ = ["FaceDatasetMapper", "face_arrays", "face_instances"]
+__all__ = ["UNREADABLE", "FaceDatasetMapper", "face_arrays", "face_instances"]
+
+#: Key of evaluation items that stand for an image that could not be decoded; its value says why.
+UNREADABLE = "unreadable"
 
 logger = logging.getLogger(__name__)
+
+_STAND_IN_SIDE = 64  # pixels of the black square that a detector gets for such an image
 
 
 class FaceDatasetMapper:
@@ -27,13 +33,17 @@ class FaceDatasetMapper:
 
     Detectron2's own mapper drops faces marked ``iscrowd``; here they stay, flagged, so that a
     detector can leave them out of its loss. A training image that cannot be decoded is reported
-    once and replaced by another; an unreadable image in evaluation is an error, since the figure
-    would otherwise not mean what it says.
+    once and replaced by another. In evaluation none may be left out, or the figure would not mean
+    what it says: a small black image that says so takes its place, and this project's evaluators
+    count it as an image without detections and name it in their results.
 
     Args:
         is_train: whether annotations are used and damaged images are replaced.
         augmentations: applied in order.
-        image_format: channel order of the result ("BGR", "RGB").
+        image_format: channel order of the result, "BGR" or "RGB".
+
+    Raises:
+        ValueError: on another ``image_format``.
     """
 
     @configurable
@@ -44,6 +54,8 @@ class FaceDatasetMapper:
         augmentations: list[T.Augmentation],
         image_format: str,
     ) -> None:
+        if image_format not in ("BGR", "RGB"):
+            raise ValueError(f"INPUT.FORMAT is {image_format!r}; expected 'BGR' or 'RGB'.")
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
@@ -59,27 +71,23 @@ class FaceDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Maps one dataset dict; None asks Detectron2's loader for another one.
+        """Maps one dataset dict; None asks the loader for another one.
 
         Returns:
             The dict with ``image`` (3, H, W) and, in training, ``instances`` as
-            :func:`face_instances` gives them.
+            :func:`face_instances` gives them. For an image that cannot be decoded, None in
+            training; in evaluation an item with ``UNREADABLE``, whose ``height`` and ``width`` are
+            those of the black image in it.
 
         Raises:
-            ValueError: in evaluation, when the image cannot be decoded.
-            detectron2's SizeMismatchError: when its size is not the annotated one.
+            detectron2's SizeMismatchError: when the image's size is not the annotated one.
         """
         dataset_dict = copy.deepcopy(dataset_dict)  # the loader keeps the original
-        path = dataset_dict["file_name"]
         try:
-            image = detection_utils.read_image(path, format=self.image_format)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises on damaged files
-            if not self.is_train:
-                raise ValueError(f"{path}: cannot be decoded ({error}).") from error
-            if path not in self._reported:
-                self._reported.add(path)
-                logger.warning("%s cannot be decoded (%s); trained without it.", path, error)
-            return None
+            image = read_image(dataset_dict["file_name"], self.image_format)
+        except (OSError, ValueError) as error:
+            self._report(dataset_dict["file_name"], error)
+            return None if self.is_train else _stand_in(dataset_dict, error)
         detection_utils.check_image_size(dataset_dict, image)
 
         annotations = dataset_dict.pop("annotations", [])
@@ -93,6 +101,12 @@ class FaceDatasetMapper:
                 sample.boxes, ignore, sample.image.shape[:2], clip=True
             )
         return dataset_dict
+
+    def _report(self, path: str, error: Exception) -> None:
+        if path not in self._reported:
+            self._reported.add(path)
+            done = "trained without it" if self.is_train else "it counts as zero detections"
+            logger.warning("%s; %s.", error, done)
 
     def place_faces(
         self,
@@ -165,6 +179,14 @@ def face_instances(
     return instances
 
 
+def _stand_in(dataset_dict: dict[str, Any], error: Exception) -> dict[str, Any]:
+    """What a detector can be given for an evaluation image that cannot be decoded."""
+    image = torch.zeros(3, _STAND_IN_SIDE, _STAND_IN_SIDE, dtype=torch.uint8)
+    height, width = image.shape[1:]
+    known = {key: value for key, value in dataset_dict.items() if key != "annotations"}
+    return {**known, "image": image, "height": height, "width": width, UNREADABLE: str(error)}
+
+
 def _faces_inside(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.bool_]:
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     inside = ((centres >= 0) & (centres < image_size[::-1])).all(axis=1)
@@ -182,7 +204,7 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         augmentations = [SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS)]
     else:
         augmentations = [
-            T.ResizeShortestEdge(
+            BoundedResize(
                 cfg.INPUT.MIN_SIZE_TRAIN,
                 cfg.INPUT.MAX_SIZE_TRAIN,
                 cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
@@ -204,4 +226,4 @@ def _test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     if cfg.INPUT.MIN_SIZE_TEST == 0:  # the image as it is
         return []
     longest = cfg.INPUT.MAX_SIZE_TEST or sys.maxsize
-    return [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, longest)]
+    return [BoundedResize(cfg.INPUT.MIN_SIZE_TEST, longest)]

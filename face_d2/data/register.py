@@ -39,7 +39,8 @@ def load_wider_face(
     """Reads a WIDER FACE split into Detectron2's dataset dicts.
 
     Invalid and degenerate faces stay, with ``iscrowd`` 1: they are neither positive nor background.
-    Images without a face stay as background.
+    Images without a face stay as background; one whose header cannot be read stays with height and
+    width 0, for the mappers to leave out and count.
 
     Args:
         image_root: folder of the event folders.

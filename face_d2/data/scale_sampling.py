@@ -298,7 +298,7 @@ class ScaleSamplingMapper:
     def _report(self, path: str, error: Exception) -> None:
         if path not in self._reported:
             self._reported.add(path)
-            logger.warning("%s cannot be decoded (%s); trained without it.", path, error)
+            logger.warning("%s; trained without it.", error)
 
 
 def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 It lets everything that reads, trains on and evaluates WIDER FACE run without the real pictures::
 
-    root = synthetic_root()          # generated on first use, about two minutes on two cores
+    root = synthetic_root()          # generated on first use, about a minute on two cores
     root/widerface/WIDER_train/images/<event>/<name>.jpg
     root/widerface/WIDER_val/images/<event>/<name>.jpg
     root/widerface/wider_face_split/wider_face_{train,val}_bbx_gt.txt
@@ -47,7 +47,7 @@ __all__ = [
 
 SYNTHETIC_VERSION = 2
 """Part of the cache folder's name; goes up whenever the same seed draws other pictures."""
-TRAIN_IMAGES, VAL_IMAGES = 2000, 150
+TRAIN_IMAGES, VAL_IMAGES = 1000, 150
 _SPLITS = ("train", "val")
 # One training picture in so many has look-alikes and no face, beyond those that chance draws so:
 # what is no face takes more examples to learn than what is one.

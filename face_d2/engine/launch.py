@@ -8,6 +8,7 @@ in both cases.
 from __future__ import annotations
 
 import argparse
+import signal
 import socket
 from collections.abc import Callable
 from datetime import timedelta
@@ -29,6 +30,9 @@ _TIMEOUT = timedelta(minutes=30)
 
 def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
     """Calls ``main(args)`` in every process.
+
+    When one of them raises or is killed, the others on its machine are ended and its traceback, or
+    the signal, is raised here; those on other machines see the connection close.
 
     Args:
         main: the work; must be importable by name in a spawned process.
@@ -72,6 +76,9 @@ def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
 def _cpu_worker(
     local_rank: int, main: Callable[..., Any], args: argparse.Namespace, threads: int
 ) -> None:
+    # The parent's death reaches this process as SIGINT. Python would answer it only when the wait
+    # for the other processes is over, the system answers at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     import_detectors()
     torch.set_num_threads(threads)
     dist.init_process_group(
@@ -82,10 +89,10 @@ def _cpu_worker(
         timeout=_TIMEOUT,
     )
     compat.set_local_process_group(args.num_processes, args.machine_rank)
-    try:
-        main(args)
-    finally:
-        dist.destroy_process_group()
+    main(args)
+    # Not after an error: leaving the group waits for the others, and they would report the lost
+    # connection before this process has reported what happened.
+    dist.destroy_process_group()
 
 
 def _free_port() -> int:

@@ -102,6 +102,13 @@ class FaceTrainer(DefaultTrainer):
         super().resume_or_load(resume=resume)
         self._batches.start = self.start_iter
 
+    def after_train(self) -> None:
+        if self.iter < self.max_iter:
+            # An error, on its way up. In the last iteration Detectron2 would evaluate before it is
+            # reported, which takes all processes, and the others are still training.
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
+        super().after_train()
+
     def run_step(self) -> None:
         """One iteration.
 

@@ -25,7 +25,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from face_d2.evaluation.shards import DetectionShards, detection_rows
+from face_d2.evaluation.shards import DetectionShards
 
 __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
 
@@ -51,8 +51,8 @@ class FaceCOCOEvaluator(DatasetEvaluator):
         self._shards.reset()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        for item, output in zip(inputs, outputs):
-            self._shards.add(str(item["image_id"]), detection_rows(output["instances"]))
+        """Stores a batch; see :meth:`.shards.DetectionShards.process`."""
+        self._shards.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Returns ``{"bbox": {...}}`` in the first process, ``{}`` elsewhere."""

@@ -23,7 +23,7 @@ from face_d2.evaluation.fddb import FDDBResult, fddb_report, fddb_roc, format_fd
 from face_d2.evaluation.fddb_files import write_fddb_detections
 from face_d2.evaluation.protocol import describe_test_settings
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
-from face_d2.evaluation.shards import DetectionShards, detection_rows
+from face_d2.evaluation.shards import DetectionShards
 from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
 from face_d2.evaluation.wider_face_files import write_archive, write_image
 from face_d2.evaluation.wider_face_ground_truth import (
@@ -42,7 +42,11 @@ _logger = logging.getLogger(__name__)
 
 
 class _StreamingEvaluator(DatasetEvaluator):
-    """What both evaluators share: detections to disk, results under ``output_dir/dataset_name``."""
+    """What both evaluators share: detections to disk, results under ``output_dir/dataset_name``.
+
+    An image that could not be decoded counts as one without detections; the log and the result's
+    JSON (``unreadable``: image id -> reason) name it.
+    """
 
     def __init__(self, dataset_name: str, output_dir: str | Path, protocol: Mapping[str, str]):
         self._dataset_name = dataset_name
@@ -54,18 +58,20 @@ class _StreamingEvaluator(DatasetEvaluator):
         self._shards.reset()
 
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Stores a batch.
+        """Stores a batch; see :meth:`.shards.DetectionShards.process`."""
+        self._shards.process(inputs, outputs)
 
-        Args:
-            inputs: dicts with ``image_id``.
-            outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels) and
-                ``scores``.
-
-        Raises:
-            ValueError: on a NaN or infinite box or score, naming the image and the row.
-        """
-        for item, output in zip(inputs, outputs):
-            self._shards.add(item["image_id"], detection_rows(output["instances"]))
+    def _gather_unreadable(self) -> dict[str, str]:
+        """Image id -> reason, of the images that could not be decoded; named in the log."""
+        unreadable = self._shards.gather_unreadable()
+        if unreadable:
+            _logger.warning(
+                "%d images of %s could not be decoded and count as zero detections:\n%s",
+                len(unreadable),
+                self._dataset_name,
+                "\n".join(unreadable.values()),
+            )
+        return unreadable
 
 
 class WiderFaceEvaluator(_StreamingEvaluator):
@@ -107,6 +113,7 @@ class WiderFaceEvaluator(_StreamingEvaluator):
             ``{"widerface": {"AP_easy", "AP_medium", "AP_hard", "recall_easy", ...}}`` in 0-100 in
             the first process; ``{}`` elsewhere and for a data set without labels.
         """
+        unreadable = self._gather_unreadable()
         predictions = self._folder / "predictions"
         if not comm.is_main_process():
             for _ in self._shards.gather():
@@ -123,7 +130,8 @@ class WiderFaceEvaluator(_StreamingEvaluator):
             return {}
         self.result = widerface_ap(predictions, self._ground_truth, bootstrap=self._bootstrap)
         report = widerface_report(self.result, self._protocol)
-        write_json({"dataset": self._dataset_name, **report}, self._folder / "widerface.json")
+        report = {"dataset": self._dataset_name, **report, "unreadable": unreadable}
+        write_json(report, self._folder / "widerface.json")
         _logger.info("%s\n%s", self._dataset_name, format_widerface(report))
         figures = {key: report[key] for key in self.result}
         recalls = {f"recall_{setting}": value for setting, value in report["recall"].items()}
@@ -162,6 +170,7 @@ class FDDBEvaluator(_StreamingEvaluator):
             ``{"fddb": {"disc@1000": , "cont@1000": }}`` (true positive rate in 0-100 at 1,000 false
             positives) in the first process, ``{}`` elsewhere.
         """
+        unreadable = self._gather_unreadable()
         detections = dict(self._shards.gather())
         if not comm.is_main_process():
             return {}
@@ -174,7 +183,8 @@ class FDDBEvaluator(_StreamingEvaluator):
         self.result = fddb_roc(file, metadata.folds_folder, image_root=metadata.image_root)
         self.result.write(self._folder)
         report = fddb_report(self.result, self._protocol)
-        write_json({"dataset": self._dataset_name, **report}, self._folder / "fddb.json")
+        report = {"dataset": self._dataset_name, **report, "unreadable": unreadable}
+        write_json(report, self._folder / "fddb.json")
         _logger.info("%s\n%s", self._dataset_name, format_fddb(self.result, self._protocol))
         return {"fddb": {key: report[key] for key in ("disc@1000", "cont@1000")}}
 

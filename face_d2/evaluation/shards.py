@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
+from face_d2.data.mapper import UNREADABLE
 from face_d2.evaluation.wider_face_files import check_detections
 
 __all__ = ["DetectionShards", "detection_rows"]
@@ -53,6 +54,33 @@ class DetectionShards:
         self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (until next reset)
         self._names: list[str] = []
         self._counts: list[int] = []
+        self._unreadable: dict[str, str] = {}
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Stores a batch; an image that could not be decoded has no detection.
+
+        Args:
+            inputs: dicts with ``image_id``, and ``UNREADABLE`` where it could not be decoded.
+            outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels) and
+                ``scores``.
+
+        Raises:
+            ValueError: on a NaN or infinite box or score, naming the image and the row.
+        """
+        for item, output in zip(inputs, outputs):
+            name = str(item["image_id"])
+            rows = detection_rows(output["instances"])
+            if UNREADABLE in item:
+                self._unreadable[name] = item[UNREADABLE]
+                rows = rows[:0]
+            self.add(name, rows)
+
+    def gather_unreadable(self) -> dict[str, str]:
+        """Image id -> reason, of all processes, in the first; all processes must call it."""
+        gathered: dict[str, str] = {}
+        for part in comm.gather(self._unreadable):
+            gathered.update(part)
+        return dict(sorted(gathered.items()))
 
     def add(self, name: str, rows: NDArray[np.float32]) -> None:
         """Stores the detections of one image.

@@ -245,6 +245,18 @@ def test_a_batch_gives_what_its_images_give_alone(tiny_model: Build) -> None:
         assert torch.allclose(one.scores, alone.scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (40, 50)])
+def test_small_images_are_searched(tiny_model: Build, size: tuple[int, int]) -> None:
+    """Also where the deepest map has one cell and every channel is a group of its own."""
+    model = tiny_model(
+        *("MODEL.DF2S2.NORM", "GN", "MODEL.DF2S2.CONV_DIM", 32),
+        *("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0),
+    )
+    (found,) = detections(model, batch(faces([], size=size)))
+    assert found.image_size == size
+    assert found.pred_boxes.tensor.isfinite().all()
+
+
 def test_nan_pixels_give_no_detection(tiny_model: Build) -> None:
     model = tiny_model()
     inputs = batch(faces([]))

@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 
 from face_d2.config import get_cfg
 from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
-from face_d2.data.mapper import FaceDatasetMapper, face_instances
+from face_d2.data.mapper import UNREADABLE, FaceDatasetMapper, face_instances
 
 
 def record(tmp_path: Path, *boxes: tuple[list[float], int]) -> dict[str, Any]:
@@ -88,8 +88,11 @@ def test_damaged_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     assert mapper(item) is None
     assert mapper(item) is None
     assert caplog.text.count("cannot be decoded") == 1
-    with pytest.raises(ValueError, match=r"picture\.png: cannot be decoded"):
-        FaceDatasetMapper(mapper_cfg(), False)(item)
+    stand_in = FaceDatasetMapper(mapper_cfg(), False)(item)
+    assert stand_in["image_id"] == "picture"
+    assert "picture.png cannot be decoded" in stand_in[UNREADABLE]
+    assert not stand_in["image"].any()
+    assert stand_in["image"].shape[1:] == (stand_in["height"], stand_in["width"])
 
 
 def test_crop_squares() -> None:

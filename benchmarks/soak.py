@@ -1,0 +1,173 @@
+"""Memory and open files over a long training and many predictions (Linux).
+
+Claim measured, for DF2S2 and LFFD each: after a warm-up, resident memory changes by at most 3 % and
+the number of open files not at all, over 2,000 training iterations (generated faces, two loader
+processes) and over 5,000 predictions on pictures of varied sizes.
+
+    python benchmarks/soak.py [--iterations 2000] [--predictions 5000] [--json PATH]
+    python benchmarks/soak.py --iterations 60 --predictions 150      (about a minute)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import df2s2_d2  # isort: skip  # noqa: F401  (mends Detectron2 before its first import)
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+
+from face_d2 import FaceDetector
+from face_d2.config import get_cfg, get_config_file
+from face_d2.data.register import register_wider_face
+from face_d2.data.synthetic import generate
+from face_d2.engine.trainer import FaceTrainer
+
+GOAL = 0.03
+_WARM_UP = 0.25  # share of the samples
+_SAMPLES = 80
+
+
+def resident() -> int:
+    """Resident memory of this process and its children, in bytes."""
+    me = str(os.getpid())
+    pages = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = process.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+            if me in (process.name, parent):
+                pages += int(process.joinpath("statm").read_text().split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+class Samples:
+    """Memory and open files, sampled at even distances."""
+
+    def __init__(self, count: int) -> None:
+        self._every = max(count // _SAMPLES, 1)
+        self._calls = 0
+        self._memory: list[int] = []
+        self._files: list[int] = []
+
+    def step(self) -> None:
+        self._calls += 1
+        if self._calls % self._every == 0:
+            self._memory.append(resident())
+            self._files.append(len(os.listdir("/proc/self/fd")))
+
+    def summary(self) -> dict[str, Any]:
+        """First and last quarter of what follows the warm-up: median memory, least open files.
+
+        Batches on their way from the loader hold some files open; a leak raises the least number.
+        """
+        first = int(len(self._memory) * _WARM_UP)
+        memory, files = self._memory[first:], self._files[first:]
+        quarter = max(len(memory) // 4, 1)
+        before, after = (statistics.median(part) for part in (memory[:quarter], memory[-quarter:]))
+        least = [min(part) for part in (files[:quarter], files[-quarter:])]
+        return {
+            "steps": self._calls,
+            "samples": len(memory),
+            "mb_first_quarter": before / 1e6,
+            "mb_last_quarter": after / 1e6,
+            "growth": after / before - 1,
+            "files_first_quarter": least[0],
+            "files_last_quarter": least[1],
+            "met": abs(after / before - 1) <= GOAL and least[1] <= least[0],
+        }
+
+
+class _Sampling(HookBase):
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def after_step(self) -> None:
+        self.samples.step()
+
+
+def config(detector: str, folder: Path, iterations: int) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file(f"quick/{detector}_synth.yaml"))
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("soak_train",), ()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, iterations, ()
+    cfg.SOLVER.CHECKPOINT_PERIOD = max(iterations // 4, 1)
+    cfg.INPUT.FACE_CROP.SIZE = cfg.INPUT.SCALE_SAMPLING.SIZE = 160
+    cfg.DATALOADER.NUM_WORKERS = 2
+    cfg.TEST.BEST_METRIC = ""
+    cfg.SEED = 0
+    cfg.OUTPUT_DIR = str(folder)
+    return cfg
+
+
+def soak(detector: str, folder: Path, iterations: int, predictions: int) -> dict[str, Any]:
+    cfg = config(detector, folder, iterations)
+    folder.mkdir()
+    training = Samples(iterations)
+    trainer = FaceTrainer(cfg)
+    trainer.register_hooks([_Sampling(training)])
+    trainer.train()
+    del trainer  # and with it the loader's processes
+
+    (folder / "config.yaml").write_text(cfg.dump())
+    found = FaceDetector.from_config(
+        folder / "config.yaml", folder / "model_final.pth", device="cpu", score_threshold=0.02
+    )
+    rng = np.random.default_rng(0)
+    predicting = Samples(predictions)
+    for _ in range(predictions):
+        height, width = rng.integers(40, 400, 2)
+        found.detect(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        predicting.step()
+    return {"training": training.summary(), "prediction": predicting.summary()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--iterations", type=int, default=2000)
+    parser.add_argument("--predictions", type=int, default=5000)
+    parser.add_argument("--detectors", nargs="+", default=["df2s2", "lffd"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the result here")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    logging.getLogger("detectron2").setLevel(logging.WARNING)
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        root = generate(Path(place) / "faces", train_images=24, val_images=1, progress=False)
+        register_wider_face(
+            "soak_train",
+            root / "WIDER_train" / "images",
+            root / "wider_face_split" / "wider_face_train_bbx_gt.txt",
+        )
+        for detector in args.detectors:
+            result[detector] = soak(
+                detector, Path(place) / detector, args.iterations, args.predictions
+            )
+            for part, row in result[detector].items():
+                print(
+                    f"{detector:6} {part:10} {row['steps']:5} steps: "
+                    f"{row['mb_first_quarter']:.0f} to {row['mb_last_quarter']:.0f} MB "
+                    f"({100 * row['growth']:+.1f} %), open files "
+                    f"{row['files_first_quarter']} to {row['files_last_quarter']}"
+                )
+    result["met"] = all(row["met"] for parts in result.values() for row in parts.values())
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    print("RESULT " + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

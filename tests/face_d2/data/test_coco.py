@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from references.tiny_sets import write_coco_set, write_wider_set
+
+from face_d2.data.coco import load_coco_faces, register_coco_faces
+from face_d2.data.register import load_wider_face
+
+IMAGE = {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80}
+FACE = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 30, 40]}
+CATEGORIES = [{"id": 3, "name": "face"}, {"id": 4, "name": "dog"}]
+
+
+def write(folder: Path, **parts: Any) -> Path:
+    content = {"images": [IMAGE], "annotations": [FACE], "categories": CATEGORIES, **parts}
+    file = folder / "faces.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_what_prepare_widerface_writes_is_read_back(repo: Path, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("p", repo / "datasets" / "prepare_widerface.py")
+    prepare = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(prepare)
+    text = write_wider_set(tmp_path, "val", 3)
+    images = tmp_path / "WIDER_val" / "images"
+    (tmp_path / "faces.json").write_text(json.dumps(prepare.to_coco(images, text)))
+    expected = load_wider_face(images, text)
+    for record in expected:
+        for face in record["annotations"]:
+            for key in ("blur", "expression", "illumination", "invalid", "occlusion", "pose"):
+                del face[key]
+    assert load_coco_faces(tmp_path / "faces.json", images) == expected
+
+
+def test_registered_set(tmp_path: Path) -> None:
+    file, images = write_coco_set(tmp_path, 2)
+    name = f"coco_faces_{tmp_path.name}"
+    for _ in range(2):
+        register_coco_faces(name, file, images)
+    records = DatasetCatalog.get(name)
+    assert [r["image_id"] for r in records] == [f"{name}/1", f"{name}/2"]
+    assert all(Path(r["file_name"]).is_file() for r in records)
+    assert MetadataCatalog.get(name).evaluator_type == "widerface"
+
+
+def test_other_categories_and_ignored_faces(tmp_path: Path) -> None:
+    faces = [
+        FACE,
+        {**FACE, "category_id": 4},
+        {**FACE, "iscrowd": 1},
+        {**FACE, "bbox": [5, 5, 0, 9]},
+    ]
+    (record,) = load_coco_faces(write(tmp_path, annotations=faces), tmp_path)
+    assert [face["iscrowd"] for face in record["annotations"]] == [0, 1, 1]
+    deep = {**IMAGE, "file_name": "b/c/d.png"}
+    (record,) = load_coco_faces(write(tmp_path, images=[deep], annotations=[]), tmp_path)
+    assert record["image_id"] == "b--c/d"
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"images": None}, "NoneType"),
+        ({"categories": CATEGORIES[1:]}, "'dog'"),
+        ({"images": [{"id": 7}]}, "needs id, file_name, height and width"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "a.png"}]}, "share an id"),
+        ({"images": [IMAGE, IMAGE]}, "share an id"),
+        ({"annotations": [{**FACE, "image_id": 1}]}, "not listed"),
+        ({"annotations": [{**FACE, "bbox": [1, 2, 3]}]}, "needs bbox"),
+    ],
+)
+def test_bad_file_is_an_error_that_names_it(
+    tmp_path: Path, parts: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words) as caught:
+        load_coco_faces(write(tmp_path, **parts), tmp_path)
+    assert "faces.json" in str(caught.value)
+
+
+def test_no_json(tmp_path: Path) -> None:
+    (tmp_path / "faces.json").write_text("<xml>")
+    with pytest.raises(ValueError, match="no COCO json"):
+        load_coco_faces(tmp_path / "faces.json", tmp_path)

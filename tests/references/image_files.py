@@ -1,0 +1,112 @@
+"""Image files of every kind that turns up in scraped data sets, written from one small picture."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+HEIGHT, WIDTH = 48, 80
+
+
+def picture(height: int = HEIGHT, width: int = WIDTH) -> Image.Image:
+    """A smooth RGB picture without any symmetry."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    return Image.fromarray((np.stack([x, y, x * y], axis=2) * 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def animated(kind: str) -> bytes:
+    others = [Image.new("RGB", (WIDTH, HEIGHT), color) for color in ("black", "white")]
+    return encoded(picture(), kind, save_all=True, append_images=others)
+
+
+def rotated(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture(), "JPEG", exif=exif, quality=95)
+
+
+def sixteen_bit(gray: bool) -> bytes:
+    pixels = np.asarray(picture().convert("L") if gray else picture())
+    wide = pixels.astype(np.uint16) << 8 | 0x7F
+    return cv2.imencode(".png", wide if gray else wide[..., ::-1])[1].tobytes()
+
+
+def jpeg_bomb() -> bytes:
+    """A JPEG whose header claims 20000 x 20000 pixels."""
+    data = bytearray(encoded(picture(), "JPEG"))
+    start = data.index(b"\xff\xc0")
+    data[start + 5 : start + 9] = struct.pack(">HH", 20000, 20000)
+    return bytes(data)
+
+
+def png_bomb() -> bytes:
+    """A PNG whose header claims 20000 x 20000 pixels."""
+    data = bytearray(encoded(picture(), "PNG"))
+    data[16:24] = struct.pack(">II", 20000, 20000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def cut(data: bytes, share: float) -> bytes:
+    return data[: int(len(data) * share)]
+
+
+#: Name -> (content, (height, width) as shown).
+READABLE: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
+    "jpeg": (lambda: encoded(picture(), "JPEG", quality=95), (HEIGHT, WIDTH)),
+    "progressive": (lambda: encoded(picture(), "JPEG", progressive=True), (HEIGHT, WIDTH)),
+    "more-behind": (lambda: encoded(picture(), "JPEG") + b"\0" * 500, (HEIGHT, WIDTH)),
+    "png": (lambda: encoded(picture(), "PNG"), (HEIGHT, WIDTH)),
+    "webp": (lambda: encoded(picture(), "WEBP", lossless=True), (HEIGHT, WIDTH)),
+    "bmp": (lambda: encoded(picture(), "BMP"), (HEIGHT, WIDTH)),
+    "rgba": (lambda: encoded(picture().convert("RGBA"), "PNG"), (HEIGHT, WIDTH)),
+    "gray": (lambda: encoded(picture().convert("L"), "JPEG", quality=95), (HEIGHT, WIDTH)),
+    "palette": (lambda: encoded(picture().convert("P"), "PNG", transparency=0), (HEIGHT, WIDTH)),
+    "bilevel": (lambda: encoded(picture().convert("1"), "PNG"), (HEIGHT, WIDTH)),
+    "cmyk": (lambda: encoded(picture().convert("CMYK"), "JPEG", quality=95), (HEIGHT, WIDTH)),
+    "16-bit-gray": (lambda: sixteen_bit(gray=True), (HEIGHT, WIDTH)),
+    "16-bit-rgb": (lambda: sixteen_bit(gray=False), (HEIGHT, WIDTH)),
+    "animated-gif": (lambda: animated("GIF"), (HEIGHT, WIDTH)),
+    "animated-png": (lambda: animated("PNG"), (HEIGHT, WIDTH)),
+    "exif-rotated": (lambda: rotated(6), (WIDTH, HEIGHT)),
+    "exif-damaged": (
+        lambda: encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+        (HEIGHT, WIDTH),
+    ),
+    "1x1": (lambda: encoded(picture(1, 1), "JPEG"), (1, 1)),
+    "1x20000": (lambda: encoded(picture(1, 20000), "JPEG"), (1, 20000)),
+    "20000x1": (lambda: encoded(picture(20000, 1), "PNG"), (20000, 1)),
+}
+
+#: Name -> content.
+UNREADABLE: dict[str, Callable[[], bytes]] = {
+    "truncated-jpeg": lambda: cut(encoded(picture(480, 800), "JPEG"), 0.6),
+    "truncated-progressive": lambda: cut(
+        encoded(picture(480, 800), "JPEG", progressive=True, quality=95), 0.6
+    ),
+    "truncated-png": lambda: cut(encoded(picture(), "PNG"), 0.6),
+    "truncated-webp": lambda: cut(encoded(picture(), "WEBP", quality=95), 0.6),
+    "truncated-gif": lambda: cut(encoded(picture(), "GIF"), 0.6),
+    "header-alone": lambda: encoded(picture(), "JPEG")[:200],
+    "corrupt-jpeg": lambda: encoded(picture(), "JPEG").replace(b"\xff\xc4", b"\xff\xc5"),
+    "corrupt-png": lambda: encoded(picture(), "PNG").replace(b"IDAT", b"IDOT"),
+    "zero-bytes": lambda: b"",
+    "text": lambda: b"404 Not Found\n",
+    "html": lambda: b"<html><body>404 Not Found</body></html>",
+    "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+    "tiff": lambda: encoded(picture(), "TIFF"),
+    "jpeg-bomb": jpeg_bomb,
+    "png-bomb": png_bomb,
+}

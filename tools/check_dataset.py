@@ -1,0 +1,9 @@
+#!/usr/bin/env python
+"""Finds damaged images and wrong boxes in a data set, before training does; see --help."""
+
+import sys
+
+from face_d2.data.check_command import main
+
+if __name__ == "__main__":
+    sys.exit(main())
