@@ -17,7 +17,9 @@ PACKAGES = [
     "face_d2.data",
     "face_d2.engine",
     "face_d2.evaluation",
+    "face_d2.export",
     "face_d2.modeling",
+    "face_d2.predictor",
 ]
 
 REQUIREMENTS = [
@@ -57,15 +59,19 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_dir={"face_d2.configs": "configs"},
-    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml"]},
+    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
-        "dev": ["black", "hypothesis", "isort", "pytest", "ruff"],
+        "openvino": ["openvino>=2024.0"],
+        # onnx and onnxruntime because the tests of the export need them
+        "dev": ["black", "hypothesis", "isort", "onnx", "onnxruntime", "pytest", "ruff"],
     },
     entry_points={
         "console_scripts": [
             "face-d2-evaluate=face_d2.evaluation.command:main",
+            "face-d2-export=face_d2.export.command:main",
+            "face-d2-predict=face_d2.predictor.command:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },
