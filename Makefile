@@ -10,7 +10,7 @@ BUDGET ?= full
 DETECTORS ?= df2s2 lffd
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
-SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets tools tests benchmarks setup.py
+SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchmarks setup.py
 
 .PHONY: install demo test test-long lint format clean
 

@@ -106,11 +106,15 @@ def check(target: Path) -> list[str]:
 
 
 def to_coco(image_root: Path, annotation_file: Path) -> dict[str, Any]:
-    """The split as a COCO dictionary; ignored faces have ``iscrowd`` 1."""
+    """The split as a COCO dictionary; ignored faces have ``iscrowd`` 1.
+
+    Unreadable images, which have no size, are left out (reading the sizes has named them).
+    """
     images = read_annotations(annotation_file)
     sizes = image_sizes(image_root, [image.name for image in images])
     records, annotations = [], []
-    for index, (image, (height, width)) in enumerate(zip(images, sizes), start=1):
+    readable = [(image, size) for image, size in zip(images, sizes) if min(size) > 0]
+    for index, (image, (height, width)) in enumerate(readable, start=1):
         records.append({"id": index, "file_name": image.name, "height": height, "width": width})
         for box, attributes, ignored in zip(
             image.boxes.tolist(), image.attributes.tolist(), unusable_faces(image)

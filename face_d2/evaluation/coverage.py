@@ -133,7 +133,8 @@ def measure_coverage(
         raise ValueError(f"draws is {draws}; at least 1 is needed.")
     import_detectors()
     rule = build_coverage_rule(cfg, training)
-    records = _annotated_records(dataset_name)
+    # An image that cannot be read has no size; nothing on it can be found.
+    records = [r for r in _annotated_records(dataset_name) if r["height"] > 0]
     heights, verdicts, positives, ignored = [], [], [], 0
     crops = _training_faces(records, cfg, draws, seed)
     source = crops if training else _test_faces(records, cfg, rule)

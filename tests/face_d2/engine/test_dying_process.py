@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-BOUND = 90  # seconds; starting takes most of it. A peer alone would wait half an hour.
+BOUND = 180  # seconds; starting takes most of it. A peer alone would wait half an hour.
 
 DEATHS = {
     "raises": "raise ArithmeticError('the disk is on fire')",
@@ -73,7 +73,8 @@ def test_a_dying_process_ends_the_run(
     elif death == "is killed":
         assert "signal SIGKILL" in last
     else:
-        assert "face_d2/engine/loader.py" in last
+        # Met while waiting for a batch, or, by a signal, anywhere else.
+        assert "face_d2/engine/loader.py" in last or "DataLoader worker" in last
 
 
 def run_bounded(command: list[str]) -> tuple[int, str]:
