@@ -75,3 +75,10 @@ def test_named_files_exist(repo: Path, page: str) -> None:
     ]
     assert named
     assert [name for name in named if not (repo / name).exists()] == []
+
+
+def test_faq_is_numbered_and_answers_everything(repo: Path) -> None:
+    text = (repo / "docs" / "faq.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\*\*(\d+)\. .+\*\*\n(.+)", text, re.M)
+    assert [int(number) for number, _ in entries] == list(range(1, 32))
+    assert all(len(answer) > 20 for _, answer in entries)

@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from face_d2 import train_net  # first: it mends Detectron2 before its first import
-
-import detectron2  # isort: skip
 import portalocker
 import torch
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
 from detectron2.utils import comm
 
+from face_d2 import compat, train_net  # first: it mends Detectron2 before its first import
 from face_d2.engine.cost import measure_cost
 from face_d2.engine.launch import launch
 from face_d2.evaluation.report import write_json
@@ -129,7 +127,7 @@ def _record(args: argparse.Namespace, cfg: CfgNode) -> None:
         "training_seconds": step * cfg.SOLVER.MAX_ITER,
         "device": _device(cfg),
         "torch": torch.__version__,
-        "detectron2": detectron2.__version__,
+        "detectron2": compat.detectron2_version(),
         "settings": _settings(cfg),
     }
     write_json(result, args.result)
