@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from face_d2 import compat, train_net  # isort: skip  (mends Detectron2 before its first import)
+
 import portalocker
 import torch
 from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
 from detectron2.utils import comm
 
-from face_d2 import compat, train_net  # first: it mends Detectron2 before its first import
 from face_d2.engine.cost import measure_cost
 from face_d2.engine.launch import launch
 from face_d2.evaluation.report import write_json
