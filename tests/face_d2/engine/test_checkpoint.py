@@ -52,14 +52,13 @@ def test_a_full_disk_leaves_the_old_checkpoint(
 
 
 def test_files_that_run_code_are_refused(tmp_path: Path) -> None:
-    model = nn.Linear(3, 2)
-    checkpointer = FaceCheckpointer(model, str(tmp_path))
+    # One checkpointer each: Detectron2's cannot be used again after a failure.
     torch.save({"model": Command()}, tmp_path / "evil.pth")
     with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint of tensors"):
-        checkpointer.load(str(tmp_path / "evil.pth"))
+        FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "evil.pth"))
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"model": Command()}))
     with pytest.raises(ValueError, match=r"evil\.pkl.*system, which holds no array"):
-        checkpointer.load(str(tmp_path / "evil.pkl"))
+        FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "evil.pkl"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04half", pickle.dumps([1, 2])])
