@@ -66,7 +66,7 @@ class TrainingBatches(Sampler[list[Draw]]):
             )
         if seed < 0 or not 0 <= rank < world_size:
             raise ValueError(f"seed {seed}, process {rank} of {world_size}: out of range.")
-        self._groups = np.asarray(groups)
+        self._groups = list(groups)
         self._batch_size = batch_size
         self._rank = rank
         self._world_size = world_size
@@ -81,10 +81,11 @@ class TrainingBatches(Sampler[list[Draw]]):
     def _batches(self) -> Iterator[list[Draw]]:
         waiting: dict[int, list[Draw]] = {}
         for draw in islice(self._stream(), self._rank, None, self._world_size):
-            batch = waiting.setdefault(int(self._groups[draw.index]), [])
+            group = self._groups[draw.index]
+            batch = waiting.setdefault(group, [])
             batch.append(draw)
             if len(batch) == self._batch_size:
-                yield waiting.pop(int(self._groups[draw.index]))
+                yield waiting.pop(group)
 
     def _stream(self) -> Iterator[Draw]:
         count = len(self._groups)

@@ -55,7 +55,6 @@ class FaceTrainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self._loader = data_loader
-        self._batches = data_loader.batches
         on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
         placement = {"device_ids": None} if on_cpu else {}
         parallel = create_ddp_model(model, broadcast_buffers=False, **placement)
@@ -90,17 +89,17 @@ class FaceTrainer(DefaultTrainer):
         return {
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
-            "data_seed": self._batches.seed,
+            "data_seed": self._loader.batches.seed,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
-        self._batches.seed = state_dict["data_seed"]
+        self._loader.batches.seed = state_dict["data_seed"]
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume=resume)
-        self._batches.start = self.start_iter
+        self._loader.batches.start = self.start_iter
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:

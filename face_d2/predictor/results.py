@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.modeling.box_merging import best_first
+
 __all__ = ["FaceResult", "Found"]
 
 
@@ -62,7 +64,7 @@ class FaceResult:
         boxes = found.boxes * np.array([*scale, *scale], dtype=np.float32)
         edges = np.array([image["width"], image["height"]] * 2, dtype=np.float32)
         boxes = boxes.clip(0, edges)
-        order = np.lexsort((*boxes.T[::-1], -found.scores))
+        order = best_first(boxes, found.scores)
         order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1)]
         return cls(boxes[order], found.scores[order], found.levels[order], **image)
 

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from references.predictors import REFERENCE_SETTINGS, SquareFinder
+from references.tiny_configs import tiny_lffd
 from torchvision.ops import box_iou
 
 from face_d2 import FaceDetector
@@ -24,21 +25,6 @@ def squares() -> tuple[FaceDetector, SquareFinder]:
     """A detector that finds green squares, and its backend."""
     backend = SquareFinder()
     return FaceDetector(backend), backend
-
-
-def tiny_lffd() -> CfgNode:
-    """Two branches, for faces of 10-20 and 20-40 pixels."""
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file("lffd/lffd_25L8S.yaml"))
-    cfg.MODEL.LFFD.VARIANT = "custom"
-    cfg.MODEL.LFFD.LAYERS = "DD SS DSS"
-    cfg.MODEL.LFFD.WIDTHS = [8] * 7
-    cfg.MODEL.LFFD.TAPS = ["c4", "c7"]
-    cfg.MODEL.LFFD.FACE_RANGES = [[10, 20], [20, 40]]
-    cfg.MODEL.LFFD.BRANCH_CHANNELS = 16
-    cfg.INPUT.SCALE_SAMPLING.FACE_RANGES = [[10, 20], [20, 40]]
-    cfg.INPUT.SCALE_SAMPLING.STRIDES = [4, 8]
-    return cfg
 
 
 def tiny_df2s2() -> CfgNode:

@@ -79,10 +79,10 @@ def test_an_unseeded_run_resumes_in_its_own_order(words: Words, tmp_path: Path) 
     first.iter = 2
     first.checkpointer.save("model_0000002", iteration=2)
     second = FaceTrainer(train_net.load_cfg(parse(words("SEED", -1))))
-    assert second._batches.seed != first._batches.seed
+    assert second._loader.batches.seed != first._loader.batches.seed
     second.resume_or_load(resume=True)
-    assert second._batches.seed == first._batches.seed
-    assert second._batches.start == 3
+    assert second._loader.batches.seed == first._loader.batches.seed
+    assert second._loader.batches.start == 3
 
 
 @pytest.mark.parametrize("config", ["df2s2", "lffd"])

@@ -26,7 +26,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not
 
 from face_d2.export import onnx_file  # noqa: E402
 from face_d2.export.command import main  # noqa: E402
-from face_d2.export.onnx_file import export_onnx  # noqa: E402
 
 RUNTIMES = [
     "onnxruntime",
@@ -69,20 +68,6 @@ def tiny_onnx(
         words = ["--config-file", config, "--weights", weights, "--output", files[name]]
         assert main([str(word) for word in words]) == 0
     return files
-
-
-@pytest.fixture(scope="session")
-def released_onnx(released: FaceDetector, released_weights: Path) -> Path:
-    path = released_weights.with_suffix(".onnx")
-    backend: Any = released.backend
-    export_onnx(
-        backend.model,
-        path,
-        size_rule=backend.card.size_rule,
-        config="lffd_17L4S",
-        weights=released_weights,
-    )
-    return path
 
 
 @pytest.fixture(scope="session")
