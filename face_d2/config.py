@@ -36,6 +36,9 @@ def add_face_config(cfg: CfgNode) -> None:
     # Largest share of the training images that may turn out undecodable before training stops.
     cfg.DATALOADER.MAX_BAD_FRACTION = 0.01
 
+    # What SOLVER.AMP.ENABLED computes in: "float16" (GPUs; Detectron2's) or "bfloat16" (GPUs, CPU).
+    cfg.SOLVER.AMP.PRECISION = "float16"
+
     # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 among
     # MIN_SIZES is the image as it is, like INPUT.MIN_SIZE_TEST 0.
     # Factors of the original size, in place of MIN_SIZES and MAX_SIZE when not empty.

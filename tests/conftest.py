@@ -7,12 +7,18 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
 # Tests neither use nor fill the user's cache; the data sets' paths are taken when registered.
 _CACHE = tempfile.TemporaryDirectory(prefix="face-d2-tests-")
 os.environ["FACE_D2_CACHE"] = _CACHE.name
 
 import face_d2.register  # noqa: E402, F401  (mends Detectron2 before test modules import it)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is available")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from detectron2.data import (
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
@@ -24,6 +24,7 @@ from torch import nn
 
 from face_d2.data.mapper import FaceDatasetMapper
 from face_d2.data.mappers import build_train_mapper
+from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
 from face_d2.engine.loader import TrainLoader
@@ -51,15 +52,17 @@ class FaceTrainer(DefaultTrainer):
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        device, dtype = torch.device(cfg.MODEL.DEVICE).type, amp_dtype(cfg)
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         self._loader = data_loader
-        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
-        placement = {"device_ids": None} if on_cpu else {}
+        placement = {"device_ids": None} if device == "cpu" else {}
         parallel = create_ddp_model(model, broadcast_buffers=False, **placement)
-        engine = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = engine(parallel, data_loader, optimizer)
+        if dtype is None:
+            self._trainer = SimpleTrainer(parallel, data_loader, optimizer)
+        else:
+            self._trainer = MixedPrecisionTrainer(parallel, data_loader, optimizer, device, dtype)
         self._bare_model = model
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = FaceCheckpointer(parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))

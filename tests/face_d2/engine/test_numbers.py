@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from references.recorded_losses import build_trainer, losses_of
 from torch import Tensor, nn
 
 from face_d2 import train_net
@@ -108,14 +108,6 @@ def test_losses_of_the_crowd_hardly_depend_on_bf16(model: nn.Module) -> None:
         assert rounded[name].item() == pytest.approx(loss.item(), rel=0.05), name
 
 
-class _Losses(HookBase):
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def after_step(self) -> None:
-        self.values.append(self.trainer.storage.history("total_loss").latest())
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("config", ["df2s2", "lffd"])
 def test_the_same_seed_gives_the_same_losses(
@@ -124,14 +116,7 @@ def test_the_same_seed_gives_the_same_losses(
     def losses(seed: int, run: str) -> list[float]:
         settings = ("SEED", seed, "DATALOADER.NUM_WORKERS", workers, "DATASETS.TEST", ())
         settings += ("TEST.BEST_METRIC", "", "OUTPUT_DIR", tmp_path / run)
-        arguments = train_net.parser().parse_args(words(*settings, config=config))
-        cfg = train_net.load_cfg(arguments)
-        train_net.default_setup(cfg, arguments)
-        trainer = FaceTrainer(cfg)
-        recorded = _Losses()
-        trainer.register_hooks([recorded])
-        trainer.train()
-        return recorded.values
+        return losses_of(build_trainer(words(*settings, config=config)))
 
     first = losses(5, "a")
     assert len(first) == 4

@@ -1,0 +1,88 @@
+"""Training in mixed precision, in bf16 and fp16, on GPUs and, in bf16, on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import SimpleTrainer
+from torch import nn
+
+__all__ = ["MixedPrecisionTrainer", "amp_dtype"]
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+_GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # its place before 2.3
+
+
+def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """What ``SOLVER.AMP`` asks convolutions to be computed in; None: everything in fp32.
+
+    Raises:
+        ValueError: on another ``SOLVER.AMP.PRECISION``, or "float16" on the CPU.
+    """
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    precision = cfg.SOLVER.AMP.PRECISION
+    if precision not in _DTYPES:
+        raise ValueError(
+            f"SOLVER.AMP.PRECISION is {precision!r}; expected one of {sorted(_DTYPES)}."
+        )
+    device = torch.device(cfg.MODEL.DEVICE).type
+    if precision == "float16" and device != "cuda":
+        raise ValueError(
+            f'SOLVER.AMP.PRECISION "float16" needs a GPU, MODEL.DEVICE is {cfg.MODEL.DEVICE!r}. '
+            'Set SOLVER.AMP.PRECISION "bfloat16", or SOLVER.AMP.ENABLED False for fp32.'
+        )
+    return _DTYPES[precision]
+
+
+class MixedPrecisionTrainer(SimpleTrainer):
+    """Detectron2's ``AMPTrainer``, which knows CUDA alone and in 0.5 and 0.6 fp16 alone, for both.
+
+    Weights, gradients, optimizer and losses stay in fp32. Gradients of fp16 are kept from vanishing
+    by a loss scale that adapts itself and is part of the checkpoint; bf16 has the range of fp32 and
+    needs none.
+
+    Args:
+        model: as Detectron2's trainers take it, in DistributedDataParallel or not.
+        data_loader: of training items.
+        optimizer: of the model.
+        device: type of the device that computes, "cuda" or "cpu".
+        dtype: of :func:`amp_dtype`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict[str, Any]]],
+        optimizer: torch.optim.Optimizer,
+        device: str,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(model, data_loader, optimizer)
+        self.device, self.dtype = device, dtype
+        self.grad_scaler = _GradScaler(enabled=dtype == torch.float16)
+
+    def run_step(self) -> None:
+        """One iteration; the weights are touched only after the losses were found to be finite."""
+        begun = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - begun
+        with torch.autocast(self.device, self.dtype):
+            losses = self.model(data)
+        self.optimizer.zero_grad()
+        self.grad_scaler.scale(sum(losses.values())).backward()
+        self._write_metrics(losses, data_time)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if scale := state_dict.get("grad_scaler"):  # absent where it was trained in fp32 or bf16
+            self.grad_scaler.load_state_dict(scale)
