@@ -10,6 +10,7 @@ begin with it.
 from __future__ import annotations
 
 import functools
+import importlib.resources
 import importlib.util
 import sys
 import types
@@ -43,6 +44,8 @@ def apply() -> None:
         raise ImportError(_INSTALL_DETECTRON2)
     if not has_compiled_ops():
         _install_ops_placeholder()
+    if importlib.util.find_spec("pkg_resources") is None:
+        _import_model_zoo_without_pkg_resources()
 
 
 @functools.cache
@@ -107,6 +110,20 @@ def _install_ops_placeholder() -> None:
     from pycocotools.cocoeval import COCOeval
 
     coco_evaluation.COCOeval_opt = COCOeval
+
+
+def _import_model_zoo_without_pkg_resources() -> None:
+    """``pkg_resources`` left setuptools in version 82; ``detectron2.model_zoo`` looks there for one
+    function. It is lent for that import alone: other packages take its presence for the whole."""
+    lent = types.ModuleType("pkg_resources")
+    lent.resource_filename = lambda package, name: str(  # type: ignore[attr-defined]
+        importlib.resources.files(package).joinpath(name)
+    )
+    sys.modules["pkg_resources"] = lent
+    try:
+        import detectron2.model_zoo  # noqa: F401
+    finally:
+        del sys.modules["pkg_resources"]
 
 
 def _restore_numpy_aliases() -> None:

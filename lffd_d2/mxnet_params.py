@@ -12,7 +12,6 @@ unexpected is an :class:`MXNetFileError` that says where. Nothing is ever unpick
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.download import git_blob_id
 from lffd_d2.receptive_field import Variant
 
 __all__ = [
@@ -54,6 +54,7 @@ class Release:
         target: what it detects.
         path: where it lies in :attr:`repository` at commit :attr:`commit`.
         licence: under which the authors give it.
+        size: bytes, where known.
     """
 
     variant: str
@@ -61,7 +62,8 @@ class Release:
     path: str
     licence: str = "MIT"
     repository: str = "YonghaoHe/LFFD-A-Light-and-Fast-Face-Detector-for-Edge-Devices"
-    commit: str = "529203d"
+    commit: str = "529203dc07b1bd435a82907872f37d4c0c3b6807"
+    size: int | None = None
 
     def __str__(self) -> str:
         return f"{self.variant}, {self.target}, {Path(self.path).name}, {self.licence}"
@@ -86,6 +88,7 @@ RELEASES: dict[str, Release] = {
         "heads",
         "head_detection/saved_model/configuration_10_160_17L_4scales_v1_2019-09-20-13-08-26/"
         "train_10_160_17L_4scales_v1_iter_800000.params",
+        size=4_115_468,
     ),
     "d15cd1c525dd95b5b30be3e62b9397b8176d8481": Release(
         "20L4S",
@@ -100,6 +103,7 @@ RELEASES: dict[str, Release] = {
         "license_plate_detection/saved_model/"
         "configuration_64_512_16L_3scales_v1_2019-09-29-13-41-44/"
         "train_64_512_16L_3scales_v1_iter_1000000.params",
+        size=3_798_414,
     ),
     "bf4f8ebddabe7372eda9b73dd3e84a7271cc72a5": Release(
         "16L3S-small",
@@ -107,13 +111,9 @@ RELEASES: dict[str, Release] = {
         "license_plate_detection/saved_model/"
         "configuration_64_512_16L_3scales_v1_small_2020-03-25-19-50-59/"
         "train_64_512_16L_3scales_v1_small_iter_1000000.params",
+        size=1_951_886,
     ),
 }
-
-
-def git_blob_id(data: bytes) -> str:
-    """The id git gives a file with this content (``git hash-object``)."""
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def read_ndarrays(path: str | Path) -> dict[str, NDArray[np.floating]]:

@@ -48,6 +48,27 @@ def test_light_import() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("name", ["pkg_resources", "some_other_module"])
+def test_model_zoo_of_detectron2_without(name: str) -> None:
+    """It asks for pkg_resources, gone since setuptools 82; the stand-in is not left behind."""
+    code = f"""
+import importlib.util, sys
+original = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == {name!r} else original(name, *a)
+before = "pkg_resources" in sys.modules
+import face_d2.register
+if {name!r} == "pkg_resources":
+    assert ("pkg_resources" in sys.modules) == before
+from detectron2 import model_zoo
+try:
+    print(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
+except RuntimeError as error:  # a wheel of 0.5 has no configs
+    assert "not available" in str(error)
+"""
+    result = run(code, "-W", "ignore")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
