@@ -45,9 +45,9 @@ __all__ = [
     "synthetic_root",
 ]
 
-SYNTHETIC_VERSION = 2
+SYNTHETIC_VERSION = 3
 """Part of the cache folder's name; goes up whenever the same seed draws other pictures."""
-TRAIN_IMAGES, VAL_IMAGES = 1000, 150
+TRAIN_IMAGES, VAL_IMAGES = 2000, 150
 _SPLITS = ("train", "val")
 # One training picture in so many has look-alikes and no face, beyond those that chance draws so:
 # what is no face takes more examples to learn than what is one.

@@ -253,7 +253,7 @@ class SuiteRunner:
         if self.num_gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(slot))
         elif self.jobs > 1:
-            share = max((os.cpu_count() or 1) // self.jobs, 1)
+            share = max(_usable_cores() // self.jobs, 1)
             environment.setdefault("OMP_NUM_THREADS", str(share))
         command = [*_CHILD, *self._arguments(run)]
         with (run.folder / "console.txt").open("ab") as console:
@@ -263,6 +263,13 @@ class SuiteRunner:
 
     def _gpus(self, slot: int) -> list[str]:
         return _visible_gpus()[slot * self.num_gpus : (slot + 1) * self.num_gpus]
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on: a container's or a batch system's share, where it is told."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _visible_gpus() -> list[str]:

@@ -157,6 +157,6 @@ def test_suites_name_every_row() -> None:
         "fusion_fpn",
         "ffp_only",
         "df2s2_real",
-        "lffd_real",
+        "lffd_small_real",
     ]
     assert all("df2s2_real" in suite.rows for suite in suites)
