@@ -104,22 +104,25 @@ class PhotometricDistortion(T.Augmentation):
         contrast_first = _coin()
 
         def distort(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            pixels = _shift(pixels, brightness)
+            # Tables of 256 values; those that follow each other are looked up in one go.
+            before, after = _table(np.arange(256) + brightness), _table(np.arange(256) * contrast)
             if contrast_first:
-                pixels = _scale(pixels, contrast)
-            if saturation != 1.0 or hue != 0.0:
-                pixels = self._shift_colour(pixels, saturation, hue)
-            return pixels if contrast_first else _scale(pixels, contrast)
+                before = after[before]
+            if saturation == 1.0 and hue == 0.0:
+                return cv2.LUT(pixels, before if contrast_first else after[before])
+            pixels = self._shift_colour(cv2.LUT(pixels, before), saturation, hue)
+            return pixels if contrast_first else cv2.LUT(pixels, after)
 
         return T.ColorTransform(distort)
 
     def _shift_colour(
         self, pixels: NDArray[np.uint8], saturation: float, hue: float
     ) -> NDArray[np.uint8]:
-        channels = list(cv2.split(cv2.cvtColor(pixels, self._to_hsv)))
-        channels[0] = ((channels[0].astype(np.int16) + round(hue)) % 180).astype(np.uint8)
-        channels[1] = _scale(channels[1], saturation)
-        return cv2.cvtColor(cv2.merge(channels), self._from_hsv)
+        values = np.arange(256)
+        hues = ((values + round(hue)) % 180).astype(np.uint8)
+        tables = np.stack([hues, _table(values * saturation), values.astype(np.uint8)], axis=-1)
+        shifted = cv2.LUT(cv2.cvtColor(pixels, self._to_hsv), tables[None])
+        return cv2.cvtColor(shifted, self._from_hsv)
 
 
 def _coin() -> bool:
@@ -128,11 +131,3 @@ def _coin() -> bool:
 
 def _table(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
-
-
-def _shift(pixels: NDArray[np.uint8], delta: float) -> NDArray[np.uint8]:
-    return cv2.LUT(pixels, _table(np.arange(256) + delta))
-
-
-def _scale(pixels: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    return cv2.LUT(pixels, _table(np.arange(256) * factor))

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,6 +32,7 @@ _EXIF_ORIENTATION = 0x0112
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # What is left to mirror after that swap: (rows, columns).
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+_FROM_RGBX = {"BGR": cv2.COLOR_RGBA2BGR, "RGB": cv2.COLOR_RGBA2RGB}
 _SHRINKS = (1, 2, 4, 8)  # what a JPEG decoder can divide sides by
 
 
@@ -144,8 +146,11 @@ def _decode(image: Image.Image, color_order: str) -> NDArray[np.uint8]:
         pixels = np.repeat(high[..., None], 3, axis=2)
     else:
         colors = image if image.mode == "RGB" else image.convert("RGB")
-        data = bytearray(colors.tobytes("raw", color_order))
-        pixels = np.frombuffer(data, np.uint8).reshape(image.height, image.width, 3)
+        # Pillow keeps four bytes a pixel; handing them out as they are costs it a fifth of packing
+        # three of them.
+        four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
+        four = four.reshape(image.height, image.width, 4)
+        pixels = cv2.cvtColor(four, _FROM_RGBX[color_order])
     if orientation in _TRANSPOSED:
         pixels = pixels.transpose(1, 0, 2)
     rows, columns = _MIRRORED.get(orientation, (1, 1))

@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 
 from face_d2.config import get_cfg
 from face_d2.data.augmentation import PhotometricDistortion, SquareFaceCrop
-from face_d2.data.mapper import UNREADABLE, FaceDatasetMapper, face_instances
+from face_d2.data.mapper import UNREADABLE, FaceDatasetMapper, face_arrays, face_instances
 
 
 def record(tmp_path: Path, *boxes: tuple[list[float], int]) -> dict[str, Any]:
@@ -164,6 +164,50 @@ def test_distortion_changes_colours_within_bounds() -> None:
     assert min(values) >= (100 - 32) * 0.5 - 1
     assert max(values) <= (100 + 32) * 1.5 + 1
     assert len(values) > 50
+
+
+def distorted_step_by_step(image: np.ndarray) -> np.ndarray:
+    """PhotometricDistortion with an array per step, by the same draws."""
+
+    def coin() -> bool:
+        return np.random.rand() < 0.5
+
+    def rounded(values: np.ndarray) -> np.ndarray:
+        return np.rint(values).clip(0, 255).astype(np.uint8)
+
+    brightness = np.random.uniform(-32, 32) if coin() else 0.0
+    contrast = np.random.uniform(0.5, 1.5) if coin() else 1.0
+    saturation = np.random.uniform(0.5, 1.5) if coin() else 1.0
+    hue = np.random.uniform(-18, 18) if coin() else 0.0
+    contrast_first = coin()
+    image = rounded(image + brightness)
+    if contrast_first:
+        image = rounded(image * contrast)
+    if saturation != 1.0 or hue != 0.0:
+        hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+        hsv[..., 0] = (hsv[..., 0].astype(int) + round(hue)) % 180
+        hsv[..., 1] = rounded(hsv[..., 1] * saturation)
+        image = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+    return image if contrast_first else rounded(image * contrast)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_distortion_equals_its_steps(seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    np.random.seed(seed)
+    expected = distorted_step_by_step(image)
+    np.random.seed(seed)
+    found = PhotometricDistortion("BGR").get_transform(image).apply_image(image)
+    assert np.array_equal(found, expected)
+
+
+def test_annotations_of_several_modes() -> None:
+    modes = [BoxMode.XYWH_ABS, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS]
+    boxes, ignore = face_arrays(
+        [{"bbox": [1, 2, 30.5, 40], "bbox_mode": m, "iscrowd": i} for i, m in enumerate(modes)]
+    )
+    assert boxes.tolist() == [[1, 2, 31.5, 42], [1, 2, 30.5, 40], [1, 2, 31.5, 42]]
+    assert ignore.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
