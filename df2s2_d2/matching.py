@@ -151,7 +151,6 @@ class FaceAnchorMatcher:
         self.background_below, self.positive_from = low, high
         self.low_quality_min_iou = low_quality_min_iou
 
-    @torch.no_grad()
     def __call__(self, grid: AnchorGrid, boxes: Tensor, ignore: Tensor) -> AnchorLabels:
         """Labels all anchors of an image.
 
@@ -160,7 +159,50 @@ class FaceAnchorMatcher:
             boxes: (M, 4) XYXY faces, with positive sides.
             ignore: (M,) faces that are neither positive nor background.
         """
-        num_anchors, num_faces = len(grid.boxes), len(boxes)
+        (found,) = self.label_batch(grid, [boxes], [ignore])
+        return found
+
+    @torch.no_grad()
+    def label_batch(
+        self, grid: AnchorGrid, boxes: Sequence[Tensor], ignore: Sequence[Tensor]
+    ) -> list[AnchorLabels]:
+        """Labels the anchors of N images at once: image by image a GPU would wait for its orders.
+
+        Args:
+            grid: the anchors of an image; the same for all.
+            boxes: per image (M, 4).
+            ignore: per image (M,).
+        """
+        counts = [len(faces) for faces in boxes]
+        owners = [image for image, count in enumerate(counts) for _ in range(count)]
+        image = torch.tensor(owners, dtype=torch.int64, device=grid.boxes.device)
+        found = self._label(grid, torch.cat(list(boxes)), torch.cat(list(ignore)), image, counts)
+        starts = torch.tensor([0, *counts[:-1]], device=image.device).cumsum(0)
+        # Anchors that are no face's have face 0 in every image.
+        faces = (found.faces.view(len(counts), -1) - starts[:, None]).clamp_(min=0)
+        shape = faces.shape
+        parts = (found.labels.view(shape), faces, found.forced.view(shape))
+        return [AnchorLabels(*rows) for rows in zip(*parts, found.on_level.split(counts))]
+
+    def _label(
+        self,
+        grid: AnchorGrid,
+        boxes: Tensor,
+        ignore: Tensor,
+        image: Tensor,
+        counts: Sequence[int],
+    ) -> AnchorLabels:
+        """Labels the N R anchors of all images, which follow each other, as do their faces.
+
+        Args:
+            grid: the anchors of an image.
+            boxes: (M, 4) the faces of all images.
+            ignore: (M,).
+            image: (M,) int64, whose they are.
+            counts: faces per image.
+        """
+        num_images, num_faces = len(counts), len(boxes)
+        num_anchors = num_images * len(grid.boxes)
         labels = torch.zeros(num_anchors, dtype=torch.int8, device=boxes.device)
         faces = torch.zeros(num_anchors, dtype=torch.int64, device=boxes.device)
         num_levels = int(grid.shape_levels[-1]) + 1
@@ -170,6 +212,7 @@ class FaceAnchorMatcher:
 
         lowest = min(self.background_below, self.low_quality_min_iou)
         face, anchor, iou = _pairs(grid, boxes, lowest)  # each (P,)
+        anchor = anchor + image[face] * len(grid.boxes)
         real = ~ignore[face]
         shunned = anchor[~real & (iou >= self.background_below)]
         face, anchor, iou = face[real], anchor[real], iou[real]
@@ -193,7 +236,7 @@ class FaceAnchorMatcher:
         faces[forced] = owner[forced]
 
         positive = labels == 1
-        on_level[faces[positive], grid.levels[positive]] = True
+        on_level[faces[positive], grid.levels.repeat(num_images)[positive]] = True
         homeless = ~on_level.any(dim=1)
         on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
         on_level[ignore] = False

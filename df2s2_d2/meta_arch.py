@@ -206,7 +206,7 @@ class DF2S2(OneStageDetector):
         grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         boxes = [target.gt_boxes.tensor for target in targets]
         ignore = [self._ignored(target) for target in targets]
-        matches = [self.matcher(grid, b, i) for b, i in zip(boxes, ignore)]
+        matches = self.matcher.label_batch(grid, boxes, ignore)
         losses = self.detection_losses(grid, logits, deltas, boxes, matches)
         if self.head.segmentation:
             on_level = [self._shown_on(m, b, i) for m, b, i in zip(matches, boxes, ignore)]
@@ -238,7 +238,9 @@ class DF2S2(OneStageDetector):
             labels, grid.levels, len(logits), self.cls_norm, self.running_positives
         )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
-        matched = torch.cat([b[m.faces[m.labels == 1]] for b, m in zip(boxes, matches)])
+        faces = torch.stack([match.faces for match in matches])[image, anchor]
+        starts = torch.tensor([0, *map(len, boxes[:-1])], device=faces.device).cumsum(0)
+        matched = torch.cat(list(boxes))[faces + starts[image]]
         targets = self.box2box_transform.get_deltas(grid.boxes[anchor], matched)
         get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))
         return {

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from face_d2.modeling.reduce import sum_over_processes
 
-__all__ = ["area_levels", "box_mask", "segmentation_loss"]
+__all__ = ["area_levels", "box_mask", "box_masks", "segmentation_loss", "segmentation_targets"]
 
 # A level's mask takes faces whose area is between S^2 / 2 and 2 (1.58 S)^2, S being the side of the
 # level's smallest anchor (FAN, arXiv 1711.07246).
@@ -48,24 +48,45 @@ def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     Returns:
         (rows, columns) bool.
     """
+    first = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    return box_masks(boxes, first, 1, stride, size)[0]
+
+
+def box_masks(
+    boxes: Tensor, mask: Tensor, num_masks: int, stride: int, size: tuple[int, int]
+) -> Tensor:
+    """Several unions of boxes at once, each as :func:`box_mask` has it.
+
+    Args:
+        boxes: (M, 4) XYXY pixels.
+        mask: (M,) int64, the mask that shows a box; -1 for none.
+        num_masks: K.
+        stride, size: of the level.
+
+    Returns:
+        (K, rows, columns) bool.
+    """
     height, width = size
-    limits = torch.tensor([width, height], device=boxes.device)
     first = torch.ceil(boxes[:, :2] / stride - 0.5).long()  # (M, 2) first x, y inside
     past = torch.ceil(boxes[:, 2:] / stride - 0.5).long()
     middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride).floor().long()
     small = past <= first
-    first = torch.where(small, middle, first).clamp(min=0)
-    past = torch.minimum(torch.where(small, middle + 1, past), limits)
-    inside = (past > first).all(dim=1)
-    (x0, y0), (x1, y1) = first[inside].unbind(1), past[inside].unbind(1)
-    # Marking corners and summing twice costs the same for one face and for a crowd.
-    corners = torch.zeros(height + 1, width + 1, dtype=torch.int32, device=boxes.device)
-    one = torch.ones_like(x0, dtype=torch.int32)
-    corners.index_put_((y0, x0), one, accumulate=True)
-    corners.index_put_((y1, x1), one, accumulate=True)
-    corners.index_put_((y0, x1), -one, accumulate=True)
-    corners.index_put_((y1, x0), -one, accumulate=True)
-    return corners.cumsum(0).cumsum(1)[:height, :width] > 0
+    x0, y0 = torch.where(small, middle, first).unbind(1)
+    x1, y1 = torch.where(small, middle + 1, past).unbind(1)
+    x0, x1 = x0.clamp(0, width), x1.clamp(0, width)
+    y0, y1 = y0.clamp(0, height), y1.clamp(0, height)
+    # Marking corners and summing twice costs the same for one face and for a crowd. Where a box
+    # lies beyond the border, its ends have become one and its marks cancel each other.
+    corners = torch.zeros(
+        num_masks * (height + 1) * (width + 1), dtype=torch.int32, device=boxes.device
+    )
+    one = (mask >= 0).int()
+    top = mask.clamp(min=0) * (height + 1)
+    for x, y, sign in ((x0, y0, 1), (x1, y1, 1), (x1, y0, -1), (x0, y1, -1)):
+        corners.index_add_(0, (top + y) * (width + 1) + x, sign * one)
+    corners = corners.view(num_masks, height + 1, width + 1)
+    painted = corners.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    return painted[:, :height, :width] > 0
 
 
 def segmentation_loss(
@@ -80,46 +101,57 @@ def segmentation_loss(
 
     Args:
         logits: per level (N, 1, H, W).
-        boxes: per image (M, 4) XYXY faces.
-        ignore: per image (M,) faces whose pixels take no part unless another face covers them.
-        on_level: per image (M, L) bool, the masks that show a face.
-        strides: per level.
+        boxes, ignore, on_level, strides: see :func:`segmentation_targets`.
         reduction: over a level's pixels, "mean" (of the whole batch, over all processes) or "sum"
             (per image).
 
     Returns:
         Scalar.
     """
-    sums, counts = [], []
-    for level, (scores, stride) in enumerate(zip(logits, strides)):
-        size = scores.shape[-2:]
-        targets, counted = _level_masks(boxes, ignore, on_level, level, stride, size)
-        sums.append(
-            F.binary_cross_entropy_with_logits(
-                scores[:, 0].float(), targets, weight=counted, reduction="sum"
-            )
+    sizes = [tuple(level.shape[-2:]) for level in logits]
+    levels = segmentation_targets(boxes, ignore, on_level, strides, sizes)
+    sums = [
+        F.binary_cross_entropy_with_logits(
+            scores[:, 0].float(), targets, weight=counted, reduction="sum"
         )
-        counts.append(counted.sum())
+        for scores, (targets, counted) in zip(logits, levels)
+    ]
     if reduction == "sum":
         return torch.stack(sums).sum() / len(boxes)
     # Gradients are averaged over processes, so the divisor is a process's share.
-    divisors = sum_over_processes(torch.stack(counts)).clamp(min=1) / comm.get_world_size()
+    counts = sum_over_processes(torch.stack([counted.sum() for _, counted in levels]))
+    divisors = counts.clamp(min=1) / comm.get_world_size()
     return (torch.stack(sums) / divisors).sum()
 
 
 @torch.no_grad()
-def _level_masks(
+def segmentation_targets(
     boxes: Sequence[Tensor],
     ignore: Sequence[Tensor],
     on_level: Sequence[Tensor],
-    level: int,
-    stride: int,
-    size: tuple[int, int],
-) -> tuple[Tensor, Tensor]:
-    """Targets and weights of a level, (N, H, W) float32 each."""
-    targets, counted = [], []
-    for faces, ignored, shown in zip(boxes, ignore, on_level):
-        target = box_mask(faces[shown[:, level]], stride, size)
-        targets.append(target)
-        counted.append(target | ~box_mask(faces[ignored], stride, size))
-    return torch.stack(targets).float(), torch.stack(counted).float()
+    strides: Sequence[int],
+    sizes: Sequence[tuple[int, int]],
+) -> list[tuple[Tensor, Tensor]]:
+    """What the branch is to say, and where it counts.
+
+    Args:
+        boxes: per image (M, 4) XYXY faces.
+        ignore: per image (M,) faces whose pixels take no part unless another face covers them.
+        on_level: per image (M, L) bool, the masks that show a face; no ignored one.
+        strides: per level.
+        sizes: per level (rows, columns).
+
+    Returns:
+        Per level the masks and the weights of their pixels, (N, rows, columns) float32 each.
+    """
+    owners = [image for image, faces in enumerate(boxes) for _ in range(len(faces))]
+    image = torch.tensor(owners, dtype=torch.int64, device=boxes[0].device)
+    every, shown = torch.cat(list(boxes)), torch.cat(list(on_level))
+    ignored = torch.cat(list(ignore))
+    levels = []
+    for level, (stride, size) in enumerate(zip(strides, sizes)):
+        # N masks of the faces shown, then N of the ignored ones.
+        mask = torch.where(ignored, image + len(boxes), torch.where(shown[:, level], image, -1))
+        faces, covered = box_masks(every, mask, 2 * len(boxes), stride, size).chunk(2)
+        levels.append((faces.float(), (faces | ~covered).float()))
+    return levels

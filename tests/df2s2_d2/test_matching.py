@@ -96,6 +96,20 @@ def test_no_pair_is_lost_to_the_windows() -> None:
         assert (whole >= threshold).sum() > 500  # the comparison is not an empty one
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(scenes(), min_size=1, max_size=4))
+def test_images_of_a_batch_do_not_see_each_other(
+    batch: list[tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    grid, matcher = make_grid(), FaceAnchorMatcher((0.4, 0.5), 0.2)
+    together = matcher.label_batch(grid, *zip(*batch))
+    assert len(together) == len(batch)
+    for found, (boxes, ignore) in zip(together, batch):
+        alone = matcher(grid, boxes, ignore)
+        for name in ("labels", "faces", "forced", "on_level"):
+            assert torch.equal(getattr(found, name), getattr(alone, name)), name
+
+
 def test_blocks_do_not_change_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     from df2s2_d2 import matching
 

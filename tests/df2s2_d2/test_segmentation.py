@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from df2s2_d2.segmentation import area_levels, box_mask, segmentation_loss
+from df2s2_d2.segmentation import area_levels, box_mask, box_masks, segmentation_loss
 
 
 def drawn(*rows: str) -> list[list[bool]]:
@@ -57,6 +57,33 @@ def test_mask_equals_cell_by_cell(rows: list[tuple[int, ...]], stride: int) -> N
             for x in hit["x"]:
                 expected[y, x] = True
     assert box_mask(boxes, stride, size).tolist() == expected.tolist()
+
+
+def test_masks_at_once_equal_masks_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    corner = 130 * torch.rand(40, 2, generator=generator) - 30
+    boxes = torch.cat([corner, corner + 1 + 30 * torch.rand(40, 2, generator=generator)], 1)
+    mask = torch.randint(-1, 4, (40,), generator=generator)
+    found = box_masks(boxes, mask, 5, 4, (12, 20))  # the last one shows no box
+    assert found.shape == (5, 12, 20)
+    for index, painted in enumerate(found):
+        assert torch.equal(painted, box_mask(boxes[mask == index], 4, (12, 20)))
+    assert found[:4].any(dim=(1, 2)).all()
+
+
+def test_the_loss_of_a_batch_is_made_of_its_images() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = [torch.randn(3, 1, 8, 8, generator=generator)]
+    corner = 24 * torch.rand(9, 2, generator=generator)
+    faces = torch.cat([corner, corner + 4 + 8 * torch.rand(9, 2, generator=generator)], 1)
+    ignored, shown = torch.tensor([0, 0, 0, 1, 0, 0, 0, 0, 1]).bool(), torch.ones(9, 1).bool()
+    parts = [part.split([5, 0, 4]) for part in (faces, ignored, shown)]
+    whole = segmentation_loss(logits, *parts, [4], "sum")
+    alone = [
+        segmentation_loss([logits[0][i : i + 1]], *[[part[i]] for part in parts], [4], "sum")
+        for i in range(3)
+    ]
+    assert float(whole) == pytest.approx(float(sum(alone)) / 3)
 
 
 def test_levels_by_area() -> None:
