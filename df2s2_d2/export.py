@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from df2s2_d2.matching import lay_anchors
 from df2s2_d2.meta_arch import DF2S2
 from face_d2.export.parts import Candidates, DetectorParts
 from face_d2.predictor.model_card import Level, ModelCard, Suppression
@@ -48,10 +49,12 @@ def describe(model: nn.Module) -> DetectorParts | None:
     def decode(maps: Sequence[Tensor]) -> Candidates:
         boxes, scores, levels = [], [], []
         for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
-            anchors = _anchors(shapes[index], model.strides[index], model.anchor_generator, logits)
+            anchors = lay_anchors(
+                shapes[index], model.strides[index], model.anchor_generator.offset, logits.shape[2:]
+            )
             flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
             moves = deltas.permute(0, 2, 3, 1).reshape(-1, 4)  # (N h w A, 4)
-            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)
+            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)  # (N h w A, 4)
             box = model.box2box_transform.apply_deltas(moves, places)
             boxes.append(box.reshape(flat.shape[0], -1, 4))
             scores.append(flat.sigmoid())
@@ -59,14 +62,3 @@ def describe(model: nn.Module) -> DetectorParts | None:
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
     return DetectorParts(card, names, decode, cut_first=False)
-
-
-def _anchors(shapes: Tensor, stride: int, generator: nn.Module, logits: Tensor) -> Tensor:
-    """(1, h w A, 4) anchors of a level, in the order of the flattened logits (N, A, h, w)."""
-    rows = torch.arange(logits.shape[2], device=logits.device, dtype=shapes.dtype)
-    columns = torch.arange(logits.shape[3], device=logits.device, dtype=shapes.dtype)
-    rows, columns = torch.meshgrid(
-        (rows + generator.offset) * stride, (columns + generator.offset) * stride, indexing="ij"
-    )
-    centres = torch.stack([columns, rows, columns, rows], dim=-1)  # (h, w, 4)
-    return (centres[:, :, None] + shapes).reshape(1, -1, 4)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher"]
+__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher", "lay_anchors"]
 
 # Windows of at most this many cells are compared at a time; bounds the memory of a crowd.
 _PAIRS_AT_A_TIME = 1 << 19
@@ -72,13 +72,8 @@ class AnchorGrid:
         for level, (shapes, stride, (height, width)) in enumerate(
             zip(cell_anchors, strides, sizes)
         ):
-            device = shapes.device
-            y = (torch.arange(height, device=device, dtype=torch.float32) + offset) * stride
-            x = (torch.arange(width, device=device, dtype=torch.float32) + offset) * stride
-            yy, xx = torch.meshgrid(y, x, indexing="ij")
-            centres = torch.stack((xx, yy, xx, yy), dim=-1).view(-1, 1, 4)
-            boxes.append((centres + shapes.view(1, -1, 4)).view(-1, 4))
-            levels.append(torch.full((len(boxes[-1]),), level, device=device))
+            boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
+            levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
             middle = (shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride
             for a, (shape, centre) in enumerate(zip(shapes.tolist(), middle.tolist())):
                 extent = (shape[2] - shape[0], shape[3] - shape[1])
@@ -99,6 +94,27 @@ class AnchorGrid:
             first=whole[:, 4],
             per_cell=whole[:, 5],
         )
+
+
+def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
+    """Anchors of one level; also of a map whose size is known only to a tracer.
+
+    Args:
+        shapes: (A, 4) XYXY round the origin.
+        stride: pixels between neighbouring cells.
+        offset: place of the first centre, in strides.
+        size: (rows, columns) of the feature map.
+
+    Returns:
+        (rows columns A, 4) XYXY, ordered by row, column and shape.
+    """
+    y, x = (
+        (torch.arange(side, device=shapes.device, dtype=torch.float32) + offset) * stride
+        for side in size
+    )
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    centres = torch.stack((xx, yy, xx, yy), dim=-1)  # (rows, columns, 4)
+    return (centres[:, :, None] + shapes).reshape(-1, 4)
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,10 @@ class LFFDLoss:
     that factor in the objective. ``loss_scale="batch", box_norm="map"`` is the released objective:
     ``1/N sum over branches of (mean cross-entropy + sum of squared offset errors / (8 h w))``.
 
-    With several processes every count (selected, positives, images) is that of all processes, and
-    losses are scaled so that the mean of their gradients over processes is the gradient over the
-    whole batch. Negatives are mined within a process, each taking an equal share.
+    With several processes the gradient is the mean of the gradients of the processes' objectives.
+    Negatives are mined within a process, each taking an equal share; all counts (selected,
+    positives, images) are those of all processes, so that with the same negatives this mean is the
+    gradient of one process with the whole batch.
 
     Args:
         neg_pos_ratio: negatives kept per positive.

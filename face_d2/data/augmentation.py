@@ -8,9 +8,9 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, Transform, TransformList
 from numpy.typing import NDArray
 
-__all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
+from face_d2.predictor.resize import THIN
 
-_THIN = 16  # an image this many times as long as wide is a strip, not a photograph
+__all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
 
 
 class BoundedResize(T.ResizeShortestEdge):
@@ -27,7 +27,7 @@ class BoundedResize(T.ResizeShortestEdge):
         if not isinstance(resize, T.ResizeTransform):  # sizes to draw from include 0: as it is
             return resize
         height, width = image.shape[:2]
-        thin = max(height, width) > _THIN * min(height, width)
+        thin = max(height, width) > THIN * min(height, width)
         if thin and max(resize.new_h, resize.new_w) > max(height, width):
             return T.NoOpTransform()
         resize.new_h, resize.new_w = max(resize.new_h, 1), max(resize.new_w, 1)

@@ -1,4 +1,4 @@
-"""Image files that nobody checked, as arrays: one reader for training, evaluation and checks.
+"""Image files that nobody checked, as arrays: one reader for training, evaluation and prediction.
 
 A file is either read whole or refused. OpenCV fills the missing part of a truncated JPEG with grey
 and says nothing; Pillow, which decodes here, does not. Images of more than 178,956,970 pixels
@@ -7,7 +7,8 @@ and says nothing; Pillow, which decodes here, does not. Images of more than 178,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,12 +19,17 @@ from PIL import Image
 
 __all__ = [
     "FORMATS",
+    "MAX_IMAGE_PIXELS",
     "UnreadableImageError",
     "image_size",
     "is_turned",
+    "pixels_of",
     "read_image",
     "read_shrunk",
 ]
+
+#: Pillow refuses larger ones by their header: 540 MB decoded. 13,000 x 13,000 passes.
+MAX_IMAGE_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
 #: What is tried, whatever a file is called. One of Pillow's others starts a program (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
@@ -61,22 +67,25 @@ def is_turned(path: str | Path) -> bool:
         return _orientation(image) != 1
 
 
-def read_image(path: str | Path, color_order: str = "BGR") -> NDArray[np.uint8]:
+def read_image(
+    image: str | Path | bytes, color_order: str = "BGR", formats: Sequence[str] = FORMATS
+) -> NDArray[np.uint8]:
     """Decodes an image: (H, W, 3), as it is shown (EXIF orientation applied).
 
     Gray, palette, CMYK and 16 bits a channel (the upper 8 count) are converted, transparency is
     dropped, of an animation the first frame counts.
 
     Args:
-        path: the file; its name's ending does not matter.
+        image: the file, whose name's ending does not matter, or what is in it.
         color_order: "BGR" or "RGB".
+        formats: Pillow's names of what is tried.
 
     Raises:
         UnreadableImageError: it cannot be decoded to the end.
         OSError: there is no such file, or it cannot be opened.
     """
-    with _opened(path) as image:
-        return _decode(image, color_order)
+    with _opened(image, formats) as opened:
+        return pixels_of(opened, color_order)
 
 
 def read_shrunk(path: str | Path, scale: float) -> tuple[NDArray[np.uint8], int]:
@@ -103,15 +112,37 @@ def read_shrunk(path: str | Path, scale: float) -> tuple[NDArray[np.uint8], int]
             width, height = image.size
             shrink = max(s for s in _SHRINKS if s == 1 or s <= min(1 / scale, width, height))
             image.draft(None, (width // shrink, height // shrink))
-        return _decode(image, "BGR"), shrink
+        return pixels_of(image, "BGR"), shrink
+
+
+def pixels_of(image: Image.Image, color_order: str) -> NDArray[np.uint8]:
+    """What :func:`read_image` gives for the file of a Pillow image."""
+    # Before loading, when Pillow has not yet turned it (it does so for TIFF alone).
+    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    image.load()
+    if image.mode.startswith("I"):  # 16 bits, which Pillow may keep in 32
+        high = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        pixels = np.repeat(high[..., None], 3, axis=2)
+    else:
+        colors = image if image.mode == "RGB" else image.convert("RGB")
+        # Pillow keeps four bytes a pixel; handing them out as they are costs it a fifth of packing
+        # three of them.
+        four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
+        four = four.reshape(image.height, image.width, 4)
+        pixels = cv2.cvtColor(four, _FROM_RGBX[color_order])
+    if orientation in _TRANSPOSED:
+        pixels = pixels.transpose(1, 0, 2)
+    rows, columns = _MIRRORED.get(orientation, (1, 1))
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """The image, its header read; failures in the block are those of the file."""
-    with open(path, "rb") as file:
+    in_memory = isinstance(source, bytes)
+    with io.BytesIO(source) if in_memory else open(source, "rb") as file:
         try:
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=formats) as image:
                 yield image
         except MemoryError:
             raise
@@ -119,7 +150,8 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
         # SyntaxError, struct.error, EOFError, IndexError, DecompressionBombError ...
         except Exception as error:
             reason = str(error).replace(repr(file), "it")
-            raise UnreadableImageError(f"{path} cannot be decoded ({reason})") from error
+            name = f"an image of {len(source)} bytes" if in_memory else source
+            raise UnreadableImageError(f"{name} cannot be decoded ({reason})") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -136,22 +168,3 @@ def _orientation(image: Image.Image) -> int:
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     return (width, height) if _orientation(image) in _TRANSPOSED else (height, width)
-
-
-def _decode(image: Image.Image, color_order: str) -> NDArray[np.uint8]:
-    orientation = _orientation(image)
-    image.load()
-    if image.mode.startswith("I"):  # 16 bits, which Pillow may keep in 32
-        high = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        pixels = np.repeat(high[..., None], 3, axis=2)
-    else:
-        colors = image if image.mode == "RGB" else image.convert("RGB")
-        # Pillow keeps four bytes a pixel; handing them out as they are costs it a fifth of packing
-        # three of them.
-        four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
-        four = four.reshape(image.height, image.width, 4)
-        pixels = cv2.cvtColor(four, _FROM_RGBX[color_order])
-    if orientation in _TRANSPOSED:
-        pixels = pixels.transpose(1, 0, 2)
-    rows, columns = _MIRRORED.get(orientation, (1, 1))
-    return np.ascontiguousarray(pixels[::rows, ::columns])

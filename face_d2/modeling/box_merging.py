@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_d2.modeling.greedy import greedy
+
 __all__ = ["best_first", "nms", "pairwise_iou", "vote"]
 
-#: Boxes compared with all others at a time; memory is this many rows of the IoU matrix.
+#: Voters compared with all candidates at a time; memory is this many rows of the IoU matrix.
 _BLOCK = 256
 
 
@@ -62,19 +64,12 @@ def nms(
     _check_threshold(iou_threshold)
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     labels = np.arange(len(boxes)) if groups is None else np.asarray(groups)
-    left = np.asarray(order, dtype=np.intp)
-    kept: list[int] = []
-    while len(left):
-        head, left = left[:_BLOCK], left[_BLOCK:]
-        alive = np.ones(len(head), dtype=bool)
-        hits = _conflicts(boxes, labels, head, head, iou_threshold)
-        for row in range(len(head)):
-            if alive[row]:
-                alive[row + 1 :] &= ~hits[row, row + 1 :]
-        head = head[alive]
-        kept.extend(head.tolist())
-        left = left[~_conflicts(boxes, labels, head, left, iou_threshold).any(axis=0)]
-    return np.asarray(kept, dtype=np.intp)
+
+    def drops(better: NDArray[np.intp], worse: NDArray[np.intp]) -> NDArray[np.bool_]:
+        overlaps = pairwise_iou(boxes[better], boxes[worse]) > iou_threshold
+        return overlaps & (labels[better, None] != labels[worse])
+
+    return greedy(order, drops)
 
 
 def vote(
@@ -115,18 +110,6 @@ def vote(
         np.add.at(sums, candidate, scores[block, None] * boxes[block])
         np.add.at(weights, candidate, scores[block])
     return sums / weights[:, None], kept
-
-
-def _conflicts(
-    boxes: NDArray[np.float64],
-    labels: NDArray[np.generic],
-    first: NDArray[np.intp],
-    second: NDArray[np.intp],
-    iou_threshold: float,
-) -> NDArray[np.bool_]:
-    """(F, S): boxes of different groups that overlap by more than the threshold."""
-    overlaps = pairwise_iou(boxes[first], boxes[second]) > iou_threshold
-    return overlaps & (labels[first, None] != labels[second])
 
 
 def _areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:

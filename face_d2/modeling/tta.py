@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from face_d2.data.augmentation import BoundedResize
 from face_d2.modeling.box_merging import best_first, nms, vote
 from face_d2.modeling.tiling import detect_tiled, least_max_pixels
 
@@ -82,7 +83,7 @@ class SearchScale:
     def transform(self, image: NDArray[np.uint8]) -> T.Transform:
         """What brings an image (H, W, channels) to this size, as the test mapper does it."""
         if self.shorter_side:
-            return T.ResizeShortestEdge(self.shorter_side, self.longest_side).get_transform(image)
+            return BoundedResize(self.shorter_side, self.longest_side).get_transform(image)
         height, width = image.shape[:2]
         new = [max(round(side * self.factor), 1) for side in (height, width)]
         return T.NoOpTransform() if self.factor == 1 else T.ResizeTransform(height, width, *new)

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from face_d2.predictor.image_header import header_size
+from face_d2.data.image_file import FORMATS, MAX_IMAGE_PIXELS, pixels_of, read_image
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-__all__ = ["COLOR_ORDERS", "MAX_IMAGE_PIXELS", "ImageLike", "image_name", "load_image"]
+__all__ = ["COLOR_ORDERS", "ImageLike", "image_name", "load_image"]
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image"
 
 COLOR_ORDERS = ("BGR", "RGB")
-
-#: Larger images are refused by their header: 600 MB decoded. 14,000 x 14,000 passes.
-MAX_IMAGE_PIXELS = 200_000_000
+_FORMATS = (*FORMATS, "TIFF")
 
 
 def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     """Reads or converts an image.
 
-    Files and bytes: JPEG, PNG, WebP, BMP, GIF, TIFF; gray, palette, CMYK, 16 bits a channel and
-    EXIF orientation are taken care of, transparency is dropped, of several frames the first counts.
+    Files and bytes are read as in training (:func:`face_d2.data.image_file.read_image`): JPEG, PNG,
+    WebP, BMP, GIF, and TIFF besides; gray, palette, CMYK, 16 bits a channel and EXIF orientation
+    are taken care of, transparency is dropped, of several frames the first counts.
 
     Args:
         image: a path, the bytes of an image file, a Pillow image, or an array of uint8 or uint16
@@ -53,11 +48,10 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         return _from_file(Path(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_bytes(bytes(image), f"{len(image)} bytes")
+        return read_image(bytes(image), formats=_FORMATS)
     if isinstance(image, np.ndarray):
         return _from_array(image, color_order)
-    pillow = sys.modules.get("PIL.Image")  # nobody has a Pillow image without importing Pillow
-    if pillow is not None and isinstance(image, pillow.Image):
+    if isinstance(image, Image.Image):
         return _from_pillow(image)
     raise TypeError(
         "an image is a path, the bytes of an image file, a NumPy array or a Pillow image, not "
@@ -74,24 +68,7 @@ def image_name(image: ImageLike) -> str:
 def _from_file(path: Path) -> NDArray[np.uint8]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name the images in it")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    return _from_bytes(path.read_bytes(), str(path))
-
-
-def _from_bytes(data: bytes, name: str) -> NDArray[np.uint8]:
-    try:
-        height, width = header_size(data)
-    except ValueError as error:
-        raise ValueError(f"{name}: cannot be read as an image: {error}") from error
-    _check_pixels(height, width, name)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ValueError(f"{name}: cannot be decoded ({error.err or error})") from error
-    if image is None:
-        raise ValueError(f"{name}: cannot be decoded; the file is damaged or cut short")
-    return image
+    return read_image(path, formats=_FORMATS)
 
 
 def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
@@ -118,20 +95,14 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
 
 
 def _from_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    from PIL import ImageOps
-
     _check_pixels(image.height, image.width, f"Pillow image {image.height} x {image.width}")
     if image.mode == "F":
         raise ValueError("got a Pillow image of mode F (floats); convert it to L or RGB first")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow also keeps in 32
-        gray = np.asarray(image)
-        if gray.min() < 0 or gray.max() > 65535:
-            raise ValueError(
-                "got a Pillow image of mode I with values beyond 0-65535; scale it to 8 bits first"
-            )
-        return _from_array(gray.astype(np.uint16), "BGR")
-    return _from_array(np.asarray(image.convert("RGB")), "RGB")
+    if image.mode == "I" and (np.asarray(image) >> 16).any():
+        raise ValueError(
+            "got a Pillow image of mode I with values beyond 0-65535; scale it to 8 bits first"
+        )
+    return pixels_of(image, "BGR")
 
 
 def _check_pixels(height: int, width: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Detectron2's resizing of test images without Detectron2: the size rule and the filter."""
+"""The resizing of test images without Detectron2: the size rule and the filter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SizeRule", "resize"]
+__all__ = ["THIN", "SizeRule", "resize"]
+
+#: An image more than this many times as long as wide is a strip, not a photograph.
+THIN = 16
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,11 @@ class SizeRule:
     min_side: int = 0
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of what is given to the network; as Detectron2's ResizeShortestEdge."""
+        """(height, width) of what is given to the network.
+
+        As by :class:`face_d2.data.augmentation.BoundedResize`: Detectron2's ResizeShortestEdge, but
+        a strip is not enlarged, and no side comes to less than a pixel.
+        """
         if not self.min_size:
             return height, width
         factor = self.min_size / min(height, width)
@@ -36,7 +43,11 @@ class SizeRule:
         if self.max_size and max(new) > self.max_size:
             factor = self.max_size / max(new)
             new = [side * factor for side in new]
-        return max(int(new[0] + 0.5), 1), max(int(new[1] + 0.5), 1)
+        height_to, width_to = (max(int(side + 0.5), 1) for side in new)
+        thin = max(height, width) > THIN * min(height, width)
+        if thin and max(height_to, width_to) > max(height, width):
+            return height, width
+        return height_to, width_to
 
     def searched_pixels(self, height: int, width: int) -> float:
         """Pixels the network works on for an image that was resized to this size."""

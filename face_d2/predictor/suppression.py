@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.modeling.greedy import greedy
 from face_d2.predictor.model_card import Suppression
 from face_d2.predictor.results import Found
 
@@ -44,7 +45,7 @@ def select(
 
 def suppress(
     boxes: NDArray[np.float32], nms_type: str, threshold: float, limit: int
-) -> NDArray[np.int64]:
+) -> NDArray[np.intp]:
     """Greedy suppression.
 
     Args:
@@ -64,17 +65,20 @@ def suppress(
     if nms_type not in ("iou", "iom"):
         raise ValueError(f'the NMS type is "iou" or "iom", not {nms_type!r}')
     extra = np.float32(nms_type == "iom")
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.arange(len(boxes))
-    kept: list[int] = []
-    while len(left) and len(kept) < limit:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        rest = boxes[left]
-        sides = np.minimum(boxes[best, 2:], rest[:, 2:]) - np.maximum(boxes[best, :2], rest[:, :2])
-        intersection = (sides + extra).clip(min=0).prod(axis=1)
-        whole = areas[left]
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    areas = (x2 - x1) * (y2 - y1)
+
+    def drops(better: NDArray[np.intp], worse: NDArray[np.intp]) -> NDArray[np.bool_]:
+        sides = []  # (B, W) of the intersections
+        for low, high in ((x1, x2), (y1, y2)):
+            side = np.minimum(high[better, None], high[worse])
+            side -= np.maximum(low[better, None], low[worse])
+            side += extra
+            sides.append(np.maximum(side, 0, out=side))
+        shared = np.multiply(*sides, out=sides[0])
+        whole = areas[worse]
         if nms_type == "iou":
-            whole = whole + areas[best] - intersection
-        left = left[intersection <= threshold * whole]
-    return np.array(kept, dtype=np.int64)
+            whole = whole + areas[better, None] - shared
+        return ~(shared <= threshold * whole)  # NaN drops, and is dropped
+
+    return greedy(np.arange(len(boxes)), drops, limit)

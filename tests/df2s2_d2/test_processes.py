@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing as mp
-from processes import df2s2_gradients
+from processes import gradients
 
 from df2s2_d2.losses import CLS_NORMS
 
@@ -16,9 +16,9 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(
     # Batch statistics are a process's own; nothing else may depend on how images are shared out.
     frozen = ("MODEL.RESNETS.NORM", "FrozenBN")
     cfgs = [tiny_cfg(*frozen, "MODEL.DF2S2.CLS_NORM", norm) for norm in CLS_NORMS]
-    mp.spawn(df2s2_gradients.gradients_of_half, (cfgs, str(tmp_path)), nprocs=2)
-    for cfg, shared in zip(cfgs, torch.load(tmp_path / "gradients.pt")):
-        whole = df2s2_gradients.gradients(cfg, df2s2_gradients.batch(), parallel=False)
+    mp.spawn(gradients.gradients_of_half, (cfgs, str(tmp_path)), nprocs=2)
+    for cfg, (_, shared) in zip(cfgs, torch.load(tmp_path / "0.pt")):
+        whole = gradients.gradients(cfg, gradients.batch(), parallel=False)
         assert shared.keys() == whole.keys()
         for name, gradient in whole.items():
             scale = float(gradient.abs().max())

@@ -231,14 +231,14 @@ def test_metadata(tiny_onnx: dict[str, Path]) -> None:
 
 
 def test_no_torch_in_the_process(tiny_onnx: dict[str, Path], tmp_path: Path) -> None:
-    """With onnxruntime, NumPy and OpenCV alone: anything else cannot even be found."""
+    """With onnxruntime, NumPy, OpenCV and Pillow: anything else cannot even be found."""
     image = tmp_path / "image.png"
     cv2.imwrite(str(image), picture(60, 80))
     code = f"""
 import sys
 class Absent:
     def find_spec(self, name, *_):
-        if name.split(".")[0] in {{"torch", "torchvision", "detectron2", "PIL", "onnx", "scipy",
+        if name.split(".")[0] in {{"torch", "torchvision", "detectron2", "onnx", "scipy",
                                    "matplotlib", "fvcore", "pycocotools", "openvino"}}:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Absent())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,18 @@ def test_ranges_are_sizes_in_the_original_image() -> None:
     scales = [SearchScale(1.0, face_range=(24, 64)), SearchScale(2.0, face_range=(0, 10))]
     rows = rows_of(squares_tta(2, 1000, scales=scales, flip=False), draw(200, 220, SQUARES))
     assert sorted((rows[:, 2] - rows[:, 0]).round().tolist()) == [6, 10, 24, 40, 64]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((60, 90), (120, 180)), ((4, 400), (4, 400)), ((1, 4000), (1, 500))]
+)
+def test_sizes_are_bounded_as_in_testing_at_one(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """Strips are not enlarged: one of 4 x 400 pixels would have become 120 x 12000."""
+    image = np.zeros((*size, 3), dtype=np.uint8)
+    scale = SearchScale(shorter_side=120, longest_side=sys.maxsize if max(size) < 1000 else 500)
+    assert scale.transform(image).apply_image(image).shape[:2] == expected
 
 
 @pytest.mark.parametrize("size", [(150, 227), (151, 200)])

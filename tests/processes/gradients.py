@@ -1,9 +1,12 @@
-"""What the processes of tests/df2s2_d2/test_processes.py run; spawned ones import it by name."""
+"""What the processes of both detectors' test_processes.py run; spawned ones import it by name."""
 
 from __future__ import annotations
 
-import df2s2_d2  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+from face_d2.plugins import import_detectors
 
+import_detectors()  # mends Detectron2 before its first import
+
+# ruff: noqa: E402
 from typing import Any
 
 import torch
@@ -46,13 +49,12 @@ def gradients(cfg: CfgNode, items: list[dict[str, Any]], parallel: bool) -> dict
 
 
 def gradients_of_half(rank: int, cfgs: list[CfgNode], folder: str) -> None:
-    """Saves, per config, the gradients of the first process, which hold those of both."""
+    """Saves, per config, a process's own gradients and those that both processes share."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=2
     )
     half = batch()[2 * rank : 2 * rank + 2]
-    found = [gradients(cfg, half, parallel=True) for cfg in cfgs]
-    if rank == 0:
-        torch.save(found, f"{folder}/gradients.pt")
+    found = [[gradients(cfg, half, parallel) for parallel in (False, True)] for cfg in cfgs]
+    torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
