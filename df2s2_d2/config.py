@@ -54,6 +54,8 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.CLS_NORM = "global_pos"
     cfg.MODEL.DF2S2.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
+    # Added to the logits in the loss: above 0 a score of 0.5 asks for more certainty, AP stays.
+    cfg.MODEL.DF2S2.FOCAL_LOSS_MARGIN = 0.0
     cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11
     cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of the notes
 

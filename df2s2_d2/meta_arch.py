@@ -42,7 +42,7 @@ class DF2S2(OneStageDetector):
         anchor_generator: its shapes, strides and offset are used.
         matcher: labels anchors.
         box2box_transform: box deltas to boxes and back.
-        cls_norm, focal_loss_alpha, focal_loss_gamma: classification loss.
+        cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
         smooth_l1_beta, box_weight: box loss, and lambda1 of the notes.
         seg_weight: lambda2 of the notes.
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
@@ -67,6 +67,7 @@ class DF2S2(OneStageDetector):
         cls_norm: str = "global_pos",
         focal_loss_alpha: float = 0.25,
         focal_loss_gamma: float = 2.0,
+        focal_loss_margin: float = 0.0,
         smooth_l1_beta: float = 0.11,
         box_weight: float = 1.0,
         seg_weight: float = 0.25,
@@ -98,6 +99,7 @@ class DF2S2(OneStageDetector):
             "running_positives", torch.zeros(()) if cls_norm == "running_pos" else None
         )
         self.focal_loss_alpha, self.focal_loss_gamma = focal_loss_alpha, focal_loss_gamma
+        self.focal_loss_margin = focal_loss_margin
         self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
         self.seg_weight, self.seg_assign, self.seg_reduction = seg_weight, seg_assign, seg_reduction
         self.test_score_thresh = test_score_thresh
@@ -145,6 +147,7 @@ class DF2S2(OneStageDetector):
             "cls_norm": settings.CLS_NORM,
             "focal_loss_alpha": settings.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": settings.FOCAL_LOSS_GAMMA,
+            "focal_loss_margin": settings.FOCAL_LOSS_MARGIN,
             "smooth_l1_beta": settings.SMOOTH_L1_BETA,
             "box_weight": settings.BOX_WEIGHT,
             "seg_weight": settings.SEG_WEIGHT,
@@ -250,6 +253,7 @@ class DF2S2(OneStageDetector):
                 cls_weights[grid.levels],
                 self.focal_loss_alpha,
                 self.focal_loss_gamma,
+                self.focal_loss_margin,
             ),
             "loss_box_reg": self.box_weight
             * box_loss(

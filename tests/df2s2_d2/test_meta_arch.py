@@ -48,10 +48,16 @@ TWO_IMAGES = (
 
 @pytest.mark.parametrize("cls_norm", ["global_pos", "level_pos", "level_all"])
 @pytest.mark.parametrize("seg_assign", ["anchor", "area"])
-def test_loss_equals_plain_loops(tiny_model: Build, cls_norm: str, seg_assign: str) -> None:
+@pytest.mark.parametrize("focal", [(0.25, 2.0, 0.0), (0.1, 1.5, 0.6)])
+def test_loss_equals_plain_loops(
+    tiny_model: Build, cls_norm: str, seg_assign: str, focal: tuple[float, float, float]
+) -> None:
+    alpha, gamma, margin = focal
     model = tiny_model(
         *("MODEL.DF2S2.CLS_NORM", cls_norm, "MODEL.DF2S2.SEG_ASSIGN", seg_assign),
         *("MODEL.DF2S2.BOX_WEIGHT", 0.7, "MODEL.DF2S2.SEG_WEIGHT", 0.3),
+        *("MODEL.DF2S2.FOCAL_LOSS_ALPHA", alpha, "MODEL.DF2S2.FOCAL_LOSS_GAMMA", gamma),
+        *("MODEL.DF2S2.FOCAL_LOSS_MARGIN", margin),
     )
     inputs = batch(TWO_IMAGES[0], faces([[20, 20, 36, 44], [60, 10, 75, 30]]))
     generator = torch.Generator().manual_seed(2)
@@ -90,8 +96,9 @@ def test_loss_equals_plain_loops(tiny_model: Build, cls_norm: str, seg_assign: s
         [b.double().numpy() for b in boxes],
         targets,
         cls_norm=cls_norm,
-        alpha=0.25,
-        gamma=2.0,
+        alpha=alpha,
+        gamma=gamma,
+        margin=margin,
         beta=0.11,
         box_weight=0.7,
         seg_weight=0.3,

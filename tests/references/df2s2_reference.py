@@ -78,6 +78,7 @@ def losses(
     cls_norm: str,
     alpha: float,
     gamma: float,
+    margin: float,
     beta: float,
     box_weight: float,
     seg_weight: float,
@@ -106,7 +107,7 @@ def losses(
                         label = labels[n, r]
                         if label >= 0:
                             counted[k] += 1
-                            p = 1 / (1 + math.exp(-logits[k][n, a, y, x]))
+                            p = 1 / (1 + math.exp(-logits[k][n, a, y, x] - margin))
                             if label == 1:
                                 cls_sum[k] += -alpha * (1 - p) ** gamma * math.log(p)
                             else:
