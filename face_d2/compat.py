@@ -139,8 +139,8 @@ def _restore_pillow_constant() -> None:
     """``Image.LINEAR`` left in Pillow 10; 0.5 and 0.6 use it as a default argument."""
     from PIL import Image
 
-    if not hasattr(Image, "LINEAR"):
-        Image.LINEAR = Image.BILINEAR  # type: ignore[attr-defined]
+    if "LINEAR" not in vars(Image):  # Pillow 9.1 to 9.5 have it still, and warn when it is touched
+        Image.LINEAR = getattr(Image, "Resampling", Image).BILINEAR  # type: ignore[attr-defined]
 
 
 def _require_opencv() -> None:
