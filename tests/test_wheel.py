@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ COMMANDS = ("face-d2-train", "face-d2-evaluate", "face-d2-predict", "face-d2-exp
 # Runs in the new environment. Nothing may come from the checkout.
 SMOKE = """
 import sys
-from importlib.metadata import requires, version
+from importlib.metadata import entry_points, requires, version
 from pathlib import Path
 from face_d2 import get_cfg, get_config_file
 import df2s2_d2, lffd_d2, face_d2.predictor, face_d2.export
@@ -33,6 +36,9 @@ assert not [r for r in requires("face-d2") if r.startswith("detectron2")]
 for name in ("quick/df2s2_synth.yaml", "ablation/suites/fusion.yaml", "lazy/common.py"):
     assert Path(get_config_file(name)).is_file(), name
 get_cfg().merge_from_file(get_config_file("df2s2/df2s2_R50_FFP.yaml"))
+for entry in entry_points(group="console_scripts"):
+    if entry.name.startswith("face-d2-"):
+        assert callable(entry.load()), entry.name
 instantiate(LazyConfig.load(get_config_file("lazy/lffd_25L8S.py")).model)
 """
 
@@ -77,53 +83,126 @@ def copy(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(copy: Path) -> Path:
-    """The wheel, built with the tools of this environment: no index is asked."""
+def archive(copy: Path) -> Path:
+    """The source archive."""
     pytest.importorskip("wheel", reason="building needs wheel and setuptools")
-    run(
-        *(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
-        *("-w", copy / "dist", copy),
-        cwd=copy,
-    )
-    (file,) = (copy / "dist").glob("*.whl")
+    run(sys.executable, "setup.py", "-q", "sdist", "-d", "sdist", cwd=copy)
+    (file,) = (copy / "sdist").glob("*.tar.gz")
     return file
 
 
+@pytest.fixture(scope="module")
+def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel made of the archive, with the tools of this environment: no index is asked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(
+        *(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
+        *("--no-index", "-w", folder, archive),
+        cwd=folder,
+    )
+    (file,) = folder.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a new environment that sees this one's packages, but not this project."""
+    folder = tmp_path_factory.mktemp("clean")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv", cwd=folder)
+    python = folder / "venv" / "bin" / "python"
+    site = run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=folder).strip()
+    # This environment may itself be a virtual one, which --system-site-packages would not show.
+    # Its editable installation of this project comes after what is installed in the new one.
+    outer = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    Path(site, "outer.pth").write_text("\n".join(outer) + "\n")
+    return python
+
+
+@pytest.fixture(scope="module")
+def installed(clean: Path, wheel: Path) -> Path:
+    """The same Python, with the wheel installed for it."""
+    run(
+        *(sys.executable, "-m", "pip", "--python", clean, "install", "-q", "--no-deps"),
+        *("--force-reinstall", "--no-index", wheel),
+        cwd=wheel.parent,
+    )
+    return clean
+
+
 def test_wheel_is_complete(repo: Path, wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    with zipfile.ZipFile(wheel) as file:
+        held = {name for name in file.namelist() if ".dist-info/" not in name}
     assert held == sources(repo)
 
 
-def test_archive_builds_the_same(copy: Path, wheel: Path) -> None:
-    """The source archive holds what its own setup.py needs, and the packages."""
-    run(sys.executable, "setup.py", "-q", "sdist", "-d", "sdist", cwd=copy)
-    (file,) = (copy / "sdist").glob("*.tar.gz")
-    with tarfile.open(file) as archive:
-        members = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+def test_archive_has_what_belongs_to_it(archive: Path) -> None:
+    with tarfile.open(archive) as file:
+        members = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE"} <= members
-    with zipfile.ZipFile(wheel) as archive:
-        held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    shipped = {name.removeprefix("face_d2/") if "/configs/" in name else name for name in held}
-    assert shipped - members == set()
+
+
+def write_empty_wheel(folder: Path, name: str, version: str) -> None:
+    """A package with a name, a version and nothing else."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as file:
+        info = f"{stem}.dist-info"
+        head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        file.writestr(f"{info}/METADATA", head)
+        file.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        file.writestr(f"{info}/RECORD", "")
+
+
+def test_installing_changes_no_other_package(clean: Path, wheel: Path, tmp_path: Path) -> None:
+    """pip is offered a newer version of everything, and takes only what is missing here."""
+    from packaging.requirements import Requirement
+
+    asked = {Requirement(line).name for line in metadata_of(wheel)}
+    assert {"torch", "torchvision", "numpy", "opencv-python"} <= asked
+    for name in (*asked, "detectron2", "detectron2-cdo"):
+        write_empty_wheel(tmp_path, name, "999.0")
+    report = tmp_path / "report.json"
+    run(
+        *(sys.executable, "-m", "pip", "--python", clean, "install", "-q", "--dry-run"),
+        *("--no-index", "--find-links", tmp_path, "--report", report, wheel),
+        cwd=tmp_path,
+    )
+    taken = {
+        entry["metadata"]["name"].lower() for entry in json.loads(report.read_text())["install"]
+    }
+    missing = {name.lower() for name in asked if not is_installed(name)}
+    assert taken - {"face-d2"} == missing
+    assert not missing & {"torch", "torchvision", "numpy"}
+
+
+def metadata_of(wheel: Path) -> list[str]:
+    """The wheel's requirements, extras left out."""
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (n for n in file.namelist() if n.endswith(".dist-info/METADATA"))
+        text = file.read(name).decode()
+    lines = re.findall(r"^Requires-Dist: (.+)$", text, re.M)
+    return [line for line in lines if "extra ==" not in line]
+
+
+def is_installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def test_installed_wheel_imports_elsewhere(repo: Path, installed: Path, tmp_path: Path) -> None:
+    run(installed, "-W", "ignore", "-c", SMOKE, repo, cwd=tmp_path)
+    for command in COMMANDS:
+        assert installed.with_name(command).is_file(), command
 
 
 @pytest.mark.long
-def test_installed_wheel_works_elsewhere(repo: Path, wheel: Path, tmp_path: Path) -> None:
-    """Installed beside this environment's torch and Detectron2, which stay what they are."""
-    run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv", cwd=tmp_path)
-    python = tmp_path / "venv" / "bin" / "python"
-    # The packages of this environment, which may itself be a virtual one, for the new one to see;
-    # its editable installation of this project comes after what is installed here.
-    site = run(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=tmp_path).strip()
-    outer = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    Path(site, "outer.pth").write_text("\n".join(outer) + "\n")
-    run(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps"),
-        *("--force-reinstall", "--no-index", wheel),
-        cwd=tmp_path,
-    )
-    run(python, "-W", "ignore", "-c", SMOKE, repo, cwd=tmp_path)
+def test_installed_wheel_works_elsewhere(installed: Path, tmp_path: Path) -> None:
+    """Training, evaluation and prediction by the commands, away from the checkout."""
+    python = installed
     for command in COMMANDS:
         assert "usage" in run(python.with_name(command), "--help", cwd=tmp_path), command
 

@@ -125,16 +125,23 @@ def _trace(graph: nn.Module, parts: DetectorParts, path: Path, opset: int) -> No
     by_tracing = "dynamo" in inspect.signature(torch.onnx.export).parameters
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8),),
-            str(path),
-            input_names=["image"],
-            output_names=names,
-            dynamic_axes=axes,
-            opset_version=opset,
-            **({"dynamo": False} if by_tracing else {}),
-        )
+        try:
+            torch.onnx.export(
+                graph,
+                (torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8),),
+                str(path),
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=opset,
+                **({"dynamo": False} if by_tracing else {}),
+            )
+        except ValueError as error:
+            if "opset version" not in str(error):
+                raise
+            raise ValueError(
+                f"PyTorch {torch.__version__} cannot write opset {opset}; take a smaller one"
+            ) from error
 
 
 def _append_suppression(file: onnx.ModelProto, settings: Suppression) -> None:

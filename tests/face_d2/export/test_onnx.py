@@ -196,11 +196,16 @@ def test_raw_maps(
     name: str,
     names: list[str],
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config, weights = tiny_files[name]
     path, opset = tmp_path / "maps.onnx", {"lffd": 16, "df2s2": 20}[name]
     words = ["--config-file", str(config), "--weights", str(weights), "--output", str(path)]
-    assert main([*words, "--outputs", "maps", "--opset", str(opset)]) == 0
+    status = main([*words, "--outputs", "maps", "--opset", str(opset)])
+    if opset > 17 and status == 1:
+        assert "cannot write opset 20; take a smaller one" in capsys.readouterr().err
+        pytest.skip("this PyTorch's exporter is older than opset 20")
+    assert status == 0
     file = onnx.load(path)
     assert [output.name for output in file.graph.output] == names
     assert file.opset_import[0].version == opset

@@ -43,7 +43,7 @@ def test_size_0_leaves_the_image_alone() -> None:
 @settings(deadline=None)
 def test_pixels_are_those_of_pillow(size: tuple[int, int], new: tuple[int, int], seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR))
+    expected = np.asarray(Image.fromarray(image).resize(new[::-1], Image.BILINEAR))
     difference = np.abs(resize(image, *new).astype(int) - expected)
     # Pillow rounds after each of two passes, with weights in fixed point.
     assert difference.max() <= 2
