@@ -149,6 +149,19 @@ def test_crop_and_boxes_agree() -> None:
         assert np.allclose([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], box, atol=2)
 
 
+@pytest.mark.parametrize("size", [20, 64, 150])
+def test_crops_have_the_pixels_of_detectron2s_resize(size: int) -> None:
+    """Shrunk ones exactly, enlarged ones but for rounding."""
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    np.random.seed(1)
+    for _ in range(5):
+        crop, resize = SquareFaceCrop(size).get_transform(image, np.empty((0, 4))).transforms
+        square = crop.apply_image(image)
+        found = resize.apply_image(square).astype(int)
+        expected = T.ResizeTransform(*square.shape[:2], size, size).apply_image(square)
+        assert np.abs(found - expected).max() <= (len(square) < size)
+
+
 def test_distortion_changes_colours_within_bounds() -> None:
     np.random.seed(4)
     image = np.random.randint(0, 256, (16, 16, 3), dtype=np.uint8)
