@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int8.add_argument(
         "--max-loss",
         type=float,
-        default=1.0,
+        default=0.5,
         metavar="POINTS",
         help="of AP; nothing is written if more is lost (default: %(default)s)",
     )

@@ -21,6 +21,7 @@ from torch import nn
 import face_d2
 from face_d2.export.graph import ExportGraph
 from face_d2.export.parts import DetectorParts, describe
+from face_d2.export.tidy import tidy
 from face_d2.files import replaced_file
 from face_d2.modeling.base import OneStageDetector
 from face_d2.predictor.model_card import ModelCard, Suppression
@@ -99,6 +100,7 @@ def export_onnx(
         graph = ExportGraph(model, parts, maps=outputs == "maps").eval()
         _trace(graph, parts, temporary, opset)
         file = onnx.load(temporary)
+        tidy(file)
         if outputs == "detections":
             _append_suppression(file, card.suppression)
         helper.set_model_props(file, _metadata(card, weights, opset))

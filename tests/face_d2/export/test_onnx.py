@@ -268,6 +268,33 @@ def test_images_too_small_for_a_face(tiny_onnx: dict[str, Path]) -> None:
     assert [len(r) > 0 for r in results] == [False, True]
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_sizes_in_any_order(
+    unsuppressed: dict[str, tuple[FaceDetector, Path]], runtime: str
+) -> None:
+    """One session sees images that must be enlarged and others, smaller and larger by turns."""
+    pytorch, path = unsuppressed["lffd"]
+    exported = FaceDetector.from_onnx(path, runtime=runtime)
+    sizes = [(131, 140), (40, 60), (150, 197), (131, 140), (128, 128), (127, 300), (180, 210)]
+    for seed, size in enumerate(sizes):
+        image = picture(*size, seed)
+        expected, found = pytorch.detect(image), exported.detect(image)
+        assert len(found) == len(expected) > 50
+        np.testing.assert_allclose(
+            np.sort(found.boxes, axis=0), np.sort(expected.boxes, axis=0), atol=0.05
+        )
+
+
+def test_equal_weights_are_stored_for_each_layer(tiny_onnx: dict[str, Path]) -> None:
+    """Behind an Identity, ONNX Runtime would not see that they can be int8."""
+    graph = onnx.load(tiny_onnx["lffd"]).graph
+    weights = {weight.name for weight in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    biases = [node.input[2] for node in convolutions]
+    assert len(set(biases)) == len(biases) == 17
+    assert set(biases) <= weights
+
+
 def test_auto_takes_the_first_runtime_there_is(
     tiny_onnx: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,13 +28,27 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
     assert result.images == 3
     assert result.float_ap == pytest.approx(100)
     assert result.loss <= 5
-    predicting = {f"/head/c{tap}/{arm}/Conv" for tap in (8, 11, 14, 17) for arm in ("score", "box")}
-    assert predicting <= set(result.kept_float)
+    assert result.kept_float == ()
 
     file = onnx.load(path)
     assert path.stat().st_size < 0.5 * released_onnx.stat().st_size
-    quantised = {n.name for n in file.graph.node if n.op_type == "Conv"} - set(result.kept_float)
-    assert len(quantised) > 15
+    makers = {output: node for node in file.graph.node for output in node.output}
+    users: dict[str, list[str]] = {}
+    for node in file.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 37
+    for conv in convolutions:  # no way out to float and back between them, exact at the end
+        assert {makers[name].op_type for name in conv.input} == {"DequantizeLinear"}
+        last = conv.name.endswith(("/score/Conv", "/box/Conv"))
+        rounded = users[conv.output[0]] in (["QuantizeLinear"], ["Relu"])
+        assert rounded != last, conv.name
+    backbone = [node for node in file.graph.node if node.name.startswith("/backbone/")]
+    sums = [node for node in backbone if node.op_type == "Add"]
+    assert len(sums) == 6
+    for node in sums:
+        assert [makers[name].op_type for name in node.input] == ["DequantizeLinear"] * 2
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["precision"] == "int8"
     assert metadata["detector"] == "LFFD"
@@ -47,6 +61,24 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
         sure = a.boxes[a.scores > 0.8]
         distance = np.abs(sure[:, None] - b.boxes[None]).max(axis=2).min(axis=1)
         assert (distance < 0.15 * (sure[:, 2:] - sure[:, :2]).max(axis=1)).all()
+
+
+def test_what_stays_in_float(released_onnx: Path) -> None:
+    """Each set holds the one before, and what lies between float convolutions goes with them."""
+    file = onnx.load(released_onnx)
+    taps = ("c8", "c11", "c14", "c17")
+    last = {f"/head/{tap}/{arm}/Conv" for tap in taps for arm in ("score", "box")}
+    hidden = {f"/head/{tap}/{arm}_hidden/Conv" for tap in taps for arm in ("score", "box")}
+    first = {"/backbone/conv1/Conv", "/backbone/conv2/Conv"}
+    tiers = [set(tier) for tier in module._tiers(file)]
+    assert tiers == [set(), last, first | last, first | last | hidden]
+    outside = set(module._float_between(file, ()))
+    assert outside
+    assert not any("backbone" in name or "head" in name for name in outside)
+    with_last = set(module._float_between(file, sorted(last)))
+    assert {name for name in with_last - outside} == {
+        f"/head/{tap}/Relu_{number}" for tap in taps for number in (1, 2)
+    }
 
 
 def test_a_loss_that_is_too_great_writes_nothing(
