@@ -77,7 +77,9 @@ def test_builds_and_gives_maps_of_six_levels(name: str) -> None:
 )
 def test_sizes_are_what_their_names_say(name: str, depth: int, norm: str) -> None:
     cfg = load(name)
-    assert (cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.NORM) == (depth, norm)
+    resnets = cfg.MODEL.RESNETS
+    assert depth == resnets.DEPTH
+    assert norm == resnets.NORM
     # Frozen norms are right with weights alone, and Detectron2's R-50 with its own pixel values.
     weights = "detectron2://ImageNetPretrained/MSRA/R-50.pkl" if norm == "FrozenBN" else ""
     assert weights == cfg.MODEL.WEIGHTS
