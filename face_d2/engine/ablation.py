@@ -25,7 +25,7 @@ from tqdm import tqdm
 from face_d2.config import get_config_file
 from face_d2.evaluation.report import write_json
 
-__all__ = ["Run", "Suite", "SuiteRunner", "read_suite"]
+__all__ = ["Run", "Suite", "SuiteRunner", "read_suite", "shipped_suites"]
 
 _CHILD = [sys.executable, "-m", "face_d2.engine.ablation_run"]
 _POLL_SECONDS = 0.5
@@ -74,6 +74,12 @@ class Run:
             return 0
 
 
+def shipped_suites() -> dict[str, Path]:
+    """Name -> file of the suites that come with the project."""
+    folder = Path(get_config_file("ablation/suites/headline.yaml")).parent
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
 def read_suite(name: str) -> Suite:
     """Reads a suite.
 
@@ -86,7 +92,12 @@ def read_suite(name: str) -> Suite:
     """
     path = Path(name)
     if not path.suffix:
-        path = Path(get_config_file(f"ablation/suites/{name}.yaml"))
+        if name not in (shipped := shipped_suites()):
+            raise FileNotFoundError(
+                f"no suite {name!r}; there are: {', '.join(shipped)}. A suite of your own is named "
+                "by its file, SUITE.yaml."
+            )
+        path = shipped[name]
     text = path.read_text(encoding="utf-8")
     content = yaml.safe_load(text)
     rows = content.get("rows") if isinstance(content, dict) else None

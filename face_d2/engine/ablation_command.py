@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.engine.ablation import SuiteRunner, read_suite
+from face_d2.engine.ablation import SuiteRunner, read_suite, shipped_suites
 from face_d2.engine.ablation_report import collect, markdown_table, plot_suite
 from face_d2.files import replaced_file
 
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "output is OUTPUT/runs/ROW-seedN/console.txt.",
     )
     parser.add_argument(
-        "suite", help="name of a shipped suite (headline, segmentation, fusion, ...) or a YAML file"
+        "suite",
+        nargs="?",
+        help="name of a shipped suite (headline, segmentation, fusion, ...) or a YAML file; "
+        "without one the suites are listed",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument(
@@ -50,6 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
     options = parser.parse_intermixed_args(arguments)
+    if options.suite is None:
+        for name in shipped_suites():
+            suite = read_suite(name)
+            print(f"{name:14}{len(suite.rows)} rows: {suite.title}")
+        return
     results_folder = options.results or options.output / "results"
     failures: list[str] = []
     try:

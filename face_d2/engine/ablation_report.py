@@ -94,8 +94,8 @@ def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
         for axes, setting, colour in zip(panels, _SETTINGS, COLOURS):
             key = f"AP_{setting}"
             values = [[np.nan if r[key] is None else r[key] for r in results[row]] for row in rows]
-            means = [statistics.mean(row) for row in values]
-            spread = [statistics.stdev(row) if len(row) > 1 else np.nan for row in values]
+            means = [np.mean(row) for row in values]
+            spread = [np.std(row, ddof=1) if len(row) > 1 else np.nan for row in values]
             axes.barh(at, means, height=0.62, color=colour, alpha=0.35)
             axes.errorbar(means, at, xerr=spread, fmt="none", ecolor="#444444", capsize=3)
             for place, points in zip(at, values):

@@ -168,11 +168,14 @@ def test_settings_without_faces_and_trainings_too_short_to_time_are_dashes(
     suite: str, tmp_path: Path
 ) -> None:
     cost = {"parameters": 1, "gflops": 1.0, "flops_size": [1, 1], "ms_per_image": 1.0}
-    bare = result("seg_det", 0, AP_easy=None, training_seconds=None, device="CPU", **cost)
-    (tmp_path / "seg_det-seed0.json").write_text(json.dumps(bare))
+    for seed in (0, 1):
+        bare = result("seg_det", seed, AP_easy=None, training_seconds=None, device="CPU", **cost)
+        (tmp_path / f"seg_det-seed{seed}.json").write_text(json.dumps(bare))
     read = read_suite(suite)
     found = collect(read, tmp_path)
-    assert "| own | 1 | - | 50.0 | 50.0 | 0.00 | 1.00 | 1.0 | - |" in markdown_table(read, found)
+    assert "| own | 2 | - | 50.0 ± 0.0 | 50.0 ± 0.0 | 0.00 | 1.00 | 1.0 | - |" in markdown_table(
+        read, found
+    )
     assert all(file.is_file() for file in plot_suite(read, found, tmp_path / "plot"))
 
 
@@ -203,13 +206,20 @@ def test_bad_suites_are_explained(
 
 def test_unknown_suite_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (["nosuch"], "no shipped config 'ablation/suites/nosuch.yaml'"),
+        (["nosuch"], "no suite 'nosuch'; there are: anchors, cls_norm, "),
         (["lambda2", "NO.SUCH_KEY", "1"], "NO.SUCH_KEY"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main([*words, "--output", str(tmp_path)])
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_without_a_suite_they_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(ablation.shipped_suites())
+    assert any("8 rows: How maps are fused" in line for line in lines)
 
 
 def test_one_process_a_folder(tmp_path: Path) -> None:
