@@ -13,6 +13,7 @@ PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
     "face_d2",
+    "face_d2.benchmark",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.engine",
@@ -69,6 +70,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "face-d2-benchmark=face_d2.benchmark.command:main",
             "face-d2-evaluate=face_d2.evaluation.command:main",
             "face-d2-export=face_d2.export.command:main",
             "face-d2-predict=face_d2.predictor.command:main",

@@ -17,7 +17,13 @@ import pytest
 from references.tiny_sets import write_wider_set
 
 PACKAGES = ("df2s2_d2", "lffd_d2", "face_d2")
-COMMANDS = ("face-d2-train", "face-d2-evaluate", "face-d2-predict", "face-d2-export")
+COMMANDS = (
+    "face-d2-train",
+    "face-d2-evaluate",
+    "face-d2-predict",
+    "face-d2-export",
+    "face-d2-benchmark",
+)
 
 # Runs in the new environment. Nothing may come from the checkout.
 SMOKE = """

@@ -25,7 +25,7 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.onnx_backend import RUNTIMES
 from face_d2.predictor.resize import resize
 
-__all__ = ["Quantisation", "quantize"]
+__all__ = ["Quantisation", "quantize", "write_int8"]
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
@@ -97,7 +97,7 @@ def quantize(
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
-            _write(detector, source, temporary, images, kept_float)
+            write_int8(detector, source, temporary, images, kept_float)
             aps = {
                 runtime: _ap(
                     _predictions(
@@ -139,13 +139,22 @@ class _Reader(CalibrationDataReader):
         return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
 
 
-def _write(
+def write_int8(
     detector: FaceDetector,
     source: str | Path,
     path: Path,
     images: Sequence[str | Path],
-    kept_float: Sequence[str],
+    kept_float: Sequence[str] = (),
 ) -> None:
+    """Writes an int8 file whatever it loses.
+
+    Args:
+        detector: of the float file.
+        source: the float file.
+        path: the file to write.
+        images: from which value ranges are taken.
+        kept_float: names of convolutions that stay in float.
+    """
     quantize_static(
         str(source),
         str(path),

@@ -1,0 +1,1 @@
+"""What detectors cost: ``tools/benchmark.py``."""
