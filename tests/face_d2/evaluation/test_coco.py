@@ -76,6 +76,13 @@ def test_degenerate_faces_do_no_harm():
     assert coco_ap({"e/a": _detect([(0, 0, 20, 20)])}, records)["AP"] == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("shape", [(0, 20), (20, 0), (-3, 20), (-2, -2)])
+def test_a_face_without_area_does_not_count(shape):
+    """Not even as a face that was missed: it is taken out, not handed on."""
+    faces = [(0, 0, 20, 20), (50, 50, *shape)]
+    assert coco_ap({"e/a": _detect(faces[:1])}, [_record("e/a", faces)])["AP"] == pytest.approx(100)
+
+
 def test_boxes_in_another_mode_are_converted():
     record = _record("e/a", [(10, 20, 40, 60)])
     record["annotations"][0]["bbox_mode"] = BoxMode.XYXY_ABS

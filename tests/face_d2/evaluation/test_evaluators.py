@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, Instances
 from processes import evaluation as tiny
 
 from face_d2.data.register import load_fddb, register_wider_face
-from face_d2.evaluation import widerface_ap
+from face_d2.evaluation import shards, widerface_ap
 from face_d2.evaluation.evaluators import (
     FDDBEvaluator,
     WiderFaceEvaluator,
@@ -170,6 +170,23 @@ def test_gathering_in_one_process_keeps_order_and_drops_repeats(tmp_path):
     shards.reset()
     assert list(shards.gather()) == []
     assert list(tmp_path.iterdir()) == []  # the file has no name
+
+
+def test_gathering_goes_by_blocks_of_bounded_size(tmp_path, monkeypatch):
+    """A block ends with the image that passes a multiple of the limit; nobody waits for others."""
+    monkeypatch.setattr(shards, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(shards.comm, "all_gather", lambda rounds: [rounds, rounds + 2])
+    blocks = []
+    monkeypatch.setattr(shards.comm, "gather", lambda block: blocks.append(block) or [block])
+    held = shards.DetectionShards(tmp_path)
+    for name, count in zip("abcdefgh", (3, 0, 2, 1, 1, 5, 0, 1)):  # sums 3 3 5 6 7 12 12 13
+        held.add(name, np.full((count, 5), ord(name), dtype=np.float32))
+    gathered = dict(held.gather())
+    assert [names for names, _, _ in blocks] == [list("ab"), list("cde"), list("fgh"), [], []]
+    assert {name: len(rows) for name, rows in gathered.items()} == dict(
+        zip("abcdefgh", (3, 0, 2, 1, 1, 5, 0, 1))
+    )
+    assert all((rows == ord(name)).all() for name, rows in gathered.items())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from references.fddb_reference import fddb_counts_reference
 
 from face_d2.evaluation.fddb import fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.fddb_files import read_fddb_detections, write_fddb_detections
+from face_d2.evaluation.fddb_overlap import overlaps
 
 CANVAS = (40, 48)
 FACE = "10 7 1.5 20 20  1"
@@ -149,6 +150,17 @@ def test_part_outside_the_canvas_does_not_count(tmp_path):
     whole = _score([[-10, 10, 20, 20, 0.5]], folds)
     inside = _score([[0, 10, 10, 20, 0.5]], folds)
     assert whole.continuous_tp[0] == inside.continuous_tp[0] > 0.7
+
+
+@pytest.mark.parametrize(
+    "box", [(-30, 20, 9, 40), (20, -30, 40, 9), (100, 20, 9, 40), (20, 90, 40, 9)]
+)
+def test_what_lies_beside_the_canvas_overlaps_nothing(box):
+    """The face fills the canvas of 90 x 100, so a column too many would show."""
+    face = np.array([[300.0, 300.0, 0.0, 50.0, 45.0]])
+    assert overlaps(np.array([box], dtype=float), face, (90, 100)).tolist() == [[0.0]]
+    whole = np.array([[-5.0, -5.0, 200.0, 200.0]])
+    assert overlaps(whole, face, (90, 100)).tolist() == [[1.0]]
 
 
 def test_an_ellipse_equal_to_the_face_overlaps_wholly(folds):

@@ -16,7 +16,7 @@ from references.wider_face_scenes import scenes
 from face_d2.data.wider_face import WiderFaceImage
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_details import HEIGHT_BORDERS
+from face_d2.evaluation.wider_face_details import HEIGHT_BORDERS, height_classes
 from face_d2.evaluation.wider_face_ground_truth import ground_truth_from_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* scores equal")
@@ -63,6 +63,21 @@ def test_false_positives_are_listed_by_score_with_their_kind(result):
     assert len(result.false_positives(2)) == 2
 
 
+def test_overlap_of_half_a_pixel_is_an_overlap():
+    """Sides count one pixel more: 0.5 x 1 pixels are shared by 101 x 101 and 10 x 1."""
+    truth = ground_truth_from_images([_image("0--E/a.jpg", (0, 0, 100))], "one image")
+    found = {"0--E/a": [[0, 0, 100, 100, 0.9], [100.5, 50, 9, 0, 0.8]]}
+    (error,) = widerface_ap(found, truth).false_positives(10)
+    assert error.iou == pytest.approx(0.5 / (101 * 101 + 10 - 0.5), rel=1e-12)
+
+
+def test_false_positives_per_image(result):
+    curve = result.curves["hard"]
+    # Three of image a (the small box on nothing, the duplicate, the misplaced one), one of image b.
+    assert curve.false_positives_per_image[-1] == 4 / 2
+    assert curve.false_positives_per_image[0] == 0
+
+
 def test_misses_are_listed_by_height_with_their_attributes(result):
     misses = result.misses(10)
     assert [(miss.image, miss.box[3]) for miss in misses] == [("0--E/a", 40.0), ("0--E/b", 12.0)]
@@ -79,6 +94,13 @@ def test_breakdowns_cover_every_face_once(result):
         assert sum(curve.faces for curve in classes.values()) == kept
     assert result.by_height()["50-100"].recall[-1] == 1.0
     assert result.by_attribute()["blur"]["heavy"].ap == 0.0
+
+
+def test_borders_of_the_height_classes():
+    heights = np.array([0.5, 15, 15.5, 20, 200.5, 300, 301])
+    members = {label: heights[of].tolist() for label, of in height_classes(heights)}
+    expected = {"0-15": [0.5, 15], "15-20": [15.5, 20], "200-300": [200.5, 300], ">300": [301]}
+    assert {label: found for label, found in members.items() if found} == expected
 
 
 @given(scenes())
