@@ -2,6 +2,7 @@
 # make demo      trains both detectors on generated faces and shows what they find (BUDGET=smoke: a
 #                minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
+# make coverage  the suite with the lines that it does not reach (processes it starts included)
 # make lint      ruff, black, isort
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
 SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchmarks setup.py
 
-.PHONY: install demo test test-long lint format clean
+.PHONY: install demo test test-long coverage lint format clean
 
 install: $(STAMP)
 
@@ -31,6 +32,12 @@ test: $(STAMP)
 
 test-long: $(STAMP)
 	$(BIN)/python -m pytest
+
+coverage: $(STAMP)
+	rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest -m "not long"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under 95
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)

@@ -66,7 +66,16 @@ setup(
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         # onnx and onnxruntime because the tests of the export need them
-        "dev": ["black", "hypothesis", "isort", "onnx", "onnxruntime", "pytest", "ruff"],
+        "dev": [
+            "black",
+            "coverage>=7.10",
+            "hypothesis",
+            "isort",
+            "onnx",
+            "onnxruntime",
+            "pytest",
+            "ruff",
+        ],
     },
     entry_points={
         "console_scripts": [
