@@ -14,7 +14,8 @@ __all__ = ["add_lffd_config", "variant_from_config"]
 def add_lffd_config(cfg: CN) -> None:
     """Adds ``MODEL.LFFD`` and ``INPUT.SCALE_SAMPLING`` to a Detectron2 config, in place."""
     cfg.MODEL.LFFD = CN()
-    # "25L8S", "20L5S", "17L4S", "20L4S", "16L3S", "16L3S-small", or "custom" with the next four.
+    # "25L8S", "20L5S", "17L4S", "20L4S", "16L3S", "16L3S-small", the slim "25L8S-small", "-half",
+    # "17L4S-small", "-half", or "custom" with the next four.
     cfg.MODEL.LFFD.VARIANT = "25L8S"
     # One letter per 3x3 layer: D stride 2, S stride 1; S in pairs (residual units); spaces group.
     cfg.MODEL.LFFD.LAYERS = ""

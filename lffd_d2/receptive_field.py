@@ -21,10 +21,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-__all__ = ["VARIANTS", "Branch", "ReceptiveField", "Variant", "branch_table", "get_variant"]
+__all__ = [
+    "SLIM_VARIANTS",
+    "VARIANTS",
+    "Branch",
+    "ReceptiveField",
+    "Variant",
+    "branch_table",
+    "get_variant",
+    "slimmed",
+]
 
 _KERNEL = 3
 
@@ -344,18 +353,53 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+def slimmed(variant: Variant, name: str, *, width: float = 1.0, bottleneck: float = 1.0) -> Variant:
+    """A cheaper network with the same receptive fields and branches.
+
+    Args:
+        variant: the network to make cheaper.
+        name: of the new one.
+        width: what all widths are multiplied by, those of the loss branches too; rounded to 8.
+        bottleneck: what the first layer of every residual unit is multiplied by beyond that, as in
+            the released small licence-plate network.
+    """
+
+    def rounded(value: float) -> int:
+        return max(8, 8 * round(value / 8))
+
+    first = (*variant.residual_ends[1:], False)  # a unit is two layers
+    widths = tuple(
+        rounded(own * width * (bottleneck if opens else 1.0))
+        for own, opens in zip(variant.widths, first)
+    )
+    branch = rounded(variant.branch_channels * width * bottleneck)
+    return replace(variant, name=name, widths=widths, branch_channels=branch)
+
+
+#: Never released: networks of our own for the cheap end, to be trained.
+SLIM_VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for base in ("25L8S", "17L4S")
+    for variant in (
+        slimmed(VARIANTS[base], f"{base}-small", bottleneck=0.5),
+        slimmed(VARIANTS[base], f"{base}-half", width=0.5),
+    )
+}
+
+
 def get_variant(name: str) -> Variant:
-    """Looks a released variant up by name.
+    """Looks a variant up by name, a released or a slim one.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in VARIANTS:
+    known = VARIANTS | SLIM_VARIANTS
+    if name not in known:
         raise ValueError(
-            f"unknown LFFD variant {name!r}; MODEL.LFFD.VARIANT is one of {', '.join(VARIANTS)}, "
+            f"unknown LFFD variant {name!r}; MODEL.LFFD.VARIANT is one of {', '.join(known)}, "
             'or "custom" with MODEL.LFFD.LAYERS, WIDTHS, TAPS and FACE_RANGES set'
         )
-    return VARIANTS[name]
+    return known[name]
 
 
 def branch_table(variant: Variant, input_size: int = 640) -> str:

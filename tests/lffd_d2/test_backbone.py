@@ -10,7 +10,7 @@ from detectron2.modeling import build_backbone
 
 from lffd_d2 import LFFDNet, add_lffd_config
 from lffd_d2.head import LFFDHead
-from lffd_d2.receptive_field import VARIANTS, get_variant
+from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS, get_variant
 
 PARAMETERS = {
     "25L8S": 2_290_608,
@@ -29,6 +29,29 @@ def test_parameter_count_is_that_of_the_released_network(name: str) -> None:
     assert sum(p.numel() for m in modules for p in m.parameters()) == PARAMETERS[name]
 
 
+SLIM_PARAMETERS = {
+    "25L8S-small": 1_228_784,
+    "25L8S-half": 575_984,
+    "17L4S-small": 574_456,
+    "17L4S-half": 258_808,
+}
+
+
+@pytest.mark.parametrize("name", SLIM_VARIANTS)
+def test_parameter_count_of_slim_variants(name: str) -> None:
+    """Counted layer by layer: a 3x3 per width, then five 1x1 a branch, each with its bias."""
+    variant = get_variant(name)
+    modules = LFFDNet(variant), LFFDHead(variant.branches, variant.branch_channels)
+    found = sum(p.numel() for m in modules for p in m.parameters())
+    pairs = zip((3, *variant.widths), variant.widths)
+    expected = sum(9 * inputs * width + width for inputs, width in pairs)
+    hidden = variant.branch_channels
+    for branch in variant.branches:
+        expected += (branch.channels + 1) * hidden  # shared
+        expected += 2 * (hidden + 1) * hidden + (hidden + 1) * (2 + 4)
+    assert found == expected == SLIM_PARAMETERS[name]
+
+
 def open_all_relus(net: LFFDNet) -> None:
     """Positive weights: no ReLU cuts a path, so every pixel that can count does."""
     with torch.no_grad():
@@ -37,7 +60,7 @@ def open_all_relus(net: LFFDNet) -> None:
 
 
 @pytest.mark.parametrize("axis", ["x", "y"])
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*VARIANTS, *SLIM_VARIANTS])
 def test_receptive_fields_measured_by_gradient(name: str, axis: str) -> None:
     variant = get_variant(name)
     net = LFFDNet(variant)

@@ -8,7 +8,7 @@ import pytest
 
 from face_d2.config import get_cfg, get_config_file
 from lffd_d2.config import variant_from_config
-from lffd_d2.receptive_field import VARIANTS
+from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS
 
 SHIPPED = sorted(
     f"{path.parent.name}/{path.name}"
@@ -28,11 +28,11 @@ def test_sampling_fits_the_network(name: str) -> None:
     assert cfg.INPUT.MAPPER == "scale_sampling"
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *SLIM_VARIANTS])
 def test_every_variant_has_a_config(variant: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(get_config_file(f"lffd/lffd_{variant}.yaml"))
-    assert variant_from_config(cfg) == VARIANTS[variant]
+    assert variant_from_config(cfg) == (VARIANTS | SLIM_VARIANTS)[variant]
     assert list(cfg.MODEL.PIXEL_MEAN) == list(cfg.MODEL.PIXEL_STD) == [127.5] * 3
 
 

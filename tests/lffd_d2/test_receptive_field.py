@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from lffd_d2.receptive_field import VARIANTS, ReceptiveField, Variant, branch_table, get_variant
+from lffd_d2.receptive_field import (
+    SLIM_VARIANTS,
+    VARIANTS,
+    ReceptiveField,
+    Variant,
+    branch_table,
+    get_variant,
+    slimmed,
+)
 
 # tap, channels, RF, stride, first centre, face range, gray range; then the side of the training
 # input and the sides of its maps. From the paper's Table 2 and the released code.
@@ -183,3 +191,24 @@ def test_an_unknown_variant_is_named() -> None:
 def test_an_unknown_divisor_is_named() -> None:
     with pytest.raises(ValueError, match="REG_NORM"):
         get_variant("20L5S").branches[0].divisor("anchor")
+
+
+@pytest.mark.parametrize("name", SLIM_VARIANTS)
+def test_slim_variants_see_what_their_bases_see(name: str) -> None:
+    slim, base = get_variant(name), get_variant(name.split("-")[0])
+    assert slim.name == name
+    for own, other in zip(slim.branches, base.branches, strict=True):
+        assert (own.tap, own.rf, own.face_range) == (other.tap, other.rf, other.face_range)
+    assert slim.map_sizes(480, 640) == base.map_sizes(480, 640)
+
+
+def test_slim_widths() -> None:
+    """17L4S is 14 layers of 64 channels, then 3 of 128; units are (3, 4), (5, 6), (7, 8), ..."""
+    assert get_variant("17L4S-half").widths == (32,) * 14 + (64,) * 3
+    assert get_variant("17L4S-half").branch_channels == 64
+    small = get_variant("17L4S-small")
+    assert small.widths == (64, 64, *[32, 64] * 3, *[64, 32, 64] * 2, 128, 64, 128)
+    assert small.branch_channels == 64
+    thin = slimmed(VARIANTS["17L4S"], "thin", width=0.3)
+    assert set(thin.widths) == {16, 40}  # 19.2 and 38.4, in eights
+    assert set(slimmed(VARIANTS["17L4S"], "least", width=0.01).widths) == {8}
