@@ -1,4 +1,4 @@
-"""LFFD 25L8S on WIDER FACE, the released code's schedule; the same run as ``lffd/lffd_25L8S.yaml``.
+"""LFFD 25L8S on WIDER FACE, the paper's schedule; the same run as ``lffd/lffd_25L8S.yaml``.
 
 Learning rate 0.1 goes with ``loss_scale="batch"``.
 """
@@ -30,15 +30,17 @@ model = L(LFFD)(
 )
 
 train.output_dir = "./output/lffd_25L8S_lazy"
-train.max_iter = 2000000
+train.max_iter = 1500000
 train.checkpointer.period = 100000
 train.eval_period = 100000
 
 optimizer.lr = 0.1
-optimizer.weight_decay = 0.00001
+optimizer.weight_decay = 0.0
 optimizer.params.weight_decay_bias = 0.0
 lr_multiplier = L(MultiStepParamScheduler)(
-    values=[1.0, 0.1, 0.01, 0.001], milestones=[500000, 1000000, 1500000], num_updates=2000000
+    values=[1.0, 0.1, 0.01, 0.001, 0.0001],
+    milestones=[600000, 1000000, 1200000, 1400000],
+    num_updates=1500000,
 )
 
 dataloader.train.mapper = L(ScaleSamplingMapper)(
