@@ -1,4 +1,5 @@
 # make install   the environment in .venv (DETECTRON2=<pip requirement or path> for another Detectron2)
+#                CONSTRAINTS=<file>: the versions to take
 # make demo      trains both detectors on generated faces and shows what they find (BUDGET=smoke: a
 #                minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
@@ -6,6 +7,7 @@
 # make lint      ruff, black, isort
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 DETECTRON2 ?=
 BUDGET ?= full
 DETECTORS ?= df2s2 lffd
@@ -18,8 +20,9 @@ SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchma
 install: $(STAMP)
 
 # Made anew when what is to be installed changed, or another Detectron2 is asked for.
-$(STAMP): setup.py constraints.txt tools/install.sh $(if $(DETECTRON2),FORCE)
-	PYTHON="$(PYTHON)" VENV="$(VENV)" DETECTRON2="$(DETECTRON2)" sh tools/install.sh
+$(STAMP): setup.py $(CONSTRAINTS) tools/install.sh $(if $(DETECTRON2),FORCE)
+	PYTHON="$(PYTHON)" VENV="$(VENV)" CONSTRAINTS="$(CONSTRAINTS)" DETECTRON2="$(DETECTRON2)" \
+		sh tools/install.sh
 	@touch $@
 
 FORCE:

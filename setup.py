@@ -25,16 +25,16 @@ PACKAGES = [
 
 REQUIREMENTS = [
     "torch>=2.0",
-    "torchvision>=0.15",
-    "fvcore>=0.1.5",
+    "torchvision>=0.15.1",
+    "fvcore>=0.1.5.post20210327",
     "pycocotools>=2.0.6",
     "numpy>=1.24",
     "opencv-python>=4.6",
     # the protocols and their plots
     "scipy>=1.10",
-    "matplotlib>=3.6",
+    "matplotlib>=3.7",
     "faster-coco-eval>=1.6",
-    "portalocker>=2.0",
+    "portalocker>=2.8",
     "tqdm>=4.60",
     "Pillow>=9.0",
     # what Detectron2 0.5 asks for, without its upper bounds

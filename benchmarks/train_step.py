@@ -135,9 +135,8 @@ def measure_steps(pair: str, args: argparse.Namespace) -> dict[str, Any]:
     watches = {name: Stopwatch(args.device) for name in names}
 
     def forward(model: nn.Module, batch: list[dict[str, Any]]) -> torch.Tensor:
-        with torch.autocast(
-            torch.device(args.device).type, precision, enabled=precision != torch.float32
-        ):
+        kind, enabled = torch.device(args.device).type, precision != torch.float32
+        with torch.autocast(kind, precision if enabled else None, enabled=enabled):
             return sum(model(batch).values())
 
     def step(name: str, batch: list[dict[str, Any]]) -> None:

@@ -46,6 +46,7 @@ def apply() -> None:
         _install_ops_placeholder()
     if importlib.util.find_spec("pkg_resources") is None:
         _import_model_zoo_without_pkg_resources()
+    _allow_group_norm_in_heads()
 
 
 @functools.cache
@@ -124,6 +125,15 @@ def _import_model_zoo_without_pkg_resources() -> None:
         import detectron2.model_zoo  # noqa: F401
     finally:
         del sys.modules["pkg_resources"]
+
+
+def _allow_group_norm_in_heads() -> None:
+    """0.6's heads make a norm of one channel to learn its name; current PyTorch refuses to make
+    GroupNorm's 32 groups of it, and with that FCOS."""
+    import detectron2.modeling.meta_arch.retinanet as retinanet
+
+    get_norm = retinanet.get_norm
+    retinanet.get_norm = lambda norm, channels: get_norm(norm, 32 if channels == 1 else channels)
 
 
 def _restore_numpy_aliases() -> None:

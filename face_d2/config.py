@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,7 @@ from face_d2.plugins import DETECTORS, import_detectors
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["add_face_config", "get_cfg", "get_config_file"]
+__all__ = ["add_face_config", "find_config", "get_cfg", "get_config_file"]
 
 
 def add_face_config(cfg: CfgNode) -> None:
@@ -85,3 +86,12 @@ def get_config_file(name: str) -> str:
         known = sorted(str(p.relative_to(root)) for p in root.rglob("*.yaml"))
         raise FileNotFoundError(f"no shipped config {name!r}; there are: {', '.join(known)}")
     return str(path)
+
+
+def find_config(file: str | os.PathLike[str]) -> str:
+    """Path of a config given by its path, or by the name of a shipped one.
+
+    Raises:
+        FileNotFoundError: there is neither; see :func:`get_config_file`.
+    """
+    return str(file) if os.path.isfile(file) else get_config_file(str(file))

@@ -19,7 +19,7 @@ from detectron2.engine import default_argument_parser, default_setup  # noqa: E4
 from detectron2.evaluation import verify_results  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 
-from face_d2.config import get_cfg  # noqa: E402
+from face_d2.config import find_config, get_cfg  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.engine.launch import launch  # noqa: E402
 from face_d2.engine.trainer import FaceTrainer  # noqa: E402
@@ -94,6 +94,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if not args.config_file:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
+    try:
+        args.config_file = find_config(args.config_file)  # it may be a shipped one's name
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
 
 

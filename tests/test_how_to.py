@@ -7,10 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser
 from references.tiny_sets import write_coco_set, write_wider_set
+
+from face_d2.config import get_cfg
 
 PAGES = {
     "use_ffp": [],
@@ -82,3 +87,28 @@ def test_faq_is_numbered_and_answers_everything(repo: Path) -> None:
     entries = re.findall(r"^\*\*(\d+)\. .+\*\*\n(.+)", text, re.M)
     assert [int(number) for number, _ in entries] == list(range(1, 32))
     assert all(len(answer) > 20 for _, answer in entries)
+
+
+def test_faq_names_keys_and_flags_that_exist(repo: Path) -> None:
+    text = (repo / "docs" / "faq.md").read_text(encoding="utf-8")
+
+    def leaves(node: CfgNode, prefix: str = "") -> Iterator[str]:
+        for key, value in node.items():
+            yield prefix + key
+            if isinstance(value, CfgNode):
+                yield from leaves(value, f"{prefix}{key}.")
+
+    keys = set(leaves(get_cfg()))
+    named = set(re.findall(r"\b[A-Z][A-Z0-9]+(?:\.[A-Z0-9_]+)+\b", text))
+    assert len(named) > 10
+    assert named - keys == set()
+    short = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+|INIT)`", text)) - {"META_ARCH"}
+    assert short - {key.split(".")[-1] for key in keys} == set()
+    sources = [*(repo / "face_d2").rglob("*.py"), *(repo / "lffd_d2").rglob("*.py")]
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text))
+    assert len(flags) > 8
+    of_detectron2 = {
+        action for a in default_argument_parser()._actions for action in a.option_strings
+    }
+    assert {f for f in flags - of_detectron2 if f'"{f}"' not in code} == set()

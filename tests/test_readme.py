@@ -94,6 +94,29 @@ def test_requirements_admit_the_constraints(repo: Path) -> None:
     assert "detectron2" not in {r.name.lower() for r in wanted}
 
 
+def test_lower_bounds_are_the_oldest_versions_that_were_run(repo: Path) -> None:
+    """constraints-oldest.txt is what the README's table of versions has a row of."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    lines = (repo / "constraints-oldest.txt").read_text().splitlines()
+    pins = {
+        pin.name.lower(): Version(next(iter(pin.specifier)).version)
+        for pin in (Requirement(line) for line in lines if not line.startswith("#"))
+    }
+    text = (repo / "setup.py").read_text().partition('"dev"')[0]
+    bounds = dict(re.findall(r'"([A-Za-z-]+)>=([\w.]+)"', text))
+    assert len(bounds) > 15
+    for name, low in bounds.items():
+        bound, pin = Version(low), pins[name.lower()]
+        assert pin.release[: len(bound.release)] == bound.release, name
+        assert pin >= bound, name
+    readme = (repo / "README.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines()]
+    (oldest,) = (row for row in rows if row[1:2] == [str(pins["torch"])])
+    assert oldest[3:5] == [str(pins["numpy"]), str(pins["pillow"])]
+
+
 def test_install_lines_resolve(repo: Path, tmp_path: Path) -> None:
     """The two pip lines of tools/install.sh, with pip's --dry-run; needs a package index."""
     script = (repo / "tools" / "install.sh").read_text()

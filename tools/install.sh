@@ -1,11 +1,13 @@
 #!/bin/sh
 # Makes the environment: torch, a Detectron2, this project with its test tools.
-#   PYTHON      interpreter to make it with              (default python3)
-#   VENV        the virtual environment                  (default .venv)
-#   DETECTRON2  pip requirement or path of a Detectron2  (default: the one that is there, else 0.5)
+#   PYTHON       interpreter to make it with              (default python3)
+#   VENV         the virtual environment                  (default .venv)
+#   CONSTRAINTS  file of versions                        (default constraints.txt)
+#   DETECTRON2   pip requirement or path of a Detectron2  (default: the one that is there, else 0.5)
 set -eu
 PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
+CONSTRAINTS="${CONSTRAINTS:-constraints.txt}"
 DETECTRON2="${DETECTRON2:-}"
 CDO="detectron2-cdo==0.5"  # v0.5's Python files, unmodified; installs without a compiler
 
@@ -20,9 +22,9 @@ if [ -z "$DETECTRON2" ] && "$py" -c 'import detectron2' 2>/dev/null; then
     pip install -q -e '.[dev]'
 else
     # pip 26.3 refuses the archive of 0.5 for a direct URL in one of its extras.
-    pip install -q -c constraints.txt 'pip<26.3' setuptools wheel
+    pip install -q -c "$CONSTRAINTS" 'pip<26.3' setuptools wheel
     say "installing PyTorch (large: a few minutes at the first time)"
-    pip install -q -c constraints.txt torch torchvision
+    pip install -q -c "$CONSTRAINTS" torch torchvision
     say "installing Detectron2: ${DETECTRON2:-$CDO}"
     if [ -z "$DETECTRON2" ]; then
         # Its setup compiles C++ files that the archive lacks; --skip-build leaves them out. Its own
@@ -35,13 +37,13 @@ else
         pip install -q --no-build-isolation --no-deps --force-reinstall "$DETECTRON2"
     fi
     say "installing this project and its test tools"
-    pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+    pip install -q -c "$CONSTRAINTS" --no-build-isolation -e '.[dev]'
 fi
 
 if ! "$py" -c 'import cv2' 2>/dev/null; then
     say "OpenCV misses a system library here (usually libGL); taking opencv-python-headless instead"
     pip uninstall -q -y opencv-python
-    pip install -q -c constraints.txt opencv-python-headless
+    pip install -q -c "$CONSTRAINTS" opencv-python-headless
     "$py" -c 'import cv2'
 fi
 "$py" -c 'import df2s2_d2, detectron2, torch

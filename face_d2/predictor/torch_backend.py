@@ -19,7 +19,7 @@ from detectron2.config import CfgNode  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from face_d2.config import get_cfg, get_config_file  # noqa: E402
+from face_d2.config import find_config, get_cfg  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.export.parts import describe  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
@@ -91,11 +91,8 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
     Raises:
         FileNotFoundError: there is neither.
     """
-    path = str(config_file)
-    if not os.path.isfile(path):
-        path = get_config_file(path)
     cfg = get_cfg()
-    cfg.merge_from_file(path)
+    cfg.merge_from_file(find_config(config_file))
     cfg.merge_from_list(list(overrides))
     return cfg
 

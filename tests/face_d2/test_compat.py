@@ -129,6 +129,22 @@ except ImportError as error:
     assert all(word in result.stdout for word in words)
 
 
+def test_group_norm_in_a_head() -> None:
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+    from torch import nn
+
+    head = RetinaNetHead(
+        input_shape=[ShapeSpec(channels=64)],
+        num_classes=1,
+        num_anchors=1,
+        conv_dims=[64],
+        norm="GN",
+    )
+    (norm,) = (m for m in head.cls_subnet if isinstance(m, nn.GroupNorm))
+    assert norm.num_channels == 64
+
+
 def test_polygon_masks() -> None:
     square = [np.array([1.0, 1, 6, 1, 6, 5, 1, 5])]
     masks = PolygonMasks([square])

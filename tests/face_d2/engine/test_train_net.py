@@ -151,6 +151,19 @@ def test_flag_behind_the_pairs_is_not_swallowed(words: Words) -> None:
         train_net.main([*words(), "--resume"])
 
 
+def test_a_shipped_config_by_its_name(
+    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As anywhere else; what runs is given the file's path."""
+    given: list[str] = []
+    monkeypatch.setattr(train_net, "launch", lambda work, args: given.append(args.config_file))
+    monkeypatch.chdir(tmp_path)
+    train_net.main(["--config-file", "quick/df2s2_synth.yaml", *words()[2:]])
+    assert given == [words()[1]]
+    with pytest.raises(SystemExit, match=r"no shipped config 'quick/x.yaml'; there are: .*synth"):
+        train_net.main(["--config-file", "quick/x.yaml"])
+
+
 def test_missing_config_file_and_unknown_mapper(words: Words) -> None:
     with pytest.raises(SystemExit, match="--config-file"):
         train_net.main(["--num-gpus", "0"])

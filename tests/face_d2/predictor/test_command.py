@@ -178,7 +178,7 @@ def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
     broken = folder / "images/a/later.png"
     broken.write_bytes(b"\x89PNG nothing")
     assert run(folder) == 1
-    assert "a/later.png: ValueError: " in capsys.readouterr().err
+    assert "a/later.png: UnreadableImageError: " in capsys.readouterr().err
     records = json.loads((folder / "out/detections.json").read_text())
     assert [r["name"] for r in records if "error" in r] == ["a/later.png"]
     assert len(records) == 4

@@ -103,6 +103,11 @@ def test_exif_orientation(
     options = {"lossless": True} if kind == "WEBP" else {}
     path = tmp_path / f"image.{kind.lower()}"
     Image.fromarray(rgb).save(path, exif=exif, **options)
+    stored = Image.open(path)
+    stored.load()
+    turned = kind == "TIFF" and not np.array_equal(stored, rgb)
+    if turned and stored.getexif().get(0x0112, 1) != 1:
+        pytest.skip("this Pillow turns a TIFF itself and leaves the tag that says to turn it")
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     from_file, from_pillow = load_image(path), load_image(Image.open(path))
     np.testing.assert_array_equal(from_pillow[:, :, ::-1], expected)
