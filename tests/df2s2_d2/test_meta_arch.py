@@ -322,11 +322,12 @@ def test_checkpoint_round_trip(tiny_model: Build, tmp_path: Any) -> None:
     assert torch.equal(a.scores, b.scores)
 
 
-def test_running_normaliser_by_hand() -> None:
-    """Positives 4, 0, 24 in turn: means 4, then 0.9 * 4 + 0.1 * 1, then 0.9 * 3.7 + 0.1 * 24."""
+@pytest.mark.parametrize("batches", [((4, 4.0), (0, 3.7), (24, 5.73)), ((0, 1.0), (24, 3.3))])
+def test_running_normaliser_by_hand(batches: tuple[tuple[int, float], ...]) -> None:
+    """Positives and means: 4, then 0.9 * 4 + 0.1 * 1, then 0.9 * 3.7 + 0.1 * 24; or from 1 on."""
     levels = torch.zeros(30, dtype=torch.long)
     running = torch.zeros(())
-    for positives, mean in ((4, 4.0), (0, 3.7), (24, 5.73)):
+    for positives, mean in batches:
         labels = torch.zeros(1, 30)
         labels[:, :positives] = 1
         weights = level_weights(labels, levels, 1, "running_pos", running)

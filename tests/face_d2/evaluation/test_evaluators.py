@@ -178,7 +178,7 @@ def test_gathering_goes_by_blocks_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(shards.comm, "all_gather", lambda rounds: [rounds, rounds + 2])
     blocks = []
     monkeypatch.setattr(shards.comm, "gather", lambda block: blocks.append(block) or [block])
-    held = shards.DetectionShards(tmp_path)
+    held = shards.DetectionShards(tmp_path / "not" / "there" / "yet")
     for name, count in zip("abcdefgh", (3, 0, 2, 1, 1, 5, 0, 1)):  # sums 3 3 5 6 7 12 12 13
         held.add(name, np.full((count, 5), ord(name), dtype=np.float32))
     gathered = dict(held.gather())

@@ -75,6 +75,7 @@ def test_false_positives_per_image(result):
     curve = result.curves["hard"]
     # Three of image a (the small box on nothing, the duplicate, the misplaced one), one of image b.
     assert curve.false_positives_per_image[-1] == 4 / 2
+    assert 3 / 2 in curve.false_positives_per_image
     assert curve.false_positives_per_image[0] == 0
 
 
