@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from face_d2.benchmark.timing import reason
 from face_d2.modeling.base import OneStageDetector
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.onnx_backend import RUNTIMES
+from face_d2.predictor.onnx_backend import RUNTIMES, openvino_core
 from face_d2.predictor.torch_backend import TorchBackend
 
 __all__ = ["Route", "file_routes", "foreign_routes", "torch_routes"]
@@ -202,7 +202,7 @@ def _graph(
         return lambda array: session.run(None, {source.name: array.astype(kind)}), shape
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(str(file))
     kind = np.uint8 if model.input().element_type == openvino.Type.u8 else np.float32
     shape = tuple(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,10 @@ from face_d2.predictor.model_card import ModelCard
 from face_d2.predictor.results import Found
 from face_d2.predictor.suppression import select
 
-__all__ = ["RUNTIMES", "OnnxBackend"]
+if TYPE_CHECKING:
+    import openvino
+
+__all__ = ["RUNTIMES", "OnnxBackend", "openvino_core"]
 
 #: By speed on a CPU, the fastest first.
 RUNTIMES = ("openvino", "onnxruntime")
@@ -113,10 +117,23 @@ def _start_onnxruntime(path: str, threads: int) -> tuple[_Session, dict[str, str
     return run, metadata, f"ONNX Runtime {onnxruntime.__version__} on CPU"
 
 
+@functools.cache
+def openvino_core() -> openvino.Core:
+    """OpenVINO's runtime, one for the process.
+
+    With its first network a core gives the thread another stack for signals, and takes it back when
+    it goes. Of two cores the second to go would leave the first one's stack, which is no longer
+    there, and the next signal, a child's end or Ctrl-C, would end the process (seen in 2026.4).
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def _start_openvino(path: str, threads: int) -> tuple[_Session, dict[str, str], str]:
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     model = core.read_model(path)
     # By itself OpenVINO calculates in bfloat16 where the processor can.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}

@@ -47,7 +47,7 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def assert_same_faces(expected: FaceResult, found: FaceResult) -> None:
-    """The issue's bounds: boxes within 0.05 px, scores within 1e-4, whatever the order of ties."""
+    """Boxes within 0.05 px, scores within 1e-4, whatever the order of ties."""
     assert len(found) == len(expected)
     if len(expected):
         distance = np.abs(expected.boxes[:, None] - found.boxes[None]).max(axis=2)
