@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
 
-from face_d2.export.command import main as export  # noqa: E402
+from face_d2.export.command import main as export
 
 CODE = """
 import faulthandler, gc, os, signal, sys
