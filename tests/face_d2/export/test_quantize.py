@@ -63,6 +63,30 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
         assert (distance < 0.15 * (sure[:, 2:] - sure[:, :2]).max(axis=1)).all()
 
 
+def test_openvino_calculates_in_int8(
+    released_onnx: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    """All convolutions, by the runtime's own account: nothing falls back to float unseen."""
+    openvino = pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    path = tmp_path / "int8.onnx"
+    module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
+    core = openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    precisions: dict[str, list[str]] = {}
+    for file in (released_onnx, path):
+        compiled = core.compile_model(core.read_model(file), "CPU", settings)
+        compiled(np.zeros((1, 160, 160, 3), np.uint8))
+        nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+        precisions[file.name] = [
+            info["runtimePrecision"].astype(str)
+            for info in nodes
+            if info["layerType"].astype(str) == "Convolution"
+        ]
+    assert precisions[released_onnx.name] == ["f32"] * 37
+    assert len(precisions["int8.onnx"]) == 37
+    assert set(precisions["int8.onnx"]) <= {"i8", "u8"}
+
+
 def test_what_stays_in_float(released_onnx: Path) -> None:
     """Each set holds the one before, and what lies between float convolutions goes with them."""
     file = onnx.load(released_onnx)
