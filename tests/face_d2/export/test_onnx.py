@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from references.predictors import REFERENCE_PHOTOS
+from references.same_detections import assert_same_detections
 from scipy.spatial import cKDTree
 
 from face_d2 import FaceDetector
@@ -47,14 +48,10 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def assert_same_faces(expected: FaceResult, found: FaceResult) -> None:
-    """Boxes within 0.05 px, scores within 1e-4, whatever the order of ties."""
-    assert len(found) == len(expected)
-    if len(expected):
-        distance = np.abs(expected.boxes[:, None] - found.boxes[None]).max(axis=2)
-        match = distance.argmin(axis=1)
-        assert len(set(match.tolist())) == len(expected)
-        assert distance.min(axis=1).max() <= 0.05
-        assert np.abs(expected.scores - found.scores[match]).max() <= 1e-4
+    """Boxes within 0.05 px, scores within 1e-4."""
+    assert_same_detections(
+        (expected.boxes, expected.scores), (found.boxes, found.scores), 0.05, 1e-4
+    )
 
 
 @pytest.fixture(scope="session")
