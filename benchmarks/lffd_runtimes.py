@@ -44,6 +44,8 @@ HEIGHT, WIDTH, CANDIDATES = 480, 640, 200
 BASE = "PyTorch fp32 channels-last"
 ROWS = (BASE, "PyTorch bf16 channels-last", "ONNX Runtime fp32", "ONNX Runtime int8")
 ROWS += ("OpenVINO fp32", "OpenVINO int8")
+#: Idle threads of a runtime look for work for a while, on the cores of the one that comes next.
+REST_SECONDS = 0.1
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -94,6 +96,7 @@ def medians(
     times: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(-3, rounds):
         for name, function in timed.items():
+            time.sleep(REST_SECONDS)
             begun = clock()
             function()
             if turn >= 0:

@@ -16,6 +16,8 @@ __all__ = ["Timing", "convolution_peak", "interleaved", "reason"]
 #: (channels, height, width) of the maps on which 3x3 convolutions are timed.
 _PEAK_MAPS = ((64, 120, 160), (128, 60, 80), (256, 60, 80))
 _LEAST_ROUNDS = 3
+#: Idle threads of a runtime look for work for a while, on the cores of the one that comes next.
+_REST_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def interleaved(
         for name, function in functions.items():
             if name in failed:
                 continue
+            time.sleep(_REST_SECONDS)
             start = time.perf_counter()
             try:
                 function()
