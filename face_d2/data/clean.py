@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, CheckedImage, DatasetCheck
-from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
+from face_d2.data.wider_face import WiderFaceImage, annotation_lines
 from face_d2.files import replaced_file
 
 __all__ = ["changes_file", "write_cleaned"]
@@ -38,7 +40,7 @@ def write_cleaned(path: str | Path, images: Sequence[WiderFaceImage], check: Dat
     kept = [(i, c) for i, c in zip(images, check.images) if c.problem is None]
     if not kept:
         raise ValueError(f"{path} is not written: each of the {len(images)} images has a problem.")
-    lines = [line for image, checked in kept for line in _entry(image, checked)]
+    lines = [line for pair in kept for line in annotation_lines(_cleaned(*pair))]
     changes = list(_changes(check))
     with replaced_file(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -47,18 +49,13 @@ def write_cleaned(path: str | Path, images: Sequence[WiderFaceImage], check: Dat
     return len(changes)
 
 
-def _entry(image: WiderFaceImage, checked: CheckedImage) -> Iterator[str]:
-    """The lines of one image."""
-    problems = {problem.row: problem for problem in checked.boxes}
-    rows = []
-    for row, (box, attributes) in enumerate(zip(image.boxes.tolist(), image.attributes), start=1):
-        if row in problems:
-            box = problems[row].clipped
-        if box is not None:
-            rows.append(" ".join([_numbers(box), *map(str, attributes)]))
-    yield image.name
-    yield str(len(rows))
-    yield from rows or [" ".join("0" * (4 + len(ATTRIBUTES)))]
+def _cleaned(image: WiderFaceImage, checked: CheckedImage) -> WiderFaceImage:
+    """The image with its usable boxes."""
+    problems = {problem.row: problem.clipped for problem in checked.boxes}
+    boxes = [problems.get(row, box) for row, box in enumerate(image.boxes.tolist(), start=1)]
+    kept = [row for row, box in enumerate(boxes) if box is not None]
+    cut = np.array([boxes[row] for row in kept], np.float64).reshape(-1, 4)
+    return WiderFaceImage(image.name, cut, image.attributes[kept])
 
 
 def _changes(check: DatasetCheck) -> Iterator[str]:

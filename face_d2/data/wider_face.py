@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from face_d2.data.text_lines import numbered_lines, parse_count
 
-__all__ = ["ATTRIBUTES", "WiderFaceImage", "read_annotations", "read_file_list", "unusable_faces"]
+__all__ = [
+    "ATTRIBUTES",
+    "WiderFaceImage",
+    "annotation_lines",
+    "read_annotations",
+    "read_file_list",
+    "unusable_faces",
+]
 
 #: The attributes of a face in the order of the file (``invalid`` comes before ``occlusion``).
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -53,7 +60,7 @@ def read_annotations(path: str | Path) -> list[WiderFaceImage]:
         FileNotFoundError: when there is no such file.
         ValueError: on a malformed line, with file, line number and text.
     """
-    lines = _annotation_lines(Path(path))
+    lines = _numbered_lines(Path(path))
     images: list[WiderFaceImage] = []
     seen: dict[str, int] = {}
     for number, text in lines:
@@ -77,11 +84,20 @@ def read_file_list(path: str | Path) -> list[str]:
         ValueError: on a line that is no image name.
     """
     names = []
-    for number, text in _annotation_lines(Path(path)):
+    for number, text in _numbered_lines(Path(path)):
         if text:
             _check_name(path, number, text)
             names.append(text)
     return names
+
+
+def annotation_lines(image: WiderFaceImage) -> list[str]:
+    """The lines of one image as :func:`read_annotations` reads them."""
+    rows = [
+        " ".join([*(f"{value:.10g}" for value in box), *map(str, attributes)])
+        for box, attributes in zip(image.boxes.tolist(), image.attributes.tolist())
+    ]
+    return [image.name, str(len(rows)), *(rows or [" ".join("0" * _COLUMNS)])]
 
 
 def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
@@ -90,7 +106,7 @@ def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
     return degenerate | (image.attributes[:, ATTRIBUTES.index("invalid")] != 0)
 
 
-def _annotation_lines(path: Path) -> Iterator[tuple[int, str]]:
+def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such annotation file; it is part of wider_face_split.zip "
