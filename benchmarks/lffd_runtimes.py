@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ import torch
 from detectron2.modeling import build_model
 
 from face_d2.benchmark.routes import file_routes, torch_routes
+from face_d2.benchmark.timing import interleaved
 from face_d2.config import get_cfg, get_config_file
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
@@ -44,8 +44,6 @@ HEIGHT, WIDTH, CANDIDATES = 480, 640, 200
 BASE = "PyTorch fp32 channels-last"
 ROWS = (BASE, "PyTorch bf16 channels-last", "ONNX Runtime fp32", "ONNX Runtime int8")
 ROWS += ("OpenVINO fp32", "OpenVINO int8")
-#: Idle threads of a runtime look for work for a while, on the cores of the one that comes next.
-REST_SECONDS = 0.1
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
@@ -93,15 +91,12 @@ def medians(
     timed: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
     """Median milliseconds of each function; they take turns."""
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for turn in range(-3, rounds):
-        for name, function in timed.items():
-            time.sleep(REST_SECONDS)
-            begun = clock()
-            function()
-            if turn >= 0:
-                times[name].append(1000 * (clock() - begun))
-    return {name: statistics.median(values) for name, values in times.items()}
+    found = {}
+    for name, timing in interleaved(timed, rounds=rounds, max_seconds=600, clock=clock).items():
+        if isinstance(timing, str):
+            raise RuntimeError(f"{name} fails: {timing}")
+        found[name] = timing.median
+    return found
 
 
 def main() -> None:

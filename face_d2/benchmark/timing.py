@@ -48,15 +48,20 @@ def interleaved(
     warm_up: int = 2,
     max_seconds: float = 60.0,
     on_round: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing | str]:
     """Times functions that take turns, so that all see the machine alike.
+
+    In its turn a function is called twice and the second call is timed, as in a row of pictures:
+    its threads are awake and its weights in the caches, which the function before had to itself.
 
     Args:
         functions: what to time; each returns when its work is done.
         rounds: timed calls of each.
-        warm_up: calls before those.
+        warm_up: rounds before those that count.
         max_seconds: after so long no further round begins, except the first three.
         on_round: is called after every round.
+        clock: gives seconds.
 
     Returns:
         The timing of each, or why there is none: a function that raises is left out.
@@ -71,14 +76,15 @@ def interleaved(
             if name in failed:
                 continue
             time.sleep(_REST_SECONDS)
-            start = time.perf_counter()
             try:
+                function()
+                start = clock()
                 function()
             except Exception as error:  # of whatever runtime it is; the others go on
                 failed[name] = reason(error)
                 continue
             if turn >= 0:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(1000 * (clock() - start))
         on_round()
     return {name: failed.get(name) or _timing(values) for name, values in times.items()}
 

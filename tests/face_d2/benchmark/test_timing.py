@@ -43,13 +43,18 @@ def test_functions_take_turns(clock: Clock) -> None:
         clock.now += 0.002
 
     result = interleaved(
-        {"slow": slow, "fast": fast}, rounds=5, warm_up=1, on_round=lambda: rounds.append(1)
+        {"slow": slow, "fast": fast},
+        rounds=5,
+        warm_up=1,
+        on_round=lambda: rounds.append(1),
+        clock=clock.perf_counter,
     )
-    assert calls == ["slow", "fast"] * 6
+    assert calls == ["slow", "slow", "fast", "fast"] * 6
     assert len(rounds) == 6
     assert isinstance(result["slow"], Timing)
-    assert result["slow"].median == pytest.approx(7)  # 3, 5, 7, 9, 11: the first call warms up
-    assert result["slow"].quartiles == pytest.approx((5, 9))
+    # The second calls of rounds 2 to 6: 6, 10, 14, 18, 22.
+    assert result["slow"].median == pytest.approx(14)
+    assert result["slow"].quartiles == pytest.approx((10, 18))
     assert result["fast"] == Timing(pytest.approx(2), pytest.approx((2, 2)), 5)
 
 
@@ -60,7 +65,7 @@ def test_one_that_fails_leaves_the_others(clock: Clock) -> None:
     def bad() -> None:
         raise RuntimeError("no compiler\nand a long trace")
 
-    result = interleaved({"bad": bad, "good": good}, rounds=3)
+    result = interleaved({"bad": bad, "good": good}, rounds=3, clock=clock.perf_counter)
     assert result["bad"] == "RuntimeError: no compiler"
     assert result["good"] == Timing(pytest.approx(4), pytest.approx((4, 4)), 3)
 
