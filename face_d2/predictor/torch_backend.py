@@ -23,6 +23,7 @@ from face_d2.config import find_config, get_cfg  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.export.parts import describe  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
+from face_d2.predictor.heap import HeapTrimmer  # noqa: E402
 from face_d2.predictor.results import Found  # noqa: E402
 
 __all__ = ["TorchBackend", "build_detector", "load_config"]
@@ -47,6 +48,7 @@ class TorchBackend:
         )
         self.card = replace(card, config=config_name, size_rule=size_rule)
         self.runtime = f"PyTorch {torch.__version__} on {model.device}"
+        self._heap = HeapTrimmer()
 
     @classmethod
     def from_config(
@@ -78,7 +80,9 @@ class TorchBackend:
         """
         inputs = [{"image": torch.from_numpy(image).permute(2, 0, 1)} for image in images]
         calls = [[one] for one in inputs] if self.model.device.type == "cpu" else [inputs]
-        return [_found(output["instances"]) for call in calls for output in self.model(call)]
+        found = [_found(output["instances"]) for call in calls for output in self.model(call)]
+        self._heap.count(len(images))
+        return found
 
 
 def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode:

@@ -1,0 +1,63 @@
+"""Freed memory goes back to the system after every 50 images."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+import pytest
+
+from face_d2.predictor import heap
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    heap._trim.cache_clear()
+
+
+def test_trims_after_every_fifty_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(heap, "_trim", lambda: trims.append)
+    trimmer = heap.HeapTrimmer()
+    for images in (1, 48):
+        trimmer.count(images)
+    assert not trims
+    trimmer.count(1)
+    assert trims == [0]
+    trimmer.count(120)  # a batch counts whole
+    trimmer.count(49)
+    assert trims == [0, 0]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_glibc_gives_memory_back() -> None:
+    """64 MB in blocks too small for maps of their own, all freed but the last one."""
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    library.malloc.argtypes = [ctypes.c_size_t]
+    library.free.argtypes = [ctypes.c_void_p]
+    blocks = [library.malloc(2**15) for _ in range(2**11)]
+    for block in blocks:
+        ctypes.memset(block, 1, 2**15)
+    for block in blocks[:-1]:
+        library.free(block)
+    before = _resident()
+    heap._trim()(0)
+    library.free(blocks[-1])
+    assert before - _resident() > 32 * 2**20
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError, AttributeError])
+def test_another_c_library(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(name: None) -> None:
+        raise error
+
+    monkeypatch.setattr(heap.ctypes, "CDLL", fails)
+    trimmer = heap.HeapTrimmer()
+    trimmer.count(50)  # and nothing happens
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
