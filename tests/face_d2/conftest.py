@@ -67,6 +67,21 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path
     return files
 
 
+@pytest.fixture(scope="session")
+def tiny_onnx(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The tiny detectors, exported by the command."""
+    from face_d2.export.command import main  # the modules that use it ask for onnx first
+
+    files = {}
+    for name, (config, weights) in tiny_files.items():
+        files[name] = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
+        words = ["--config-file", config, "--weights", weights, "--output", files[name]]
+        assert main([str(word) for word in words]) == 0
+    return files
+
+
 @pytest.fixture(params=sorted(TINY))
 def tiny(request: pytest.FixtureRequest, tiny_files: dict[str, tuple[Path, Path]]) -> FaceDetector:
     """A tiny detector in PyTorch, one test run for each."""

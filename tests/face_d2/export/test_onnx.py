@@ -20,6 +20,8 @@ from references.same_detections import assert_same_detections
 from scipy.spatial import cKDTree
 
 from face_d2 import FaceDetector
+from face_d2.predictor.images import load_image
+from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
@@ -27,6 +29,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not
 
 from face_d2.export import onnx_file  # noqa: E402
 from face_d2.export.command import main  # noqa: E402
+from face_d2.export.graph import ExportGraph  # noqa: E402
+from face_d2.export.parts import describe  # noqa: E402
 
 RUNTIMES = [
     "onnxruntime",
@@ -52,19 +56,6 @@ def assert_same_faces(expected: FaceResult, found: FaceResult) -> None:
     assert_same_detections(
         (expected.boxes, expected.scores), (found.boxes, found.scores), 0.05, 1e-4
     )
-
-
-@pytest.fixture(scope="session")
-def tiny_onnx(
-    tiny_files: dict[str, tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The tiny detectors, exported by the command."""
-    files = {}
-    for name, (config, weights) in tiny_files.items():
-        files[name] = tmp_path_factory.mktemp("onnx") / f"{name}.onnx"
-        words = ["--config-file", config, "--weights", weights, "--output", files[name]]
-        assert main([str(word) for word in words]) == 0
-    return files
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +125,40 @@ def test_reference_photographs(
         assert_same_faces(expected, found)
         if photo.name in REFERENCE_PHOTOS:
             assert_reference(photo.name, found.boxes, found.scores)
+
+
+@pytest.mark.parametrize("name", ["released LFFD", "df2s2"])
+def test_every_candidate_of_all_photographs(
+    released: FaceDetector,
+    released_onnx: Path,
+    tiny_files: dict[str, tuple[Path, Path]],
+    tiny_onnx: dict[str, Path],
+    test_data: Path,
+    name: str,
+) -> None:
+    """Place by place, before suppression: a photograph alone, and with two mirrored as a batch."""
+    if name == "df2s2":
+        detector = FaceDetector.from_config(*tiny_files[name], device="cpu")
+        path = tiny_onnx[name]
+    else:
+        detector, path = released, released_onnx
+    backend: Any = detector.backend
+    graph = ExportGraph(backend.model, describe(backend.model))
+    session = onnxruntime.InferenceSession(path)
+    rule = backend.card.size_rule
+    for photo in sorted((test_data / "photos").iterdir()):
+        image = load_image(photo)
+        image = resize(image, *rule.resized(*image.shape[:2]))
+        batch = np.stack([image, image[:, ::-1], image[::-1]])
+        with torch.no_grad():
+            expected = [output.numpy() for output in graph(torch.from_numpy(batch))]
+        edges = [*image.shape[1::-1]] * 2  # nobody sees what lies outside
+        for count in (1, 3):
+            boxes, scores, levels = session.run(None, {"image": batch[:count]})
+            wanted = expected[0][:count].clip(0, edges)
+            np.testing.assert_allclose(boxes.clip(0, edges), wanted, rtol=0, atol=0.05)
+            np.testing.assert_allclose(scores, expected[1][:count], rtol=0, atol=1e-4)
+            np.testing.assert_array_equal(levels, expected[2])
 
 
 @pytest.mark.parametrize("name", ["lffd", "df2s2"])

@@ -11,8 +11,6 @@ import pytest
 pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
 
-from face_d2.export.command import main as export
-
 CODE = """
 import faulthandler, gc, os, signal, sys
 import numpy as np
@@ -31,13 +29,8 @@ os.kill(os.getpid(), signal.SIGUSR1)
 """
 
 
-def test_signals_arrive_after_two_detectors(
-    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path
-) -> None:
-    config, weights = tiny_files["lffd"]
-    words = ["--config-file", str(config), "--weights", str(weights)]
-    assert export([*words, "--output", str(tmp_path / "lffd.onnx")]) == 0
+def test_signals_arrive_after_two_detectors(tiny_onnx: dict[str, Path]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path / "lffd.onnx")], capture_output=True, text=True
+        [sys.executable, "-c", CODE, str(tiny_onnx["lffd"])], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
