@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from face_d2.benchmark.timing import reason
 from face_d2.modeling.base import OneStageDetector
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.onnx_backend import RUNTIMES, openvino_core
+from face_d2.predictor.runtimes import RUNTIMES, open_graph
 from face_d2.predictor.torch_backend import TorchBackend
 
 __all__ = ["Route", "file_routes", "foreign_routes", "torch_routes"]
@@ -159,7 +159,7 @@ def _prepare_file(file: Path, runtime: str, threads: int, score_threshold: float
         score_threshold=score_threshold,
         max_pixels=2**40,
     )
-    run, _ = _graph(file, runtime, threads)
+    run = open_graph(file, runtime, threads).run
 
     def prepare(image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
         return {
@@ -171,7 +171,8 @@ def _prepare_file(file: Path, runtime: str, threads: int, score_threshold: float
 
 
 def _prepare_foreign(file: Path, runtime: str, threads: int) -> Prepare:
-    run, shape = _graph(file, runtime, threads)
+    graph = open_graph(file, runtime, threads)
+    shape = graph.shape
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise ValueError(f"{file}: its input {shape} is no image: (N, 3, H, W) or (N, H, W, 3)")
     first = shape[1] == 3
@@ -180,34 +181,7 @@ def _prepare_foreign(file: Path, runtime: str, threads: int) -> Prepare:
         fixed = shape[2:] if first else shape[1:3]
         if any(own not in (None, side) for own, side in zip(fixed, image.shape)):
             raise ValueError(f"made for {fixed[1]} x {fixed[0]} alone")
-        return {NETWORK: partial(run, (image.transpose(2, 0, 1) if first else image)[None])}
+        images = (image.transpose(2, 0, 1) if first else image)[None]
+        return {NETWORK: partial(graph.run, np.ascontiguousarray(images, graph.dtype))}
 
     return prepare
-
-
-def _graph(
-    file: Path, runtime: str, threads: int
-) -> tuple[Callable[[NDArray], Any], tuple[int | None, ...]]:
-    """A graph with one input as a function of an array, and the input's shape, None where free."""
-    if runtime == "onnxruntime":
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(file), options, ["CPUExecutionProvider"])
-        (source,) = session.get_inputs()
-        kind = np.float32 if source.type == "tensor(float)" else np.uint8
-        shape = tuple(side if isinstance(side, int) else None for side in source.shape)
-        return lambda array: session.run(None, {source.name: array.astype(kind)}), shape
-    import openvino
-
-    core = openvino_core()
-    model = core.read_model(str(file))
-    kind = np.uint8 if model.input().element_type == openvino.Type.u8 else np.float32
-    shape = tuple(
-        side.get_length() if side.is_static else None for side in model.input().partial_shape
-    )
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
-    compiled = core.compile_model(model, "CPU", settings)
-    return lambda array: compiled(array.astype(kind)), shape

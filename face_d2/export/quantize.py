@@ -22,8 +22,8 @@ from face_d2.evaluation.wider_face_ground_truth import (
 from face_d2.files import replaced_file
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.onnx_backend import RUNTIMES
 from face_d2.predictor.resize import resize
+from face_d2.predictor.runtimes import RUNTIMES
 
 __all__ = ["Quantisation", "quantize", "write_int8"]
 
