@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from face_d2.data.wider_face import WiderFaceImage
@@ -168,6 +169,7 @@ def write_int8(
     )
     file = onnx.load(path)
     _free_outputs(file)
+    _clip_bytes(file)
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     metadata |= {"precision": "int8", "float_layers": ", ".join(kept_float)}
     helper.set_model_props(file, metadata)
@@ -193,6 +195,55 @@ def _free_outputs(file: onnx.ModelProto) -> None:
                     user.input[place] = conv.output[0]
                 graph.node.remove(dequantiser)
             graph.node.remove(quantiser)
+
+
+def _clip_bytes(file: onnx.ModelProto) -> None:
+    """Rectifies what is of bytes already, in a residual unit's trunk, without rounding it anew.
+
+    With the scale it has, a byte is rectified by cutting it at the zero point: OpenVINO does so to
+    a Clip, byte by byte, where it would calculate Relu and the second rounding in float, in eight
+    times the memory and a tenth of the network's time. Nothing is lost: a finer second scale cannot
+    tell apart what the first one has rounded to the same byte.
+    """
+    graph, users = file.graph, _users(file)
+    makers = {name: node for node in graph.node for name in node.output}
+    graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "clip_from"))
+    for relu in [node for node in graph.node if node.op_type == "Relu"]:
+        source = makers[relu.input[0]]
+        if source.op_type != "DequantizeLinear" or len(users[relu.input[0]]) == 1:
+            continue  # nothing but the Relu takes the value, which is rounded after it
+        relu.op_type = "Clip"
+        relu.input.append("clip_from")
+        for quantiser in users[relu.output[0]]:
+            quantiser.input[1:] = source.input[1:]
+            for dequantiser in users[quantiser.output[0]]:
+                dequantiser.input[1:] = source.input[1:]
+                for conv in users[dequantiser.output[0]]:
+                    _round_bias(graph, [makers[name] for name in conv.input])
+
+
+def _round_bias(graph: onnx.GraphProto, inputs: Sequence[onnx.NodeProto]) -> None:
+    """Rounds a convolution's bias with the product of the scales of its image and its weights.
+
+    ONNX Runtime calculates in int8 only where the bias has that scale.
+
+    Args:
+        graph: changed in place.
+        inputs: the convolution's three DequantizeLinear nodes.
+    """
+    constants = {constant.name: constant for constant in graph.initializer}
+
+    def value(name: str) -> NDArray[Any]:
+        return numpy_helper.to_array(constants[name])
+
+    image, weights, bias = inputs
+    scale = value(image.input[1]) * value(weights.input[1])
+    exact = value(bias.input[0]) * value(bias.input[1])
+    for name, array in (
+        (bias.input[0], np.rint(exact / scale).astype(np.int32)),
+        (bias.input[1], scale.astype(np.float32)),
+    ):
+        constants[name].CopyFrom(numpy_helper.from_array(array, name))
 
 
 def _tiers(file: onnx.ModelProto) -> list[tuple[str, ...]]:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from face_d2 import FaceDetector
+from face_d2.predictor.runtimes import openvino_core
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
-pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
 from face_d2.export import quantize as module  # noqa: E402
 from face_d2.export.command import main  # noqa: E402
@@ -49,6 +50,14 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
     assert len(sums) == 6
     for node in sums:
         assert [makers[name].op_type for name in node.input] == ["DequantizeLinear"] * 2
+    # What a unit adds to, and rectifies for its first convolution, is rounded once.
+    clips = [node for node in backbone if node.op_type == "Clip"]
+    assert len(clips) == 6
+    for clip in clips:
+        assert users[clip.input[0]].count("Add") == 1
+        (quantiser,) = (node for node in file.graph.node if clip.output[0] in node.input)
+        assert quantiser.op_type == "QuantizeLinear"
+        assert quantiser.input[1:] == makers[clip.input[0]].input[1:]
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["precision"] == "int8"
     assert metadata["detector"] == "LFFD"
@@ -67,16 +76,18 @@ def test_openvino_calculates_in_int8(
     released_onnx: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     """All convolutions, by the runtime's own account: nothing falls back to float unseen."""
-    openvino = pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     path = tmp_path / "int8.onnx"
     module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
-    core = openvino.Core()
+    core = openvino_core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     precisions: dict[str, list[str]] = {}
     for file in (released_onnx, path):
         compiled = core.compile_model(core.read_model(file), "CPU", settings)
         compiled(np.zeros((1, 160, 160, 3), np.uint8))
-        nodes = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+        ops = compiled.get_runtime_model().get_ordered_ops()
+        nodes = [node.get_rt_info() for node in ops]
+        kinds = {op.get_friendly_name(): op.get_rt_info()["layerType"].astype(str) for op in ops}
         precisions[file.name] = [
             info["runtimePrecision"].astype(str)
             for info in nodes
@@ -85,6 +96,47 @@ def test_openvino_calculates_in_int8(
     assert precisions[released_onnx.name] == ["f32"] * 37
     assert len(precisions["int8.onnx"]) == 37
     assert set(precisions["int8.onnx"]) <= {"i8", "u8"}
+    between = {name for name in kinds if name.startswith("/backbone/Relu")}
+    assert {kinds[name] for name in between} == {"Eltwise"}  # a clip of bytes, no rounding anew
+    assert len(between) == 6
+
+
+def test_onnxruntime_calculates_in_int8(
+    released_onnx: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    """All convolutions but the last of every branch, whose answers stay exact."""
+    path, optimised = tmp_path / "int8.onnx", tmp_path / "optimised.onnx"
+    module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(optimised)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    assert (kinds.count("QLinearConv"), kinds.count("QLinearAdd")) == (29, 6)
+    assert sum(kind.endswith("Conv") for kind in kinds) == 37
+
+
+def test_biases_keep_their_value(released_onnx: Path, photos: list[Path], tmp_path: Path) -> None:
+    """Within a step, the product of both scales (some are rounded twice)."""
+    path = tmp_path / "int8.onnx"
+    module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
+    values = {
+        value.name: onnx.numpy_helper.to_array(value)
+        for file in (onnx.load(released_onnx), onnx.load(path))
+        for value in file.graph.initializer
+    }
+    makers = {output: node for node in onnx.load(path).graph.node for output in node.output}
+    seen = 0
+    for node in makers.values():
+        if node.op_type == "Conv":
+            image, weights, bias = (makers[name] for name in node.input)
+            step = values[image.input[1]] * values[weights.input[1]]
+            np.testing.assert_allclose(values[bias.input[1]], step, rtol=1e-6)
+            exact = values[bias.input[0].removesuffix("_quantized")]
+            assert (np.abs(values[bias.input[0]] * step - exact) <= step + 1e-6).all()
+            seen += 1
+    assert seen == 37
 
 
 def test_what_stays_in_float(released_onnx: Path) -> None:
