@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import time
 from collections.abc import Callable
 
 __all__ = ["HeapTrimmer"]
 
-#: Images between two trims, which take some 20 ms.
-_PERIOD = 50
+#: Between two trims, which take some 20 ms each.
+_SECONDS = 2.0
 
 
 class HeapTrimmer:
-    """Trims the C library's heap after every so many images.
+    """Trims the C library's heap every two seconds while it is asked to.
 
     Pictures of many sizes leave gaps in glibc's heap which it keeps: a process that predicts on the
     CPU would grow by a third within hours (docs/reliability.md, "Long runs"). Where the C library
@@ -21,18 +22,17 @@ class HeapTrimmer:
     """
 
     def __init__(self) -> None:
-        self._images = 0
+        self._last = time.monotonic()
 
-    def count(self, images: int) -> None:
-        """Counts images that were searched, and trims the heap when their number is reached."""
-        self._images += images
-        if self._images >= _PERIOD:
-            self._images = 0
-            _trim()(0)
+    def trim(self) -> None:
+        """Trims the heap if the last time was long enough ago."""
+        if time.monotonic() - self._last >= _SECONDS:
+            _malloc_trim()(0)
+            self._last = time.monotonic()
 
 
 @functools.cache
-def _trim() -> Callable[[int], int]:
+def _malloc_trim() -> Callable[[int], int]:
     try:
         return ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):  # TypeError: Windows has no library of no name

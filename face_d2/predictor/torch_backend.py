@@ -81,7 +81,7 @@ class TorchBackend:
         inputs = [{"image": torch.from_numpy(image).permute(2, 0, 1)} for image in images]
         calls = [[one] for one in inputs] if self.model.device.type == "cpu" else [inputs]
         found = [_found(output["instances"]) for call in calls for output in self.model(call)]
-        self._heap.count(len(images))
+        self._heap.trim()
         return found
 
 
