@@ -16,7 +16,11 @@ from references.wider_face_scenes import scenes
 from face_d2.data.wider_face import WiderFaceImage
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_details import HEIGHT_BORDERS, height_classes
+from face_d2.evaluation.wider_face_details import (
+    HEIGHT_BORDERS,
+    bootstrap_intervals,
+    height_classes,
+)
 from face_d2.evaluation.wider_face_ground_truth import ground_truth_from_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:all .* scores equal")
@@ -154,6 +158,40 @@ def test_interval_spans_what_resampled_images_score():
     assert low == 0.0
     assert high == pytest.approx(1.0)
     assert low < result["AP_easy"] < high
+
+
+def test_thresholds_are_in_the_detectors_scores():
+    """At every one, as many proposals as there are detections of that score or more."""
+    truth = ground_truth_from_images([_image("0--E/a.jpg", (0, 0, 60))], "one")
+    scores = np.array([-3.3, -1.23, -1.22, 0.4, 2.17, 5.0])
+    rows = [[100 * n, 0, 60, 60, score] for n, score in enumerate(scores)]
+    curve = widerface_ap({"0--E/a": rows}, truth).curves["easy"]
+    assert curve.thresholds[-1] == pytest.approx(-3.3)
+    # The strictest is a thousandth of the range below the best score.
+    assert curve.thresholds[0] == pytest.approx(5.0 - 8.3 / 1000)
+    assert (np.diff(curve.thresholds) < 0).all()
+    expected = (scores[:, None] >= curve.thresholds - 1e-9).sum(axis=0)
+    np.testing.assert_array_equal(curve.proposals, expected)
+
+
+def test_tails_of_an_interval():
+    """Ten images, one of them found: by (9/10)^10, a third of all resamplings leave it out."""
+    names = [f"0--E/{n}" for n in range(10)]
+    truth = ground_truth_from_images([_image(f"{name}.jpg", (0, 0, 60)) for name in names], "ten")
+    rows = {name: [] for name in names}
+    rows[names[0]] = [[0, 0, 60, 60, 0.9], [0, 0, 60, 60, 0.95]]
+    matches = widerface_ap(rows, truth).matches
+    by_level = {
+        level: bootstrap_intervals(matches, truth, samples=2000, seed=0, level=level)["easy"]
+        for level in (0.2, 0.5, 0.9)
+    }
+    lows, highs = zip(*by_level.values())
+    # Tails of 40, 25 and 5 %: only the first is beyond the third of resamplings that score 0.
+    assert lows[0] > 0
+    assert lows[1:] == (0, 0)
+    # Drawn k of 10 times the image scores about k / 10; k is 2 or less in 93 % of all.
+    assert highs[0] == pytest.approx(0.1, abs=0.01)
+    assert highs[2] == pytest.approx(0.3, abs=0.01)
 
 
 def test_same_seed_gives_the_same_intervals(result):
