@@ -26,7 +26,7 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
 
-__all__ = ["Quantisation", "quantize", "write_int8"]
+__all__ = ["Quantisation", "average_precisions", "quantize", "write_int8"]
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
@@ -94,21 +94,19 @@ def quantize(
     detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
     predictions = _predictions(detector, images)
     truth: WiderFaceGroundTruth | str | Path = ground_truth or _own_faces(predictions)
-    float_ap = _ap(predictions, truth)
+    float_ap = _average_precisions(predictions, truth)["AP_hard"]
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
             write_int8(detector, source, temporary, images, kept_float)
             aps = {
-                runtime: _ap(
-                    _predictions(
-                        FaceDetector.from_onnx(
-                            temporary, runtime=runtime, score_threshold=_LEAST_SCORE
-                        ),
-                        images,
+                runtime: average_precisions(
+                    FaceDetector.from_onnx(
+                        temporary, runtime=runtime, score_threshold=_LEAST_SCORE
                     ),
+                    images,
                     truth,
-                )
+                )["AP_hard"]
                 for runtime in RUNTIMES
                 if find_spec(runtime) is not None
             }
@@ -320,7 +318,26 @@ def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroun
     return ground_truth_from_images(faces, "boxes of the float model")
 
 
-def _ap(
+def average_precisions(
+    detector: FaceDetector,
+    images: Sequence[str | Path],
+    truth: WiderFaceGroundTruth | str | Path,
+) -> dict[str, float]:
+    """AP_easy, AP_medium and AP_hard in percent of what a detector finds in images.
+
+    Args:
+        detector: of a low score threshold.
+        images: named ``event/name``.
+        truth: WIDER FACE's annotation text or ``.mat`` folder.
+
+    Raises:
+        Exception: an image's own error, if it cannot be read.
+    """
+    return _average_precisions(_predictions(detector, images), truth)
+
+
+def _average_precisions(
     predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
-) -> float:
-    return 100 * widerface_ap(predictions, truth, images=list(predictions))["AP_hard"]
+) -> dict[str, float]:
+    found = widerface_ap(predictions, truth, images=list(predictions))
+    return {name: 100 * value for name, value in found.items()}
