@@ -10,11 +10,11 @@ from collections.abc import Callable
 __all__ = ["HeapTrimmer"]
 
 #: Between two trims; one takes 20 ms, and the next image as long again, which asks for pages anew.
-_SECONDS = 10.0
+_SECONDS = 2.0
 
 
 class HeapTrimmer:
-    """Trims the C library's heap every ten seconds while it is asked to.
+    """Trims the C library's heap every two seconds while it is asked to.
 
     Pictures of many sizes leave gaps in glibc's heap which it keeps: a process that predicts on the
     CPU would grow by a third within hours (docs/reliability.md, "Long runs"). Where the C library
