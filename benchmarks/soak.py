@@ -4,7 +4,7 @@ Claim measured, for DF2S2 and LFFD each: after a warm-up, resident memory change
 the number of open files not at all, over 2,000 training iterations (generated faces, two loader
 processes) and over 5,000 predictions on pictures of varied sizes.
 
-    export MALLOC_MMAP_THRESHOLD_=65536   (docs/reliability.md, "Long runs", says what it is without)
+    export MALLOC_MMAP_THRESHOLD_=65536   (docs/reliability.md, "Long runs", says why)
     python benchmarks/soak.py [--iterations 2000] [--predictions 5000] [--json PATH]
     python benchmarks/soak.py --iterations 60 --predictions 150      (about a minute)
 """
