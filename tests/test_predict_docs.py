@@ -82,7 +82,7 @@ def test_commands_of_the_benchmarks_page(repo: Path) -> None:
     text = (repo / "docs" / "benchmark.md").read_text(encoding="utf-8")
     text += (repo / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"python tools/benchmark\.py (.*?)[`\n]", text)
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         options = benchmark_parser().parse_args(shlex.split(line))
         assert Path(get_config_file(options.config_file)).is_file()
