@@ -34,7 +34,7 @@ import torch
 from detectron2.modeling import build_model
 
 from face_d2.benchmark.routes import file_routes, torch_routes
-from face_d2.benchmark.timing import interleaved
+from face_d2.benchmark.timing import medians
 from face_d2.config import get_cfg, get_config_file
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
@@ -88,18 +88,6 @@ def functions(variant: str, threads: int, folder: Path) -> dict[str, Callable[[]
     return chosen
 
 
-def medians(
-    timed: dict[str, Callable[[], Any]], rounds: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median milliseconds of each function; they take turns."""
-    found = {}
-    for name, timing in interleaved(timed, rounds=rounds, max_seconds=600, clock=clock).items():
-        if isinstance(timing, str):
-            raise RuntimeError(f"{name} fails: {timing}")
-        found[name] = timing.median
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--variants", nargs="+", default=["17L4S", "25L8S"])
@@ -120,7 +108,9 @@ def main() -> None:
             timed = functions(variant, args.threads, Path(folder))
             clock = CLOCKS[args.clock]
             pair = {name: call for name, call in timed.items() if name.startswith(BASE)}
-            alone, found = (medians(calls, args.rounds, clock) for calls in (pair, timed))
+            alone, found = (
+                medians(calls, rounds=args.rounds, clock=clock) for calls in (pair, timed)
+            )
         base = found[f"{BASE}, network"]
         row = {
             "milliseconds": found,

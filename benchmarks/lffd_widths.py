@@ -27,7 +27,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from matplotlib.figure import Figure
 
-from face_d2.benchmark.timing import interleaved
+from face_d2.benchmark.timing import medians
 from face_d2.config import get_cfg, get_config_file
 from face_d2.data.synthetic import synthetic_root
 from face_d2.engine.cost import FLOPS_SIZE, count_flops
@@ -85,14 +85,13 @@ def measure(folder: Path, place: Path, threads: int, rounds: int) -> dict[str, d
                 file, runtime="openvino", threads=threads, score_threshold=0.02
             )
             rows[name]["ap"][form] = average_precisions(detector, val, sets[1].annotation_file)
-            timed[name, form] = lambda detector=detector: detector.backend.detect([picture])
+            timed[f"{name} {form}"] = lambda detector=detector: detector.backend.detect([picture])
         print(f"{name}: {rows[name]['ap']}", flush=True)
     if not rows:
         raise SystemExit(f"{folder} holds no MULTIPLIER/model_final.pth; the docstring says how")
-    for (name, form), timing in interleaved(timed, rounds=rounds, max_seconds=600).items():
-        if isinstance(timing, str):
-            raise RuntimeError(f"{name}, {form} fails: {timing}")
-        rows[name]["milliseconds"][form] = timing.median
+    for row, milliseconds in medians(timed, rounds=rounds).items():
+        name, form = row.split()
+        rows[name]["milliseconds"][form] = milliseconds
     return rows
 
 

@@ -62,9 +62,8 @@ lr_multiplier = L(WarmupParamScheduler)(
 )
 
 dataloader.train.total_batch_size = 16
-dataloader.train.dataset.filter_empty = (
-    True  # FCOS of Detectron2 0.6 cannot take images without faces
-)
+# FCOS of Detectron2 0.6 cannot take images without faces.
+dataloader.train.dataset.filter_empty = True
 dataloader.train.aspect_ratio_grouping = True
 dataloader.train.mapper = L(DatasetMapper)(
     is_train=True,

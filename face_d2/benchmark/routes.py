@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from face_d2.benchmark.timing import reason
 from face_d2.modeling.base import OneStageDetector
 from face_d2.predictor.api import FaceDetector
+from face_d2.predictor.onnx_backend import OnnxBackend
 from face_d2.predictor.runtimes import RUNTIMES, open_graph
 from face_d2.predictor.torch_backend import TorchBackend
 
@@ -159,11 +160,11 @@ def _prepare_file(file: Path, runtime: str, threads: int, score_threshold: float
         score_threshold=score_threshold,
         max_pixels=2**40,
     )
-    run = open_graph(file, runtime, threads).run
+    backend = cast(OnnxBackend, detector.backend)
 
     def prepare(image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
         return {
-            NETWORK: partial(run, image[None]),
+            NETWORK: partial(backend.graph.run, image[None]),
             END_TO_END: partial(detector.detect, image),
         }
 

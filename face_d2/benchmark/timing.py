@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Timing", "convolution_peak", "interleaved", "reason"]
+__all__ = ["Timing", "convolution_peak", "interleaved", "medians", "reason"]
 
 #: (channels, height, width) of the maps on which 3x3 convolutions are timed.
 _PEAK_MAPS = ((64, 120, 160), (128, 60, 80), (256, 60, 80))
@@ -87,6 +87,25 @@ def interleaved(
                 times[name].append(1000 * (clock() - start))
         on_round()
     return {name: failed.get(name) or _timing(values) for name, values in times.items()}
+
+
+def medians(
+    functions: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Median milliseconds of functions none of which may fail; see :func:`interleaved`.
+
+    Raises:
+        RuntimeError: one does; the message names it and its error.
+    """
+    found = {}
+    for name, timing in interleaved(functions, rounds=rounds, max_seconds=600, clock=clock).items():
+        if isinstance(timing, str):
+            raise RuntimeError(f"{name} fails: {timing}")
+        found[name] = timing.median
+    return found
 
 
 def _timing(values: list[float]) -> Timing:

@@ -52,7 +52,7 @@ class OnnxBackend:
             raise
         except Exception as error:  # either runtime has exceptions of its own
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
-        self._run = graph.run
+        self.graph = graph
         self.card = ModelCard.from_metadata(graph.metadata, str(path))
         self.runtime = f"{graph.runtime}, {graph.metadata.get('precision', 'float32')}"
         if self.card.outputs != "candidates":
@@ -74,7 +74,7 @@ class OnnxBackend:
     def _detect_one(self, image: NDArray[np.uint8]) -> Found:
         if min(image.shape[:2]) < self.card.least_side:
             return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
-        boxes, scores, levels = self._run(np.ascontiguousarray(image[None]))
+        boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
         return select(boxes[0], scores[0], levels, self.card.suppression)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from face_d2.benchmark import timing
 from face_d2.benchmark.published import PUBLISHED, TITAN_XP, TX2
-from face_d2.benchmark.timing import Timing, convolution_peak, interleaved
+from face_d2.benchmark.timing import Timing, convolution_peak, interleaved, medians
 
 
 class Clock:
@@ -68,6 +68,18 @@ def test_one_that_fails_leaves_the_others(clock: Clock) -> None:
     result = interleaved({"bad": bad, "good": good}, rounds=3, clock=clock.perf_counter)
     assert result["bad"] == "RuntimeError: no compiler"
     assert result["good"] == Timing(pytest.approx(4), pytest.approx((4, 4)), 3)
+
+
+def test_medians_of_functions_that_may_not_fail(clock: Clock) -> None:
+    def good() -> None:
+        clock.now += 0.004
+
+    def bad() -> None:
+        raise ValueError("no such map")
+
+    assert medians({"good": good}, rounds=3, clock=clock.perf_counter) == pytest.approx({"good": 4})
+    with pytest.raises(RuntimeError, match="bad fails: ValueError: no such map"):
+        medians({"good": good, "bad": bad}, rounds=3, clock=clock.perf_counter)
 
 
 def test_slow_sizes_end_after_three_rounds(clock: Clock) -> None:

@@ -43,9 +43,8 @@ def test_every_image_is_in_the_set_its_name_says(repo: Path, source: Path, tmp_p
     for part, remainders in (("val", {1}), ("train", {0, 2})):
         for image in parts[part]:
             digest = hashlib.sha1(image.name.encode()).hexdigest()
-            assert sum(
-                int(digit, 16) * pow(16, 39 - i, 3) for i, digit in enumerate(digest)
-            ) % 3 in (remainders)
+            number = sum(int(digit, 16) * pow(16, 39 - i, 3) for i, digit in enumerate(digest))
+            assert number % 3 in remainders
         folder = tmp_path / "cut" / "widerface" / f"WIDER_{part}" / "images"
         records = load_wider_face(folder, texts / f"wider_face_{part}_bbx_gt.txt")
         assert all(Path(record["file_name"]).is_file() for record in records)
