@@ -16,7 +16,13 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["apply", "detectron2_version", "has_compiled_ops", "set_local_process_group"]
+__all__ = [
+    "apply",
+    "detectron2_version",
+    "forget_process_groups",
+    "has_compiled_ops",
+    "set_local_process_group",
+]
 
 _INSTALL_DETECTRON2 = (
     "Detectron2 is not installed. From a checkout of this project, `make install` installs it; "
@@ -78,6 +84,18 @@ def set_local_process_group(processes_per_machine: int, machine_rank: int) -> No
         group = dist.new_group(list(range(first, first + processes_per_machine)))
         if machine == machine_rank:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def forget_process_groups() -> None:
+    """Drops the process groups that Detectron2 keeps for as long as the process lives.
+
+    Call it before ``torch.distributed.destroy_process_group``, which ends a group's threads only
+    when nothing refers to the group.
+    """
+    from detectron2.utils import comm
+
+    comm._LOCAL_PROCESS_GROUP = None
+    comm._get_global_gloo_group.cache_clear()
 
 
 class _MissingOps(types.ModuleType):

@@ -8,6 +8,7 @@ in both cases.
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from detectron2.engine import launch as detectron2_launch
 from face_d2 import compat
 from face_d2.plugins import import_detectors
 
-__all__ = ["launch"]
+__all__ = ["launch", "leave_process_groups"]
 
 _TIMEOUT = timedelta(minutes=30)
 
@@ -53,12 +54,12 @@ def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
                 "use --num-gpus 0 to run on the CPU."
             )
         detectron2_launch(
-            main,
+            _work_and_leave,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=(args,),
+            args=(main, args),
         )
         return
     if args.num_processes * args.num_machines == 1:
@@ -89,9 +90,26 @@ def _cpu_worker(
         timeout=_TIMEOUT,
     )
     compat.set_local_process_group(args.num_processes, args.machine_rank)
+    _work_and_leave(main, args)
+
+
+def _work_and_leave(main: Callable[..., Any], args: argparse.Namespace) -> None:
     main(args)
     # Not after an error: leaving the group waits for the others, and they would report the lost
     # connection before this process has reported what happened.
+    if dist.is_initialized():
+        leave_process_groups()
+
+
+def leave_process_groups() -> None:
+    """Leaves every process group, and ends the threads of those on the CPU.
+
+    A gloo group's threads live as long as anything refers to the group, and one that still lets go
+    of a finished exchange while Python shuts down aborts the process (pytorch issue 190489). So
+    what refers to a group goes first: what Detectron2 keeps, and models, which sit in cycles.
+    """
+    compat.forget_process_groups()
+    gc.collect()
     dist.destroy_process_group()
 
 

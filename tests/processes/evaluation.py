@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from face_d2.data.register import register_wider_face
+from face_d2.engine.launch import leave_process_groups
 from face_d2.evaluation import shards
 from face_d2.evaluation.coco import FaceCOCOEvaluator
 from face_d2.evaluation.evaluators import WiderFaceEvaluator
@@ -84,4 +85,4 @@ def evaluate_in_two_processes(rank: int, folder: Path, name: str) -> None:
     share = (records + records[:1])[rank::2]
     results = evaluate_share(share, name, folder / "two")
     torch.save(results, folder / f"results_{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_process_groups()

@@ -16,6 +16,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
+from face_d2.engine.launch import leave_process_groups
+
 #: Faces of four images: many, none, one that is ignored beside one that is not, one.
 FACES: tuple[list[list[float]], ...] = (
     [[8.0 * i, 6.0 * i, 8.0 * i + 14, 6.0 * i + 18] for i in range(7)],
@@ -57,4 +59,4 @@ def gradients_of_half(rank: int, cfgs: list[CfgNode], folder: str) -> None:
     half = batch()[2 * rank : 2 * rank + 2]
     found = [[gradients(cfg, half, parallel) for parallel in (False, True)] for cfg in cfgs]
     torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_process_groups()

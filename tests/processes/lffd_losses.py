@@ -7,6 +7,7 @@ import lffd_d2  # noqa: F401  isort: skip  (mends Detectron2 before its first im
 import torch
 from torch import Tensor
 
+from face_d2.engine.launch import leave_process_groups
 from lffd_d2.assignment import BranchLabels
 from lffd_d2.losses import LFFDLoss
 
@@ -38,4 +39,4 @@ def loss_of_half_a_batch(
     score, box = LFFDLoss(**options)([logits], [offsets], [half])
     (score.sum() + box.sum()).backward()
     torch.save((score.item(), box.item(), logits.grad, offsets.grad), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave_process_groups()
