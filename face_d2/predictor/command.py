@@ -111,7 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser()
     options = arguments.parse_args(argv)
-    if bool(options.onnx) == bool(options.config_file):
+    if options.onnx and options.config_file:
+        arguments.error("one model at a time: --config-file and --weights, or --onnx, not both")
+    if not options.onnx and not options.config_file:
         arguments.error("give a model: --config-file and --weights, or --onnx")
     if options.config_file and not options.weights:
         arguments.error("--config-file needs --weights")
@@ -196,7 +198,7 @@ class _Run:
             for source, result in zip(images, results):
                 if result.error is None and (self.painters or self.crop):
                     self._save(source, load_image(source.file), result)
-                self.journal.add(make_record(source, result, self.detector.levels))
+                self.journal.add(source, make_record(source, result, self.detector.levels))
                 progress.update()
         for source in left:
             if source.kind != "image":
@@ -204,13 +206,19 @@ class _Run:
                     self._work_on_video(source)
                 except ValueError as error:
                     record = {"file": source.file, "name": source.name, "error": str(error)}
-                    self.journal.add(record)
+                    self.journal.add(source, record)
         self.journal.close()
 
     def _save(self, source: Source, image: NDArray[np.uint8], result: FaceResult) -> None:
         for name in self.painters:
             save_image(_PAINTERS[name](image, result), self.output / name / source.name)
+        self._forget_crops(source)
         self._save_crops(image, result, self.output / "crops" / source.name, "")
+
+    def _forget_crops(self, source: Source) -> None:
+        """Removes the crops of what the file was before it changed."""
+        for crop in (self.output / "crops" / source.name).glob("*.png"):
+            crop.unlink()
 
     def _save_crops(
         self, image: NDArray[np.uint8], result: FaceResult, folder: Path, prefix: str
@@ -221,6 +229,7 @@ class _Run:
 
     def _work_on_video(self, source: Source) -> None:
         self.journal.begin(source)
+        self._forget_crops(source)
         with contextlib.ExitStack() as stack:
             reader = stack.enter_context(VideoReader(source))
             file = source.name + ("" if source.name.lower().endswith(".mp4") else ".mp4")
@@ -243,11 +252,12 @@ class _Run:
                 )
                 time = round(count / reader.fps, 6)
                 self.journal.add(
-                    make_record(source, result, self.detector.levels, frame=count, time=time)
+                    source,
+                    make_record(source, result, self.detector.levels, frame=count, time=time),
                 )
                 count += 1
                 progress.update()
-        self.journal.add({"file": source.file, "name": source.name, "frames": count})
+        self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
         if count < reader.frames and source.kind == "video":
             announced = f"{reader.frames} frames are announced"
             print(f"{source.name}: {announced}, {count} could be decoded", file=sys.stderr)
@@ -301,7 +311,9 @@ def _check_settings(options: argparse.Namespace) -> None:
         **{name: getattr(options, name) for name in ("draw", "blur", "crop")},
     }
     path = options.output / "run.json"
-    if path.exists():
+    # A run that failed before its first result, by a wrong option perhaps, left nothing to protect.
+    results = any(journal.stat().st_size for journal in options.output.glob("journal*.jsonl"))
+    if results and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(k for k in settings if settings[k] != before.get(k))
         if changed:

@@ -3,7 +3,8 @@
 A record is a JSON object on one line. Of an image: ``file`` (absolute path), ``name``, ``height``,
 ``width``, ``faces`` (each ``box`` [x1, y1, x2, y2] in pixels, ``score``, ``level``), or ``error``
 instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds). In the journal
-alone a video is framed by a record with ``begins`` and one with ``frames``, their number.
+alone a video is framed by a record with ``begins`` and one with ``frames``, their number, and every
+record has its file's ``size`` and ``mtime_ns``: what is known of a file ends when the file changes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from face_d2.predictor.sources import Source
 __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_format"]
 
 Record = dict[str, Any]
+_Key = tuple[str, tuple[int, int] | None]  # file and stamp
+_STAMP = ("size", "mtime_ns")  # of Source.stamp
 
 
 def make_record(
@@ -47,7 +50,8 @@ class Journal:
     """The records of a folder, this run's and those of runs before it.
 
     Only where records begin is kept in memory. A line that a killed run left half written is
-    skipped. An image that failed is tried again; so is a video that was not finished.
+    skipped. An image that failed is tried again; so is a video that was not finished, and a file
+    that has changed since. Records that tell no size and time count for whatever the file is now.
 
     Args:
         folder: holds ``journal.jsonl``, or one for every part of a divided run.
@@ -58,39 +62,44 @@ class Journal:
         self.folder = folder
         part = "" if shard == (1, 1) else f".part-{shard[0]}-of-{shard[1]}"
         self.path = folder / f"journal{part}.jsonl"
-        self._places: dict[str, dict[int, tuple[Path, int]]] = {}  # file -> frame -> place
-        self._finished: set[str] = set()
+        self._places: dict[_Key, dict[int, tuple[Path, int]]] = {}  # -> frame -> place
+        self._finished: set[_Key] = set()
         for path in sorted(folder.glob("journal*.jsonl")):
             self._read(path)
         self._mend_last_line()
         self._file = self.path.open("a", encoding="utf-8")
 
-    def add(self, record: Record) -> None:
-        """Appends a record; it is on its way to the disk when this returns."""
+    def add(self, source: Source, record: Record) -> None:
+        """Appends a record of ``source``; it is on its way to the disk when this returns."""
         place = (self.path, self._file.tell())
+        if source.stamp is not None:
+            record = {**record, **dict(zip(_STAMP, source.stamp))}
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:
         """Whether an image was read or a video finished; a camera never is."""
-        return source.kind != "camera" and source.file in self._finished
+        return source.kind != "camera" and any(key in self._finished for key in _keys(source))
 
     def begin(self, source: Source) -> None:
         """A video begins: what an earlier, unfinished run found in it no longer counts."""
-        self.add({"file": source.file, "name": source.name, "begins": True})
+        self.add(source, {"file": source.file, "name": source.name, "begins": True})
 
     def records(self, sources: Sequence[Source]) -> Iterator[Record]:
         """The records of ``sources`` in their order, frames in theirs."""
         files: dict[Path, Any] = {}
         try:
             for source in sources:
-                for _, (path, offset) in sorted(self._places.get(source.file, {}).items()):
+                known = (self._places[key] for key in _keys(source) if key in self._places)
+                for _, (path, offset) in sorted(next(known, {}).items()):
                     if path not in files:
                         files[path] = path.open("rb")
                     files[path].seek(offset)
+                    record = json.loads(files[path].readline())
                     # Under the name of this run, should more inputs have changed it.
-                    yield {**json.loads(files[path].readline()), "name": source.name}
+                    record["name"] = source.name
+                    yield {key: value for key, value in record.items() if key not in _STAMP}
         finally:
             for file in files.values():
                 file.close()
@@ -100,24 +109,27 @@ class Journal:
         self._file.close()
 
     def _read(self, path: Path) -> None:
+        before = frozenset(self._finished)  # another journal's failed attempt does not replace it
         offset = 0
         with path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    self._note(json.loads(line), (path, offset))
+                    record = json.loads(line)
+                    if _key(record) not in before:
+                        self._note(record, (path, offset))
                 offset += len(line)
 
     def _note(self, record: Record, place: tuple[Path, int]) -> None:
-        file = record["file"]
+        key = _key(record)
         if "begins" in record:
-            self._places.pop(file, None)
+            self._places.pop(key, None)
             return
         if "frames" in record:
-            self._finished.add(file)
+            self._finished.add(key)
             return
-        self._places.setdefault(file, {})[int(record.get("frame", -1))] = place
+        self._places.setdefault(key, {})[int(record.get("frame", -1))] = place
         if "frame" not in record and "error" not in record:
-            self._finished.add(file)
+            self._finished.add(key)
 
     def _mend_last_line(self) -> None:
         """Cuts off what a killed run left of its last line."""
@@ -128,6 +140,16 @@ class Journal:
         if whole < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _key(record: Record) -> _Key:
+    size, time = (record.get(name) for name in _STAMP)
+    return record["file"], None if size is None else (size, time)
+
+
+def _keys(source: Source) -> list[_Key]:
+    """Under which a journal may know ``source``: as it is now, or without size and time."""
+    return [(source.file, source.stamp), (source.file, None)]
 
 
 def check_text_names(sources: Sequence[Source]) -> None:

@@ -23,11 +23,13 @@ class Source:
         kind: "image", "video" or "camera".
         file: absolute path, or the camera's index.
         name: what results call it: the path below what all files share, with slashes.
+        stamp: size in bytes and time of change in nanoseconds; None for a camera.
     """
 
     kind: str
     file: str
     name: str
+    stamp: tuple[int, int] | None = None
 
 
 def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
@@ -41,7 +43,8 @@ def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
         Every file once: in the order of ``words``, those of a folder or glob sorted.
 
     Raises:
-        FileNotFoundError: a word names nothing, or only a folder without images or videos.
+        FileNotFoundError: a word names nothing, or only a folder without images or videos, or the
+            list on stdin is empty.
     """
     cameras: list[Source] = []
     files: dict[str, str] = {}  # absolute path -> folder its name starts from
@@ -76,6 +79,7 @@ def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
             "video" if Path(file).suffix.lower() in _VIDEOS else "image",
             file,
             Path(os.path.relpath(file, top)).as_posix(),
+            _stamp(file),
         )
         for file in files
     ]
@@ -85,9 +89,17 @@ def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
 def _with_stdin(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         if word == "-":
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
+            listed = list(filter(None, (line.rstrip("\r\n") for line in sys.stdin)))
+            if not listed:
+                raise FileNotFoundError("-: no files are listed on stdin")
+            yield from listed
         else:
             yield word
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def _is_picture(path: Path) -> bool:

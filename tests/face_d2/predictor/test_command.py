@@ -172,6 +172,72 @@ def test_other_settings_need_another_folder(
     assert "(model_sha256)" in capsys.readouterr().err
 
 
+def test_a_run_that_failed_before_any_result_does_not_bind_the_next(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(options: Any) -> FaceDetector:
+        raise ValueError("weights of another network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_detector", refuse)
+        assert run(folder, "--opts", "MODEL.DEVICE", "wrong") == 1
+    assert "weights of another network" in capsys.readouterr().err
+    monkeypatch.setattr(command, "_detector", lambda options: FaceDetector(SquareFinder()))
+    assert run(folder) == 0
+    assert run(folder, "--draw") == 1
+    assert "other settings (draw)" in capsys.readouterr().err
+
+
+def test_a_changed_file_is_done_again(backend: SquareFinder, folder: Path) -> None:
+    assert run(folder, "--crop") == 0
+    time = os.stat(folder / "images/a/one.png").st_mtime_ns
+    cv2.imwrite(str(folder / "images/b/two.png"), draw_squares((120, 160), [(10, 20, 50)]))
+    os.utime(folder / "images/a/one.png", ns=(time + 10**9, time + 10**9))  # of the same size
+    backend.calls.clear()
+    assert run(folder, "--crop") == 0
+    assert sum(map(len, backend.calls)) == 2
+    text = (folder / "out/detections.json").read_text()
+    assert boxes_of(json.loads(text)) == {**EXPECTED, "b/two.png": [[10, 20, 60, 70]]}
+    assert "mtime_ns" not in text  # the journal's alone
+    assert len(list((folder / "out/crops/b/two.png").iterdir())) == 1  # there were two
+    backend.calls.clear()
+    assert run(folder, "--crop") == 0
+    assert backend.calls == []
+
+
+def test_what_follows_the_shards_counts(backend: SquareFinder, folder: Path) -> None:
+    """A file that changed, and one that failed and did not change, are done again, once."""
+    failing = folder / "images/a/none.png"
+    picture, time = failing.read_bytes(), os.stat(failing).st_mtime_ns
+    failing.write_bytes(bytes(len(picture)))
+    os.utime(failing, ns=(time, time))
+    for part in (1, 2):
+        assert run(folder, "--shard", f"{part}/2") == 0
+    failing.write_bytes(picture)
+    os.utime(failing, ns=(time, time))
+    cv2.imwrite(str(folder / "images/b/two.png"), draw_squares((60, 60), [(5, 5, 20)]))
+    for images in (2, 0):
+        backend.calls.clear()
+        assert run(folder) == 0
+        assert sum(map(len, backend.calls)) == images
+        records = json.loads((folder / "out/detections.json").read_text())
+        assert boxes_of(records) == {**EXPECTED, "b/two.png": [[5, 5, 25, 25]]}
+
+
+def test_a_journal_without_sizes_and_times_is_read(backend: SquareFinder, folder: Path) -> None:
+    run(folder)
+    first = (folder / "out/detections.json").read_bytes()
+    journal = folder / "out/journal.jsonl"
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    for record in records:
+        del record["size"], record["mtime_ns"]
+    journal.write_text("".join(json.dumps(record) + "\n" for record in records))
+    backend.calls.clear()
+    assert run(folder) == 0
+    assert backend.calls == []
+    assert (folder / "out/detections.json").read_bytes() == first
+
+
 def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
     backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,6 +267,17 @@ def test_files_globs_and_stdin(
     assert [r["name"] for r in records] == ["b/two.png", "a/none.png", "a/one.png"]
 
 
+def test_an_empty_list_is_an_error(
+    backend: SquareFinder,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert run(folder, inputs=("-",)) == 1
+    assert "no files are listed on stdin" in capsys.readouterr().err
+
+
 def test_pictures_of_an_earlier_run_are_no_inputs(backend: SquareFinder, folder: Path) -> None:
     for _ in range(2):
         assert run(folder, "--draw", "--output", str(folder / "images/out")) == 0
@@ -225,7 +302,7 @@ def test_shards_then_the_whole(backend: SquareFinder, folder: Path) -> None:
     ("words", "message"),
     [
         (["x.jpg"], "give a model"),
-        (["x.jpg", "--config-file", "c", "--onnx", "o"], "give a model"),
+        (["x.jpg", "--config-file", "c", "--onnx", "o"], "or --onnx, not both"),
         (["x.jpg", "--config-file", "c"], "needs --weights"),
         (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
