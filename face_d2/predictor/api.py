@@ -20,6 +20,7 @@ __all__ = ["Backend", "FaceDetector"]
 
 #: What belongs to one image; anything else is the network's or the machine's trouble.
 _IMAGE_ERRORS = (ValueError, TypeError, OSError)
+_NOTHING = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class Backend(Protocol):
@@ -54,11 +55,12 @@ class FaceDetector:
 
     Args:
         backend: runs the network.
-        max_pixels: an image whose searched size (after the config's resizing) has more pixels is
-            searched in overlapping tiles of at most this many, which bounds the memory; the default
-            takes a 3840 x 2160 frame in one pass.
+        max_pixels: an image whose searched size (after the config's resizing and the network's
+            enlarging) has more pixels is searched in overlapping tiles of at most this many, which
+            bounds the memory; the default takes a 3840 x 2160 frame in one pass.
         tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
-            full resolution, see :mod:`face_d2.modeling.tiling`.
+            full resolution, see :mod:`face_d2.modeling.tiling`. A network that enlarges small
+            images needs, and takes, twice the side to which it does.
         batch_size: most images that go through the network together.
 
     Raises:
@@ -74,7 +76,8 @@ class FaceDetector:
         batch_size: int = 8,
     ) -> None:
         self._tile_align = max(level.stride for level in backend.card.levels)
-        least = least_max_pixels(tile_overlap, self._tile_align)
+        self._shared_faces = max(tile_overlap, 2 * backend.card.size_rule.min_side)
+        least = least_max_pixels(self._shared_faces, self._tile_align)
         for name, value, lowest in (
             ("tile_overlap", tile_overlap, 1),
             ("max_pixels", max_pixels, least),
@@ -250,16 +253,35 @@ class FaceDetector:
             yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
+        """Searches a large image, see :mod:`face_d2.modeling.tiling`, or a strip.
+
+        A strip is thinner than the side to which the network enlarges: there the limits are divided
+        by the enlargement, and faces are hardly longer than the strip is wide. Halves of an image
+        that are that thin would only be enlarged again and are left out.
+        """
+        min_side, shorter = self.backend.card.size_rule.min_side, min(image.shape[:2])
+        if shorter < self.backend.card.least_side:
+            return _NOTHING
+        max_pixels, overlap, align = self.max_pixels, self._shared_faces, self._tile_align
+        if shorter < min_side:
+            enlarged = min_side / shorter
+            max_pixels = int((max_pixels - min_side) / enlarged**2)  # sides are rounded afterwards
+            overlap = shorter + shorter // 2
+            align = max(int(align / enlarged), 1)
+
         def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
-            (found,) = self.backend.detect([np.ascontiguousarray(tile)])
+            if min(tile.shape[:2]) < min(shorter, min_side):
+                found = _NOTHING
+            else:
+                (found,) = self.backend.detect([np.ascontiguousarray(tile)])
             return np.column_stack([found.boxes, found.scores, found.levels.astype(np.float32)])
 
         found = detect_tiled(
             rows,
             image,
-            max_pixels=self.max_pixels,
-            overlap=self.tile_overlap,
-            align=self._tile_align,
+            max_pixels=max_pixels,
+            overlap=overlap,
+            align=align,
             iou_threshold=self.backend.card.suppression.nms_threshold,
         )
         return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -155,6 +156,55 @@ def test_a_long_image_is_searched_in_tiles_without_seams() -> None:
     assert max(h * w for call in backend.calls for h, w, _ in call) <= 90_000
     expected = sorted([x, y, x + side, y + side] for x, y, side in squares)
     assert sorted(result.boxes.astype(int).tolist()) == expected
+
+
+class EnlargingFinder(SquareFinder):
+    """Enlarges images whose shorter side is below 128, as LFFD does, and notes what it works on."""
+
+    def __init__(self) -> None:
+        super().__init__(size_rule=SizeRule(min_side=128))
+        self.worked_on: list[int] = []
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        for image in images:
+            factor = max(128 / min(image.shape[:2]), 1.0)
+            self.worked_on.append(math.prod(round(side * factor) for side in image.shape[:2]))
+        return super().detect(images)
+
+
+@pytest.mark.parametrize("max_pixels", [140_000, 150_001, 2**20])
+@pytest.mark.parametrize("width", [3, 8, 9, 50, 100, 127, 128, 129, 200, 255, 256])
+@pytest.mark.parametrize("upright", [False, True])
+def test_no_strip_is_more_for_the_network_than_the_limit(
+    max_pixels: int, width: int, upright: bool
+) -> None:
+    backend = EnlargingFinder()
+    detector = FaceDetector(backend, max_pixels=max_pixels, tile_overlap=60)
+    length = 40 * width + 4001
+    side = width // 2 + 1
+    squares = [(x, x % (width - side + 1), side) for x in range(5, length - width, 2 * width)]
+    strip = draw_squares((width, length), squares)
+    result = detector.detect(strip.transpose(1, 0, 2) if upright else strip)
+    assert len(backend.worked_on) > 1
+    assert max(backend.worked_on) <= max_pixels
+    boxes = result.boxes[:, [1, 0, 3, 2]] if upright else result.boxes
+    expected = sorted([x, y, x + side, y + side] for x, y, side in squares)
+    assert sorted(boxes.astype(int).tolist()) == expected
+
+
+def test_a_limit_that_enlarging_alone_passes_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_pixels must be at least"):
+        FaceDetector(EnlargingFinder(), max_pixels=60_000, tile_overlap=60)
+
+
+def test_a_strip_in_tiles_equals_the_whole(tiny_files: dict[str, tuple[Path, Path]]) -> None:
+    whole = FaceDetector.from_config(*tiny_files["lffd"], device="cpu", score_threshold=0.6)
+    tiled = FaceDetector(whole.backend, max_pixels=200_000)
+    strip = cv2.resize(noise(5, 500), (3200, 32), interpolation=cv2.INTER_CUBIC)
+    expected, found = whole.detect(strip), tiled.detect(strip)
+    assert len(expected) > 20
+    distance = np.abs(expected.boxes[:, None] - found.boxes[None]).max(axis=2).min(axis=1)
+    assert (distance < 0.5).mean() > 0.95
 
 
 def test_small_images_are_found_at_the_configs_size() -> None:
