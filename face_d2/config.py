@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from importlib import import_module
 from importlib.resources import files
@@ -78,13 +79,16 @@ def get_config_file(name: str) -> str:
     """Path of a shipped config, for example ``"df2s2/df2s2_R50_FFP.yaml"``.
 
     Raises:
-        FileNotFoundError: naming the configs that exist, when ``name`` is not one of them.
+        FileNotFoundError: naming the nearest ones, when ``name`` is none.
     """
     root = Path(str(files("face_d2.configs")))
     path = root / name
     if not path.is_file():
-        known = sorted(str(p.relative_to(root)) for p in root.rglob("*.yaml"))
-        raise FileNotFoundError(f"no shipped config {name!r}; there are: {', '.join(known)}")
+        known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.yaml"))
+        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0)
+        raise FileNotFoundError(
+            f"no shipped config {name!r}; there are: {', '.join(nearest)} (the nearest of {len(known)})"
+        )
     return str(path)
 
 
@@ -94,4 +98,9 @@ def find_config(file: str | os.PathLike[str]) -> str:
     Raises:
         FileNotFoundError: there is neither; see :func:`get_config_file`.
     """
-    return str(file) if os.path.isfile(file) else get_config_file(str(file))
+    if os.path.isfile(file):
+        return str(file)
+    try:
+        return get_config_file(str(file))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no such file, and {error}") from None

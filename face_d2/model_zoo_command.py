@@ -74,3 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(file)
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

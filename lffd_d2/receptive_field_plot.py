@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from face_d2.config import get_cfg
+from face_d2.config import find_config, get_cfg
 from face_d2.engine.checkpoint import FaceCheckpointer
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.receptive_field import Branch, Variant, branch_table
@@ -175,21 +176,44 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Print an LFFD's branches and draw its receptive fields, theoretical and "
         "effective (measured by gradient)."
     )
-    parser.add_argument("--config-file", required=True, help="any LFFD config")
+    parser.add_argument("--config-file", required=True, help="any LFFD config, or a shipped name")
     parser.add_argument("--output", default="receptive_fields.png", help="PNG or SVG to write")
     parser.add_argument(
         "--images", nargs="*", default=[], help="photographs to measure on; default: noise"
     )
     parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, e.g. MODEL.WEIGHTS x.pth")
     args = parser.parse_args(argv)
+    try:
+        model = _build(args)
+        variant = model.backbone.variant
+        print(branch_table(variant))
+        side = max(b.rf.size + 2 * b.rf.stride for b in variant.branches)
+        fields = measure_effective_fields(model, _read_images(model, args.images, side))
+        draw_receptive_fields(variant, fields, args.output)
+    # How yacs reports a bad key: AssertionError or KeyError.
+    except (OSError, ValueError, AssertionError, KeyError) as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"wrote {args.output}")
+
+
+def _build(args: argparse.Namespace) -> LFFD:
+    """The model of a command line; moves KEY VALUE pairs behind the images to their place."""
     cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *args.opts])
+    keys = (n for n, word in enumerate(args.images) if _is_key(cfg, word))
+    first = next(keys, len(args.images))
+    args.images, overrides = args.images[:first], [*args.opts, *args.images[first:]]
+    cfg.merge_from_file(find_config(args.config_file))
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
+    if cfg.MODEL.META_ARCHITECTURE != "LFFD":
+        raise ValueError(
+            f"{args.config_file} is of {cfg.MODEL.META_ARCHITECTURE}; expected an LFFD config, for "
+            "example lffd/lffd_25L8S.yaml"
+        )
     model = build_model(cfg).eval()
     FaceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-    variant = model.backbone.variant
-    print(branch_table(variant))
-    side = max(b.rf.size + 2 * b.rf.stride for b in variant.branches)
-    fields = measure_effective_fields(model, _read_images(model, args.images, side))
-    draw_receptive_fields(variant, fields, args.output)
-    print(f"wrote {args.output}")
+    return model
+
+
+def _is_key(cfg: CfgNode, word: str) -> bool:
+    """Whether a word among the images is a config's key; a misspelt one is, below a true node."""
+    return word.partition(".")[0] in cfg and not Path(word).exists()

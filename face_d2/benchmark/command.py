@@ -330,3 +330,7 @@ def _named_file(word: str) -> tuple[str, Path]:
     if not Path(file).is_file():
         raise FileNotFoundError(f"--onnx {word}: no such file")
     return name, Path(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,3 +111,7 @@ def _registered(name: str) -> tuple[Path, Path]:
     if not Path(text).is_file():
         DatasetCatalog.get(name)  # generates the set, or says where its files should be
     return Path(metadata.image_root), Path(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

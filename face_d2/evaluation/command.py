@@ -42,7 +42,7 @@ def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = No
     parser = argparse.ArgumentParser(
         prog=prog,
         description="WIDER FACE AP (Easy, Medium, Hard) of detections in the community's text "
-        "files, by the official protocol, with 95 %% intervals and breakdowns.",
+        "files, by the official protocol, with 95 % intervals and breakdowns.",
     )
     parser.add_argument(
         "predictions", help="folder, .tar(.gz) or .zip of EVENT/NAME.txt with rows x y w h score"
@@ -142,7 +142,7 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
         "field (LFFD) of a config can answer for, at the size at which images are tested. Needs "
         "annotations and image sizes, neither weights nor pixels.",
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
     parser.add_argument(
         "--dataset",
         metavar="NAME",
@@ -164,11 +164,13 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
     )
     options = parser.parse_args(arguments)
     # torch and Detectron2 are loaded by this command alone.
+    from face_d2.config import find_config
     from face_d2.train_net import load_cfg
 
     with _plain_errors(parser):
         from face_d2.evaluation.coverage import coverage_report, format_coverage, measure_coverage
 
+        options.config_file = find_config(options.config_file)
         try:
             cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
         except AssertionError as error:  # how Detectron2 and yacs report a bad file or key
@@ -253,3 +255,7 @@ def _plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
         finally:
             for warning in caught:
                 print(f"warning: {warning.message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -118,3 +118,7 @@ def _quantize(options: argparse.Namespace) -> None:
     print(f"  AP against {faces}, {result.images} images: float {result.float_ap:.2f}")
     for runtime, value in result.int8_ap.items():
         print(f"  int8 in {runtime}: {value:.2f}, {result.float_ap - value:+.2f} lost")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -68,3 +68,35 @@ def test_the_command_prints_the_table_and_draws(
     drawn = cv2.imread(str(picture))
     assert min(drawn.shape[:2]) > 300
     assert drawn.std() > 20
+
+
+def test_overrides_may_follow_the_images(
+    tiny_cfg: CfgNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr(
+        "lffd_d2.receptive_field_plot.FaceCheckpointer.load",
+        lambda self, path: loaded.append(path),
+    )
+    config, photo = tmp_path / "tiny.yaml", str(tmp_path / "x.png")
+    config.write_text(tiny_cfg.dump())
+    cv2.imwrite(photo, np.full((90, 90, 3), 7, np.uint8))
+    words = ["--config-file", str(config), "--output", str(tmp_path / "fields.png")]
+    main([*words, "--images", photo, photo, "MODEL.WEIGHTS", "head.pth"])
+    assert loaded == ["head.pth"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config-file", "df2s2/df2s2_R50_FFP.yaml"], "is of DF2S2; expected an LFFD config"),
+        (["--config-file", "lffd/none.yaml"], "there is no such file, and no shipped config"),
+        (["--config-file", "lffd/lffd_16L3S.yaml", "--images", "none.png"], "not an image"),
+        (["--config-file", "lffd/lffd_16L3S.yaml", "MODEL.WIEGHTS", "x"], "MODEL.WIEGHTS"),
+    ],
+)
+def test_bad_command_lines_are_answered_in_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        main(words)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

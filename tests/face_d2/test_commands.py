@@ -1,0 +1,25 @@
+"""Commands started as modules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+MODULES = (
+    "face_d2.benchmark.command",
+    "face_d2.data.check_command",
+    "face_d2.evaluation.command",
+    "face_d2.export.command",
+    "face_d2.model_zoo_command",
+    "face_d2.predictor.command",
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_that_is_a_command_answers(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert "found in sys.modules" not in done.stderr
