@@ -8,9 +8,9 @@ lone all-zero row; both read as no face. The list of the test set has file names
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ __all__ = [
     "ATTRIBUTES",
     "WiderFaceImage",
     "annotation_lines",
+    "check_distinct",
+    "image_key",
     "read_annotations",
     "read_file_list",
     "unusable_faces",
@@ -89,6 +91,37 @@ def read_file_list(path: str | Path) -> list[str]:
             _check_name(path, number, text)
             names.append(text)
     return names
+
+
+def image_key(name: str, known: Container[str] = ()) -> str:
+    """``event/name`` of an image, which prediction files go by.
+
+    Args:
+        name: ``event/file.jpg``, whose suffix is taken off, whatever it is.
+        known: keys; one of them stays as it is, for ``x.png.jpg`` has the key ``x.png``.
+    """
+    return name if name in known else name.removesuffix(PurePosixPath(name).suffix)
+
+
+def check_distinct(names: Iterable[str], source: str | Path) -> None:
+    """Refuses images that would share a prediction file.
+
+    Args:
+        names: ``event/file.jpg`` of every image.
+        source: name of the text or data set.
+
+    Raises:
+        ValueError: naming two images that have the same :func:`image_key`.
+    """
+    owners: dict[str, str] = {}
+    for name in names:
+        key = image_key(name)
+        if key in owners:
+            raise ValueError(
+                f"{source}: {owners[key]!r} and {name!r} share, but for the suffix, a name; give "
+                "each its own."
+            )
+        owners[key] = name
 
 
 def annotation_lines(image: WiderFaceImage) -> list[str]:

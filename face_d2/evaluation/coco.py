@@ -83,9 +83,14 @@ def coco_ap(
         AP, AP50, AP75, APs, APm, APl, AR in 0-100; NaN where no face falls in the range.
 
     Raises:
-        ValueError: on detections for an image the data set does not have.
+        ValueError: on detections for an image the data set does not have, and on two images of
+            one ``image_id``.
     """
-    number_of = {str(record["image_id"]): i for i, record in enumerate(dataset_dicts, start=1)}
+    number_of: dict[str, int] = {}
+    for number, record in enumerate(dataset_dicts, start=1):
+        name = str(record["image_id"])
+        if number_of.setdefault(name, number) != number:
+            raise ValueError(f"two images of the data set have the image_id {name!r}.")
     unknown = sorted(set(detections) - set(number_of))
     if unknown:
         raise ValueError(f"detections for {unknown[0]!r}, which is not in the data set.")

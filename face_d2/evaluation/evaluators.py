@@ -259,7 +259,7 @@ def _image_of(record: dict[str, Any]) -> WiderFaceImage:
         for face in faces
     ]
     return WiderFaceImage(
-        name=record["image_id"],
+        name=record["image_id"] + (Path(record["file_name"]).suffix or ".jpg"),
         boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
         attributes=np.array(attributes, dtype=np.int64).reshape(-1, len(ATTRIBUTES)),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.text_lines import numbered_lines, parse_count
-from face_d2.evaluation.wider_face_ground_truth import image_key
+from face_d2.data.wider_face import image_key
 from face_d2.files import replaced_file
 
 __all__ = ["read_fddb_detections", "write_fddb_detections"]
@@ -93,7 +93,7 @@ def _collect(
     collected: dict[str, NDArray[np.float64]] = {}
     columns = 0
     for given, where, entry in entries:
-        name = image_key(given)
+        name = image_key(given, known)
         if name not in known:
             raise ValueError(f"{where}: {given!r} is no image of FDDB's folds.")
         if name in collected:

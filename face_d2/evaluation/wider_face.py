@@ -24,13 +24,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from face_d2.data.wider_face import image_key
 from face_d2.evaluation import wider_face_details as details
 from face_d2.evaluation.wider_face_files import check_detections, read_predictions
-from face_d2.evaluation.wider_face_ground_truth import (
-    WiderFaceGroundTruth,
-    image_key,
-    read_ground_truth,
-)
+from face_d2.evaluation.wider_face_ground_truth import WiderFaceGroundTruth, read_ground_truth
 from face_d2.evaluation.wider_face_matching import Curve, Matches, build_curve, match
 
 __all__ = ["WiderFaceResult", "widerface_ap"]
@@ -171,7 +168,7 @@ def _by_image(
 ) -> dict[str, NDArray[np.float64]]:
     known, detections = set(ground_truth.names), {}
     for given, rows in predictions.items():
-        name = image_key(given)
+        name = image_key(given, known)
         if name not in known:
             raise ValueError(
                 f"predictions for {given!r}, which is not in the ground truth "

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.text_lines import parse_count
-from face_d2.evaluation.wider_face_ground_truth import image_key
 from face_d2.files import replaced_file, replaced_folder
 
 __all__ = [
@@ -138,7 +137,7 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
     """Writes a folder of text files, replacing it as a whole once everything is written.
 
     Args:
-        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``.
+        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``, names without the image's suffix.
         folder: the folder to (re)place.
 
     Returns:
@@ -149,7 +148,6 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
     """
     with replaced_folder(folder) as temporary:
         for name, rows in predictions.items():
-            name = image_key(name)
             write_image(temporary, name, check_detections(rows, name))
     return Path(folder)
 

@@ -18,14 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, read_annotations, unusable_faces
+from face_d2.data.wider_face import (
+    ATTRIBUTES,
+    WiderFaceImage,
+    check_distinct,
+    image_key,
+    read_annotations,
+    unusable_faces,
+)
 
 __all__ = [
     "MIN_HEIGHT",
     "SETTINGS",
     "WiderFaceGroundTruth",
     "ground_truth_from_images",
-    "image_key",
     "read_ground_truth",
 ]
 
@@ -36,7 +42,6 @@ SETTINGS = tuple(MIN_HEIGHT)
 
 _FACES_FILE = "wider_face_val.mat"
 _SETTING_FILE = "wider_{}_val.mat"
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +87,8 @@ class WiderFaceGroundTruth:
         Raises:
             ValueError: when an image is not in the ground truth, or none is left.
         """
-        wanted = list(dict.fromkeys(image_key(image) for image in images))
         index_of = {image: index for index, image in enumerate(self.names)}
+        wanted = list(dict.fromkeys(image_key(image, index_of) for image in images))
         unknown = [image for image in wanted if image not in index_of]
         if unknown:
             raise ValueError(
@@ -145,10 +150,11 @@ def ground_truth_from_images(images: Sequence[WiderFaceImage], source: str) -> W
         source: name of the text or data set.
 
     Raises:
-        ValueError: when there is no image.
+        ValueError: when there is no image, or two differ in their suffix only.
     """
     if not images:
         raise ValueError(f"{source}: no image to evaluate on.")
+    check_distinct((image.name for image in images), source)
     boxes = [image.boxes if len(image.boxes) else np.zeros((1, 4)) for image in images]
     attributes = [
         image.attributes if len(image.boxes) else np.zeros((1, len(ATTRIBUTES)), dtype=np.int64)
@@ -170,14 +176,6 @@ def ground_truth_from_images(images: Sequence[WiderFaceImage], source: str) -> W
         source=f"{source}, lists approximated by face height > 50/30/10 px",
         images=f"all {len(images)} images",
     )
-
-
-def image_key(name: str) -> str:
-    """``event/name`` of an image: the image suffix, and nothing else, is taken off."""
-    for suffix in _IMAGE_SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def _read_official(folder: Path) -> WiderFaceGroundTruth:

@@ -55,6 +55,12 @@ def test_every_detection_counts():
     assert figures["AR"] == pytest.approx(100.0)
 
 
+def test_two_images_of_one_id_are_an_error():
+    faces = _crowd_of(1)
+    with pytest.raises(ValueError, match=r"two images .* image_id 'e/a'"):
+        coco_ap({"e/a": _detect(faces)}, [_record("e/a", faces), _record("e/a", [])])
+
+
 def test_sizes_are_face_heights():
     # 8 x 60 is small by area and medium by height; 200 x 40 the other way round.
     faces = [(0, 0, 8, 60), (300, 0, 200, 40), (0, 300, 300, 400)]

@@ -62,6 +62,27 @@ def test_figures_are_those_of_the_files_left_behind(records, tmp_path):
     }
 
 
+@pytest.mark.parametrize("file", ["a.bmp", "a.webp", "a.png.jpg", "a.1.png"])
+def test_the_files_left_behind_can_be_scored_whatever_the_suffix(tmp_path, file):
+    folder = tmp_path / "images" / "e"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / file), np.zeros((300, 300, 3), np.uint8))
+    text = tmp_path / "faces.txt"
+    text.write_text(f"e/{file}\n1\n10 10 60 60 0 0 0 0 0 0\n")
+    register_wider_face(NAME, tmp_path / "images", text)
+    try:
+        evaluator = WiderFaceEvaluator(NAME, tmp_path / "out", bootstrap=0)
+        found = Instances((300, 300))
+        found.pred_boxes = Boxes(torch.tensor([[10.0, 10, 70, 70], [200, 200, 240, 240]]))
+        found.scores = torch.tensor([0.9, 0.1])
+        evaluator.process(DatasetCatalog.get(NAME), [{"instances": found}])
+        assert evaluator.evaluate()["widerface"]["AP_easy"] == pytest.approx(100)
+    finally:
+        tiny.unregister(NAME)
+    again = widerface_ap(tmp_path / "out" / NAME / "predictions", text)
+    assert again["AP_easy"] == pytest.approx(1)
+
+
 def test_a_second_round_forgets_the_first(records, tmp_path):
     evaluator = WiderFaceEvaluator(NAME, tmp_path / "out", bootstrap=0)
     found = [{"instances": tiny.found_in(record)} for record in records]

@@ -188,13 +188,33 @@ def test_equal_scores_warn_and_count():
     assert result["AP_easy"] == pytest.approx(0.5)
 
 
-def test_image_suffix_of_a_name_is_taken_off_and_nothing_else():
-    boxes = np.array([[100.0, 100, 60, 60]])
-    image = WiderFaceImage("0--Event/a.gpj.jpg", boxes, np.zeros((1, 6), dtype=np.int64))
-    truth = ground_truth_from_images([image], "test")
-    rows = {"0--Event/a.gpj.jpg": [[100, 100, 60, 60, 0.5], [0, 0, 5, 5, 0.1]]}
-    assert truth.names == ("0--Event/a.gpj",)
-    assert widerface_ap(rows, truth)["AP_easy"] == pytest.approx(1.0)
+def _image(name, x=100.0):
+    return WiderFaceImage(name, np.array([[x, 100, 60, 60]]), np.zeros((1, 6), dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("a.gpj.jpg", "a.gpj"),
+        ("a.png.jpg", "a.png"),
+        ("a.BMP", "a"),
+        ("a.webp", "a"),
+        ("a 1.5.gif", "a 1.5"),
+    ],
+)
+def test_one_suffix_of_a_name_is_taken_off(name, key):
+    truth = ground_truth_from_images([_image(f"0--Event/{name}")], "test")
+    assert truth.names == (f"0--Event/{key}",)
+    for called in (f"0--Event/{name}", f"0--Event/{key}"):
+        rows = {called: [[100, 100, 60, 60, 0.5], [0, 0, 5, 5, 0.1]]}
+        assert widerface_ap(rows, truth)["AP_easy"] == pytest.approx(1.0)
+        assert truth.subset([called]).names == truth.names
+
+
+def test_images_that_differ_in_their_suffix_only_are_errors():
+    images = [_image("0--Event/a.jpg"), _image("0--Event/a.png", 300.0)]
+    with pytest.raises(ValueError, match=r"test: '0--Event/a\.jpg' and '0--Event/a\.png' share"):
+        ground_truth_from_images(images, "test")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_folder_round_trip(folder):
     assert (folder / "0--Parade" / "a.txt").read_text() == "a\n2\n1.5 2 3 4 0.25\n5 6 7 8 0.5\n"
 
 
+def test_names_with_dots_come_back_as_they_went(tmp_path):
+    rows = {"0--Parade/a.png": [[1, 2, 3, 4, 0.5]], "0--Parade/a 1.5": []}
+    again = read_predictions(write_predictions(rows, tmp_path / "found"))
+    assert set(again) == set(rows)
+
+
 def test_zip_round_trip(folder, tmp_path):
     _assert_same(read_predictions(write_archive(folder, tmp_path / "found.zip")))
 
