@@ -87,7 +87,7 @@ def get_config_file(name: str) -> str:
         known = sorted(p.relative_to(root).as_posix() for p in root.rglob("*.yaml"))
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0)
         raise FileNotFoundError(
-            f"no shipped config {name!r}; there are: {', '.join(nearest)} (the nearest of {len(known)})"
+            f"no shipped config {name!r}; there are: {', '.join(nearest)} (nearest of {len(known)})"
         )
     return str(path)
 

@@ -143,6 +143,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _measure(
     options: argparse.Namespace, foreign: Mapping[str, Path], folder: Path
 ) -> dict[str, Any]:
+    picture = load_image(options.image) if options.image else None
+    images = _calibration_images(options.calibration, folder)
     cfg = load_config(options.config_file, options.opts)
     cfg.MODEL.DEVICE = "cpu"
     cfg.INPUT.MIN_SIZE_TEST = 0
@@ -150,19 +152,18 @@ def _measure(
         detector_node(cfg).SCORE_THRESH_TEST = _UNTRAINED_THRESHOLD
     model = build_detector(cfg, options.weights) if options.weights else build_model(cfg).eval()
     name = Path(options.config_file).stem
-    files = _files(model, name, options, folder)
     threshold = None if options.weights else _UNTRAINED_THRESHOLD
-    routes: list[Route] = [
-        *torch_routes(model, cfg, options.devices),
-        *file_routes(files, options.threads, threshold),
-    ]
-    for own_name, path in foreign.items():
-        routes.extend(foreign_routes(own_name, path, options.threads))
-    if options.only:
-        words = [word.lower() for word in options.only]
-        routes = [route for route in routes if any(word in route.name.lower() for word in words)]
-        if not routes:
-            raise ValueError(f"--only {' '.join(options.only)}: no row has such a name")
+    in_torch = list(torch_routes(model, cfg, options.devices))
+
+    def routes_with(files: Mapping[str, Path | str]) -> list[Route]:
+        routes = [*in_torch, *file_routes(files, options.threads, threshold)]
+        for own_name, path in foreign.items():
+            routes.extend(foreign_routes(own_name, path, options.threads))
+        return _wanted(routes, options.only)
+
+    routes_with(dict.fromkeys(("fp32", "int8"), "to be exported"))  # a wrong --only ends here
+    files = _files(model, name, images, folder)
+    routes = routes_with(files)
     peaks = dict(_peaks(routes))
     gflops = {
         size: count_flops(model, (height, width))[""] / 1e9 for size, height, width in options.sizes
@@ -173,7 +174,7 @@ def _measure(
     with tqdm(total=len(options.sizes) * (options.rounds + _WARM_UP), unit="round") as bar:
         for number, (size, height, width) in enumerate(options.sizes, start=1):
             bar.set_description(size)
-            cells = _cells(routes, _image(options.image, height, width), options, bar)
+            cells = _cells(routes, _image(picture, height, width), options, bar)
             bar.update(number * (options.rounds + _WARM_UP) - bar.n)  # rounds that were cut off
             for row, route, cell in zip(rows, routes, cells):
                 if route.own and "median" in cell.get("network", {}):
@@ -201,6 +202,18 @@ def _measure(
         "peaks": peaks,
         "rows": rows,
     }
+
+
+def _wanted(routes: list[Route], only: Sequence[str] | None) -> list[Route]:
+    """The routes whose names have one of the words of --only."""
+    if not only:
+        return routes
+    words = [word.lower() for word in only]
+    wanted = [route for route in routes if any(word in route.name.lower() for word in words)]
+    if not wanted:
+        names = ", ".join(route.name for route in routes)
+        raise ValueError(f"--only {' '.join(only)}: no row has such a name; there are: {names}")
+    return wanted
 
 
 def _cells(
@@ -238,7 +251,7 @@ def _peaks(routes: Sequence[Route]) -> Iterator[tuple[str, float]]:
 
 
 def _files(
-    model: OneStageDetector, name: str, options: argparse.Namespace, folder: Path
+    model: OneStageDetector, name: str, images: Sequence[Path], folder: Path
 ) -> dict[str, Path | str]:
     """The exported files by precision, or why there are none."""
     checkpoint = folder / "weights.pth"
@@ -253,7 +266,6 @@ def _files(
         export_onnx(model, files["fp32"], size_rule=SizeRule(), config=name, weights=checkpoint)
     except (ValueError, RuntimeError) as error:
         return dict.fromkeys(files, reason(error))
-    images = _calibration_images(options.calibration, folder)
     detector = FaceDetector.from_onnx(files["fp32"], runtime="onnxruntime")
     try:
         write_int8(detector, files["fp32"], Path(files["int8"]), images)
@@ -264,15 +276,18 @@ def _files(
 
 def _calibration_images(folder: str | None, temporary: Path) -> list[Path]:
     if folder:
-        return [Path(source.file) for source in find_sources([folder], None)]
+        images = [Path(s.file) for s in find_sources([folder], None) if s.kind == "image"]
+        if not images:
+            raise ValueError(f"--calibration {folder}: no images there")
+        return images
     noise = temporary / "noise.png"
     cv2.imwrite(str(noise), _image(None, 240, 320))
     return [noise]
 
 
-def _image(file: str | None, height: int, width: int) -> NDArray[np.uint8]:
-    if file:
-        return cv2.resize(load_image(file), (width, height), interpolation=cv2.INTER_AREA)
+def _image(picture: NDArray[np.uint8] | None, height: int, width: int) -> NDArray[np.uint8]:
+    if picture is not None:
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     small = np.random.default_rng(0).integers(
         0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8
     )

@@ -11,6 +11,9 @@ from face_d2.predictor.resize import SizeRule
 
 __all__ = ["main"]
 
+#: Of fewer, the lost AP points are chance.
+_ENOUGH_IMAGES = 50
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports a detector; returns the exit status."""
@@ -78,6 +81,7 @@ def _export(options: argparse.Namespace) -> None:
         ) from error
     from face_d2.predictor.torch_backend import build_detector, load_config
 
+    images = _images_for_int8(options) if options.int8 else []
     cfg = load_config(options.config_file, options.opts)
     cfg.MODEL.DEVICE = "cpu"
     comparisons = export_onnx(
@@ -96,14 +100,31 @@ def _export(options: argparse.Namespace) -> None:
         worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
         print(f"  {images} x {height} x {width}: greatest difference from PyTorch: {worst}")
     if options.int8:
-        _quantize(options)
+        _quantize(options, images)
 
 
-def _quantize(options: argparse.Namespace) -> None:
-    from face_d2.export.quantize import quantize
+def _images_for_int8(options: argparse.Namespace) -> list[str]:
+    """Those of --int8, checked before anything is written."""
+    from face_d2.export.quantize import check_images
     from face_d2.predictor.sources import find_sources
 
     images = [s.file for s in find_sources([str(options.int8)], None) if s.kind == "image"]
+    try:
+        check_images(images, options.ground_truth)
+    except ValueError as error:
+        raise ValueError(f"--int8 {options.int8}: {error}") from None
+    if len(images) < _ENOUGH_IMAGES:
+        print(
+            f"warning: int8's value ranges and its loss are measured on few images ({len(images)});"
+            f" give {_ENOUGH_IMAGES} or more like those the detector will see",
+            file=sys.stderr,
+        )
+    return images
+
+
+def _quantize(options: argparse.Namespace, images: Sequence[str]) -> None:
+    from face_d2.export.quantize import quantize
+
     path = options.output.with_name(f"{options.output.stem}_int8.onnx")
     result = quantize(
         options.output,

@@ -19,6 +19,7 @@ from face_d2.evaluation.wider_face import widerface_ap
 from face_d2.evaluation.wider_face_ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
+    read_ground_truth,
 )
 from face_d2.files import replaced_file
 from face_d2.predictor.api import FaceDetector
@@ -26,7 +27,7 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
 
-__all__ = ["Quantisation", "average_precisions", "quantize", "write_int8"]
+__all__ = ["Quantisation", "average_precisions", "check_images", "quantize", "write_int8"]
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
@@ -118,6 +119,31 @@ def quantize(
             f"int8 loses more than {max_loss} AP points: {'; '.join(tried)}. Give more images like "
             "those the detector will see, or allow a greater loss; no int8 file was written"
         )
+
+
+def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
+    """Finds out before any work what :func:`quantize` would refuse.
+
+    Args:
+        images: as of :func:`quantize`.
+        ground_truth: as of :func:`quantize`.
+
+    Raises:
+        ValueError: there is no image, one cannot be decoded, or the ground truth does not name one.
+        OSError: an image cannot be opened, or there is no such ground truth.
+    """
+    if not images:
+        raise ValueError("int8 needs images to take the value ranges from")
+    if ground_truth is not None:
+        named = set(read_ground_truth(ground_truth).names)
+        unknown = [path for path in images if _name(path) not in named]
+        if unknown:
+            raise ValueError(
+                "FOLDER must be the folder of EVENT folders that the ground truth names; "
+                f"{ground_truth} names {min(named)}, but not {_name(unknown[0])} ({unknown[0]})"
+            )
+    for path in images:
+        load_image(path)
 
 
 class _Reader(CalibrationDataReader):
@@ -302,8 +328,12 @@ def _predictions(
             raise result.error
         sides = result.boxes[:, 2:] - result.boxes[:, :2]
         rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
-        predictions[f"{Path(path).parent.name}/{Path(path).stem}"] = rows.astype(np.float64)
+        predictions[_name(path)] = rows.astype(np.float64)
     return predictions
+
+
+def _name(path: str | Path) -> str:
+    return f"{Path(path).parent.name}/{Path(path).stem}"
 
 
 def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:

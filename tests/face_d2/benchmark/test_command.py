@@ -145,7 +145,10 @@ def test_a_missing_file_is_a_reason(tmp_path: Path) -> None:
         (["--onnx", "x"], "expected NAME=FILE"),
         (["--onnx", "x=none.onnx"], "no such file"),
         (["--rounds", "0"], "must be at least 1"),
-        (["--only", "abacus", "--sizes", "64x48"], "no row has such a name"),
+        (["--only", "abacus", "--sizes", "64x48"], "no row has such a name; there are: PyTorch"),
+        (["--image", "none.jpg"], "none.jpg"),
+        (["--calibration", "nowhere"], "nowhere: no such file or folder"),
+        (["--calibration", "7"], "--calibration 7: no images there"),
         (["--config-file", "lffd/none.yaml"], "no shipped config"),
     ],
 )
@@ -155,7 +158,9 @@ def test_bad_command_lines(
     words: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(command, "_files", lambda *_: pytest.fail("not before all is checked"))
     config = str(tiny_files["lffd"][0])
     assert command.main(["--config-file", config, "--output", str(tmp_path), *words]) == 1
     assert message in capsys.readouterr().err

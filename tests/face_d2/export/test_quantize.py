@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from face_d2.predictor.runtimes import openvino_core
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
+from face_d2.export import command  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
 from face_d2.export.command import main  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
@@ -203,3 +207,69 @@ def test_bad_command_lines(
     with pytest.raises(SystemExit):
         main(["--config-file", "c", "--weights", "w", "--output", "o.onnx", *words])
     assert message in capsys.readouterr().err
+
+
+def _touch_nothing(folder: Path) -> None:
+    pass
+
+
+def _without_image(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no image")
+
+
+def _unreadable(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"no image")
+
+
+def _flat(folder: Path) -> None:
+    folder.mkdir()
+    cv2.imwrite(str(folder / "one.jpg"), np.zeros((40, 60, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words", "message"),
+    [
+        (_touch_nothing, [], "calibration: no such file or folder"),
+        (_without_image, [], "calibration: no images or videos there"),
+        (_unreadable, [], "broken.jpg cannot be decoded"),
+        (_flat, ["--ground-truth", "TRUTH"], "must be the folder of EVENT folders"),
+        (_flat, ["--ground-truth", "nowhere"], "nowhere: no such ground truth"),
+    ],
+)
+def test_images_are_checked_before_the_work(
+    prepare: Callable[[Path], None],
+    words: list[str],
+    message: str,
+    tiny_files: dict[str, tuple[Path, Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth = tmp_path / "truth.txt"
+    truth.write_text("0--Parade/one.jpg\n1\n5 5 20 20 0 0 0 0 0 0\n")
+    prepare(tmp_path / "calibration")
+    config, weights = map(str, tiny_files["lffd"])
+    given = ["--config-file", config, "--weights", weights, "--output", str(tmp_path / "x.onnx")]
+    words = [str(truth) if word == "TRUTH" else word for word in words]
+    assert main([*given, "--int8", str(tmp_path / "calibration"), *words]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_few_images_are_warned_of(
+    tiny_files: dict[str, tuple[Path, Path]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command, "_quantize", lambda options, images: None)
+    config, weights = map(str, tiny_files["lffd"])
+    given = ["--config-file", config, "--weights", weights, "--output", str(tmp_path / "x.onnx")]
+    images = tmp_path / "calibration"
+    _flat(images)
+    for number, warned in ((2, True), (50, False)):
+        for copy in range(number):
+            shutil.copy(images / "one.jpg", images / f"{copy}.jpg")
+        assert main([*given, "--int8", str(images)]) == 0
+        assert ("few images (3)" in capsys.readouterr().err) == warned
