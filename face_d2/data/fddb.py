@@ -22,6 +22,7 @@ __all__ = ["FDDBImage", "read_fold", "read_folds"]
 
 NUM_FOLDS = 10
 _COLUMNS = 5
+_TOO_LARGE = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +103,13 @@ def _read_ellipses(
             row = []
         if len(row) != _COLUMNS:
             raise _malformed(path, number, text, "expected 'major minor angle x y 1'")
-        if not np.isfinite(row).all() or min(row[:2]) <= 0:
-            raise _malformed(path, number, text, "expected finite numbers and positive radii")
+        if not all(abs(field) < _TOO_LARGE for field in row) or min(row[:2]) <= 0:  # also NaN
+            raise _malformed(
+                path,
+                number,
+                text,
+                f"expected finite numbers below {_TOO_LARGE:.0e} and positive radii",
+            )
         ellipses.append(row)
     return np.array(ellipses, dtype=np.float64).reshape(-1, _COLUMNS)
 

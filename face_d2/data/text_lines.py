@@ -13,12 +13,14 @@ _MAX_DIGITS = 9  # of a count; more is no count, and int() refuses thousands of 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
     """Yields (number from 1, text without white space around it) of every line.
 
+    A byte order mark, which editors on Windows write, is no part of the first.
+
     Raises:
         ValueError: when the file is no UTF-8 text, with its name and the line before.
     """
     number = 0
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 yield number, line.strip()
     except UnicodeDecodeError as error:

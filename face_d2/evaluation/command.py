@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from face_d2.data.text_lines import numbered_lines
 from face_d2.evaluation.fddb import fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
@@ -217,8 +218,7 @@ def _image_list(path: str | None) -> list[str] | None:
     """The lines that name an image; in an annotation text the others are numbers."""
     if path is None:
         return None
-    names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    return [name for name in names if "/" in name]
+    return [name for _, name in numbered_lines(path) if "/" in name]
 
 
 def _plot_widerface(result: WiderFaceResult, name: str, options: argparse.Namespace) -> None:

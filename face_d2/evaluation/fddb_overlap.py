@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 __all__ = ["overlaps"]
 
+_FAR = 10**9  # OpenCV takes 32-bit integers; all that lies farther off is as far off the canvas
+
 
 def overlaps(
     detections: NDArray[np.float64], ellipses: NDArray[np.float64], canvas: tuple[int, int]
@@ -54,7 +56,10 @@ def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDAr
     """(H, W) mask of 0 and 1."""
     major, minor, angle, x, y = ellipse.tolist()
     mask = np.zeros(canvas, dtype=np.uint8)
-    centre, radii = (round(x), round(y)), (int(major), int(minor))
+    major, minor, x, y = (
+        max(-_FAR, min(pixels, _FAR)) for pixels in (int(major), int(minor), round(x), round(y))
+    )
+    centre, radii = (x, y), (major, minor)
     return cv2.ellipse(mask, centre, radii, math.degrees(angle), 0, 360, 1, cv2.FILLED)
 
 

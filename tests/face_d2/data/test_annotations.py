@@ -30,6 +30,11 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
+def test_a_byte_order_mark_is_no_part_of_the_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff" + GOOD)
+    assert read_annotations(path)[0].name == "0--Parade/a.jpg"
+
+
 def test_reads_faces_attributes_and_both_face_free_forms(tmp_path: Path) -> None:
     images = read_annotations(write(tmp_path, GOOD))
     assert [image.name for image in images] == [

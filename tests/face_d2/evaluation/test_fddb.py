@@ -169,6 +169,25 @@ def test_an_ellipse_equal_to_the_face_overlaps_wholly(folds):
     assert (result.discrete_at(0), result.continuous_at(0)) == pytest.approx((0.1, 0.1))
 
 
+@pytest.mark.parametrize("row", [(10, 7, 1.5, 3e9, 20), (10, 7, 0, 20, -1e300)])
+def test_an_ellipse_far_off_the_canvas_overlaps_nothing(folds, row):
+    result = _score([[*row, 0.9]], folds)
+    assert (result.fp.tolist(), result.continuous_tp.tolist()) == ([1], [0.0])
+
+
+def test_an_ellipse_of_any_size_fills_the_canvas(folds):
+    sizes = (1e4, 1e12)
+    first, second = (_score([[size, size, 0, 20, 20, 0.9]], folds) for size in sizes)
+    assert first.continuous_tp[0] == second.continuous_tp[0] > 0
+
+
+def test_a_byte_order_mark_is_no_part_of_the_name(tmp_path, folds):
+    text = "1/1\n1\n10 7 1.5 20 20 0.3\n"
+    (tmp_path / "found.txt").write_text(text, encoding="utf-8-sig")
+    with pytest.warns(UserWarning, match="9 of 10 images have no entry"):
+        assert fddb_roc(tmp_path / "found.txt", folds, CANVAS).tp.tolist() == [1]
+
+
 def test_canvas_comes_from_the_images(tmp_path, folds):
     for fold in range(1, 11):
         (tmp_path / f"{fold}").mkdir()
