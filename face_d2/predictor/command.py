@@ -9,6 +9,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from tqdm import tqdm
 from face_d2.files import replaced_file
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.pictures import blur_faces, crop_faces, draw_faces, save_image
+from face_d2.predictor.pictures import (
+    blur_faces,
+    crop_faces,
+    draw_faces,
+    picture_name,
+    save_image,
+)
 from face_d2.predictor.records import (
     FORMATS,
     Journal,
@@ -143,6 +150,7 @@ def predict(options: argparse.Namespace, several: bool = False) -> int:
     if options.format == "txt":
         check_text_names(options.sources)
     _check_settings(options)
+    _check_pictures(options)
     print(f"{len(options.sources)} inputs to {options.output}", file=sys.stderr)
     if several:
         import face_d2.register  # noqa: F401  isort: skip  (before Detectron2)
@@ -177,12 +185,10 @@ class _Run:
         self.detector = _detector(options)
         self.shard = shard
         self.output: Path = options.output
-        self.painters = [
-            name for name, wanted in (("drawn", options.draw), ("blurred", options.blur)) if wanted
-        ]
+        self.painters = _painters(options)
         self.crop: bool = options.crop
         self.max_frames: int | None = options.max_frames
-        self.journal = Journal(self.output, shard)
+        self.journal = Journal(self.output, shard, partial(_pictures, options))
 
     def work(self, sources: Sequence[Source]) -> None:
         """Goes through this process's part of ``sources``, what is not done yet."""
@@ -232,7 +238,7 @@ class _Run:
         self._forget_crops(source)
         with contextlib.ExitStack() as stack:
             reader = stack.enter_context(VideoReader(source))
-            file = source.name + ("" if source.name.lower().endswith(".mp4") else ".mp4")
+            file = picture_name(source.name, video=True)
             sinks = {
                 name: stack.enter_context(VideoSink(self.output / name / file, reader.fps))
                 for name in self.painters
@@ -324,6 +330,29 @@ def _check_settings(options: argparse.Namespace) -> None:
         return
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_pictures(options: argparse.Namespace) -> None:
+    """Refuses to write pictures of different files to one place.
+
+    Raises:
+        ValueError: two files would have the same picture, or an earlier run's has it.
+    """
+    if options.draw or options.blur or options.crop:
+        journal = Journal(options.output, options.shard, partial(_pictures, options))
+        journal.close()
+        journal.check_pictures(options.sources)
+
+
+def _painters(options: argparse.Namespace) -> list[str]:
+    return [name for name, wanted in (("drawn", options.draw), ("blurred", options.blur)) if wanted]
+
+
+def _pictures(options: argparse.Namespace, source: Source) -> list[str]:
+    """What is made of a source, as paths in the output folder; the crops have a folder."""
+    name = picture_name(source.name, video=source.kind != "image")
+    painted = [f"{painter}/{name}" for painter in _painters(options)]
+    return [*painted, f"crops/{source.name}"] if options.crop else painted
 
 
 def _shard(text: str) -> tuple[int, int]:

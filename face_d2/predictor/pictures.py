@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from face_d2.files import replaced_file
 from face_d2.predictor.results import FaceResult
 
-__all__ = ["blur_faces", "crop_faces", "draw_faces", "save_image"]
+__all__ = ["blur_faces", "crop_faces", "draw_faces", "picture_name", "save_image"]
 
 _COLOUR, _LABEL_COLOUR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -72,6 +72,13 @@ def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
         yield image[_part(image.shape, box, _CROP_MARGIN)]
 
 
+def picture_name(name: str, video: bool = False) -> str:
+    """The name of an image's or video's picture, with a suffix that can be written."""
+    if video:
+        return name if name.lower().endswith(".mp4") else name + ".mp4"
+    return name if Path(name).suffix.lower() in _WRITABLE else name + ".png"
+
+
 def save_image(image: _Image, path: Path) -> Path:
     """Writes an image; nobody ever sees half of it.
 
@@ -85,8 +92,7 @@ def save_image(image: _Image, path: Path) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    if path.suffix.lower() not in _WRITABLE:
-        path = path.with_name(path.name + ".png")
+    path = path.with_name(picture_name(path.name))
     with replaced_file(path) as temporary:
         if not cv2.imwrite(str(temporary), image):
             raise OSError(f"{path}: could not be written")

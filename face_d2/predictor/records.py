@@ -5,6 +5,7 @@ A record is a JSON object on one line. Of an image: ``file`` (absolute path), ``
 instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds). In the journal
 alone a video is framed by a record with ``begins`` and one with ``frames``, their number, and every
 record has its file's ``size`` and ``mtime_ns``: what is known of a file ends when the file changes.
+The record that finishes a file has ``pictures``, the paths in the folder that are its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_forma
 Record = dict[str, Any]
 _Key = tuple[str, tuple[int, int] | None]  # file and stamp
 _STAMP = ("size", "mtime_ns")  # of Source.stamp
+_JOURNAL_ONLY = {*_STAMP, "pictures"}
 
 
 def make_record(
@@ -51,20 +53,30 @@ class Journal:
 
     Only where records begin is kept in memory. A line that a killed run left half written is
     skipped. An image that failed is tried again; so is a video that was not finished, and a file
-    that has changed since. Records that tell no size and time count for whatever the file is now.
+    that has changed since, or whose pictures have other names now. Records that tell no size and
+    time count for whatever the file is now.
 
     Args:
         folder: holds ``journal.jsonl``, or one for every part of a divided run.
         shard: this run's part and their number, from 1; (1, 1) for a whole run.
+        pictures: the files and folders that are made of a source, as paths in ``folder``.
     """
 
-    def __init__(self, folder: Path, shard: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shard: tuple[int, int] = (1, 1),
+        pictures: Callable[[Source], Sequence[str]] = lambda source: (),
+    ) -> None:
         self.folder = folder
+        self._pictures = pictures
         part = "" if shard == (1, 1) else f".part-{shard[0]}-of-{shard[1]}"
         self.path = folder / f"journal{part}.jsonl"
         self._places: dict[_Key, dict[int, tuple[Path, int]]] = {}  # -> frame -> place
         self._finished: set[_Key] = set()
-        for path in sorted(folder.glob("journal*.jsonl")):
+        self._owners: dict[str, _Key] = {}  # picture -> of which file it is now
+        # The journal last written to comes last: its pictures lie there.
+        for path in sorted(folder.glob("journal*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p)):
             self._read(path)
         self._mend_last_line()
         self._file = self.path.open("a", encoding="utf-8")
@@ -74,13 +86,36 @@ class Journal:
         place = (self.path, self._file.tell())
         if source.stamp is not None:
             record = {**record, **dict(zip(_STAMP, source.stamp))}
+        pictures = self._pictures(source)
+        if pictures and not {"begins", "frame", "error"} & record.keys():
+            record = {**record, "pictures": pictures}
+            self._owners.update(dict.fromkeys(pictures, _key(record)))
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._file.flush()
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:
         """Whether an image was read or a video finished; a camera never is."""
-        return source.kind != "camera" and any(key in self._finished for key in _keys(source))
+        owners = [self._owners.get(picture) for picture in self._pictures(source)]
+        return source.kind != "camera" and any(
+            key in self._finished and all(owner == key for owner in owners) for key in _keys(source)
+        )
+
+    def check_pictures(self, sources: Sequence[Source]) -> None:
+        """Refuses pictures of one file in the place of another's, of this run or an earlier one.
+
+        Raises:
+            ValueError: naming the picture and both files.
+        """
+        owners = {picture: file for picture, (file, _) in self._owners.items()}
+        for source in sources:
+            for picture in self._pictures(source):
+                owner = owners.setdefault(picture, source.file)
+                if owner != source.file:
+                    raise ValueError(
+                        f"{self.folder / picture} is that of {owner} and would be that of "
+                        f"{source.file} too; choose another --output for one of them"
+                    )
 
     def begin(self, source: Source) -> None:
         """A video begins: what an earlier, unfinished run found in it no longer counts."""
@@ -99,7 +134,7 @@ class Journal:
                     record = json.loads(files[path].readline())
                     # Under the name of this run, should more inputs have changed it.
                     record["name"] = source.name
-                    yield {key: value for key, value in record.items() if key not in _STAMP}
+                    yield {key: value for key, value in record.items() if key not in _JOURNAL_ONLY}
         finally:
             for file in files.values():
                 file.close()
@@ -115,6 +150,7 @@ class Journal:
             for line in file:
                 if line.endswith(b"\n"):
                     record = json.loads(line)
+                    self._owners.update(dict.fromkeys(record.get("pictures", ()), _key(record)))
                     if _key(record) not in before:
                         self._note(record, (path, offset))
                 offset += len(line)
@@ -123,12 +159,15 @@ class Journal:
         key = _key(record)
         if "begins" in record:
             self._places.pop(key, None)
+            self._finished.discard(key)
             return
         if "frames" in record:
             self._finished.add(key)
             return
         self._places.setdefault(key, {})[int(record.get("frame", -1))] = place
-        if "frame" not in record and "error" not in record:
+        if "error" in record:
+            self._finished.discard(key)
+        elif "frame" not in record:
             self._finished.add(key)
 
     def _mend_last_line(self) -> None:

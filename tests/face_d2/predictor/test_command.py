@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -17,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools.coco import COCO
 from references.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
 
@@ -128,6 +130,58 @@ def test_pictures(backend: SquareFinder, folder: Path) -> None:
     crops = sorted(p.relative_to(out / "crops").as_posix() for p in (out / "crops").rglob("0*.png"))
     assert crops == ["a/one.png/0001.png", "b/two.png/0001.png", "b/two.png/0002.png"]
     assert cv2.imread(str(out / "crops" / crops[0])).shape == (60, 60, 3)
+
+
+@pytest.mark.parametrize("kind", ["draw", "blur", "crop"])
+def test_pictures_of_another_runs_file_are_not_painted_over(
+    backend: SquareFinder, folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = folder / "x" / "a.png", folder / "y" / "a.png"
+    for file, squares in ((first, [(10, 10, 20)]), (second, [(60, 60, 30)])):
+        file.parent.mkdir()
+        cv2.imwrite(str(file), draw_squares((100, 120), squares))
+    place = {"draw": "drawn/a.png", "blur": "blurred/a.png", "crop": "crops/a.png/0001.png"}[kind]
+    assert run(folder, f"--{kind}", inputs=(str(first.parent),)) == 0
+    before = (folder / "out" / place).read_bytes()
+    for inputs in [(str(second.parent),), (str(second),)]:
+        assert run(folder, f"--{kind}", inputs=inputs) == 1
+        printed = capsys.readouterr().err
+        assert str(first) in printed
+        assert str(second) in printed
+        assert (folder / "out" / place).read_bytes() == before
+    # Together they have names of their own, and what has another name now is done again.
+    backend.calls.clear()
+    for _ in range(2):
+        both = (str(first.parent), str(second.parent))
+        assert run(folder, f"--{kind}", inputs=both) == 0
+    assert sum(map(len, backend.calls)) == 2
+    places = [folder / "out" / place.replace("a.png", f"{name}/a.png", 1) for name in "xy"]
+    assert places[0].read_bytes() == before != places[1].read_bytes()
+    assert run(folder, f"--{kind}", inputs=(str(first.parent),)) == 0
+    assert sum(map(len, backend.calls)) == 2  # under its first name it is there too
+    shutil.copy2(first, folder / "kept.png")
+    cv2.imwrite(str(first), draw_squares((100, 120), [(40, 10, 50)]))
+    for inputs in (both, (str(first.parent),)):
+        assert run(folder, f"--{kind}", inputs=inputs) == 0
+    assert (folder / "out" / place).read_bytes() == places[0].read_bytes() != before
+    shutil.copy2(folder / "kept.png", first)  # as it was, and at the time it was
+    assert run(folder, f"--{kind}", inputs=(str(first.parent),)) == 0
+    assert (folder / "out" / place).read_bytes() == before
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert "pictures" not in records[0]
+
+
+def test_pictures_of_one_run_have_names_of_their_own(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    png = folder / "images/a/one.png"
+    png.rename(png.with_name("one.gif.png"))
+    Image.new("RGB", (30, 20)).save(png.with_name("one.gif"))
+    assert run(folder) == run(folder, "--crop", "--output", str(folder / "crops")) == 0
+    assert run(folder, "--draw", "--output", str(folder / "drawn")) == 1
+    printed = capsys.readouterr().err
+    assert "drawn/drawn/a/one.gif.png is that of " in printed
+    assert not list((folder / "drawn").rglob("*.png"))
 
 
 def test_a_restart_does_only_what_is_left(backend: SquareFinder, folder: Path) -> None:
@@ -296,6 +350,16 @@ def test_shards_then_the_whole(backend: SquareFinder, folder: Path) -> None:
     records = json.loads((folder / "out/detections.json").read_text())
     assert boxes_of(records) == EXPECTED
     assert [r["name"] for r in records] == sorted(SQUARES)
+
+
+def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: Path) -> None:
+    for part in (1, 2):
+        assert run(folder, "--blur", "--shard", f"{part}/2") == 0
+    cv2.imwrite(str(folder / "images/a/one.png"), draw_squares((120, 160), []))
+    backend.calls.clear()
+    for _ in range(2):
+        assert run(folder, "--blur") == 0
+    assert sum(map(len, backend.calls)) == 1
 
 
 @pytest.mark.parametrize(
