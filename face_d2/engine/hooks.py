@@ -16,6 +16,9 @@ from face_d2.files import replaced_file
 
 __all__ = ["BestCheckpoint", "UnreadableImages"]
 
+#: Parts of the names of figures that an evaluation leaves: WIDER FACE's and COCO's, FDDB's.
+_FIGURES = ("/AP", "fddb/")
+
 
 class BestCheckpoint(HookBase):
     """Keeps the weights of the best evaluation in ``model_best.pth``.
@@ -40,7 +43,16 @@ class BestCheckpoint(HookBase):
 
     def before_train(self) -> None:
         if self.trainer.start_iter > 0 and self._path.is_file():
-            self._best = float(torch.load(self._path, weights_only=True)[self._metric])
+            kept = torch.load(self._path, weights_only=True)
+            if self._metric in kept:
+                self._best = float(kept[self._metric])
+            else:
+                logging.getLogger(__name__).warning(
+                    "%s was kept for another TEST.BEST_METRIC; the next evaluation's %s replaces "
+                    "it.",
+                    self._path,
+                    self._metric,
+                )
 
     def after_step(self) -> None:
         self._keep_if_best()
@@ -77,7 +89,8 @@ class BestCheckpoint(HookBase):
         )
 
     def _warn_if_missing(self) -> None:
-        evaluated = any("/AP" in name for name in self.trainer.storage.latest())
+        names = self.trainer.storage.latest()
+        evaluated = any(part in name for name in names for part in _FIGURES)
         if evaluated and not self._warned:
             self._warned = True
             logging.getLogger(__name__).warning(
