@@ -30,7 +30,10 @@ def main(argv: list[str] | None = None) -> None:
     if options.root.resolve() == options.source.resolve().parent:
         parser.error(f"{options.root} holds the set that is cut; name another folder")
     text = options.source / "wider_face_split" / f"wider_face_{options.split}_bbx_gt.txt"
-    images = read_annotations(text)
+    try:
+        images = read_annotations(text)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
     pictures = options.source / f"WIDER_{options.split}" / "images"
     missing = [image.name for image in images if not (pictures / image.name).is_file()]
     if missing:

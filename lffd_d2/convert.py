@@ -47,15 +47,16 @@ def convert_file(
         raise ValueError(f"{output}: a checkpoint's name must end in .pth")
     data = Path(source).read_bytes()
     release = RELEASES.get(git_blob_id(data))
-    if variant is None:
-        if release is None:
-            raise MXNetFileError(
-                f"{source}: not one of the released files (by its git blob id "
-                f"{git_blob_id(data)}); say which network it is with --variant"
-            )
-        variant = release.variant
     try:
-        conversion = convert_names(parse_ndarrays(data), get_variant(variant), partial=partial)
+        arrays = parse_ndarrays(data)
+        if variant is None:
+            if release is None:
+                raise MXNetFileError(
+                    f"not one of the released files (by its git blob id {git_blob_id(data)}); say "
+                    "which network it is with --variant"
+                )
+            variant = release.variant
+        conversion = convert_names(arrays, get_variant(variant), partial=partial)
     except MXNetFileError as error:
         hint = f"; by its git blob id it is {release}" if release else ""
         raise MXNetFileError(f"{source}: {error}{hint}") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 __all__ = [
     "FORMATS",
@@ -149,7 +149,9 @@ def _opened(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Ite
         # Besides OSError, damaged files make Pillow raise whatever its parsing runs into:
         # SyntaxError, struct.error, EOFError, IndexError, DecompressionBombError ...
         except Exception as error:
-            reason = str(error).replace(repr(file), "it")
+            reason = str(error)
+            if isinstance(error, UnidentifiedImageError):
+                reason = "not an image, or of a format that is not read"
             name = f"an image of {len(source)} bytes" if in_memory else source
             raise UnreadableImageError(f"{name} cannot be decoded ({reason})") from error
 

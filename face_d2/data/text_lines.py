@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["numbered_lines", "parse_count"]
+__all__ = ["numbered_lines", "parse_count", "quoted"]
 
 _MAX_DIGITS = 9  # of a count; more is no count, and int() refuses thousands of digits
+_MAX_QUOTED = 80  # characters; a file of another kind may be one line
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
@@ -31,3 +32,8 @@ def parse_count(text: str) -> int | None:
     """The number that a line announces, or None when it is no count."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
+
+
+def quoted(text: str) -> str:
+    """A line for an error message, cut where it is long."""
+    return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}..."

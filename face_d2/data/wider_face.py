@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.data.text_lines import numbered_lines, parse_count
+from face_d2.data.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = [
     "ATTRIBUTES",
@@ -164,7 +164,10 @@ def _read_faces(
         except ValueError:
             fields = []
         if len(fields) != _COLUMNS:
-            raise _malformed(path, number, text, f"expected {_COLUMNS} numbers, a face of {name}")
+            row = f"{_COLUMNS} numbers, a face of {name}"
+            if count == 0:
+                row = f"a row of {_COLUMNS} zeros, which follows a count of 0 too ({name})"
+            raise _malformed(path, number, text, f"expected {row}")
         if not all(abs(field) < _TOO_LARGE for field in fields):  # also finds NaN
             raise _malformed(
                 path,
@@ -183,10 +186,12 @@ def _read_faces(
 
 def _check_name(path: str | Path, number: int, text: str) -> None:
     parts = text.split("/")
-    if len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
-        raise _malformed(path, number, text, "expected an image name like 0--Parade/picture.jpg")
+    json = text.startswith(("{", "["))  # whole on one line, with a name somewhere in it
+    if json or len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
+        expected = "expected an image name like 0--Parade/picture.jpg, as in WIDER FACE's lists"
+        raise _malformed(path, number, text, expected)
 
 
 def _malformed(path: str | Path, number: int, text: str, what: str) -> ValueError:
-    where = f"{path}, line {number}: {text!r}" if number else f"{path}: the file ends early"
+    where = f"{path}, line {number}: {quoted(text)}" if number else f"{path}: the file ends early"
     return ValueError(f"{where}: {what}.")

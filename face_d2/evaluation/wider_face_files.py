@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from face_d2.data.text_lines import parse_count
+from face_d2.data.text_lines import parse_count, quoted
 from face_d2.files import replaced_file, replaced_folder
 
 __all__ = [
@@ -218,5 +218,6 @@ def _malformed_row(rows: list[list[str]], where: str) -> ValueError:
                 continue
         except ValueError:
             pass
-        return ValueError(f"{where}, line {number}: expected '{_ROW}', found {' '.join(row)!r}.")
+        found = quoted(" ".join(row))
+        return ValueError(f"{where}, line {number}: expected '{_ROW}', found {found}.")
     return ValueError(f"{where}: expected rows '{_ROW}'.")

@@ -217,6 +217,12 @@ def test_an_unknown_file_needs_its_variant(tmp_path: Path) -> None:
         convert_file(tmp_path / "x.params", tmp_path / "x.pth")
 
 
+def test_a_file_of_another_kind_is_no_question_of_the_variant(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 100)
+    with pytest.raises(MXNetFileError, match=r"photo\.jpg: not an MXNet parameter file"):
+        convert_file(tmp_path / "photo.jpg", tmp_path / "x.pth")
+
+
 def test_the_command_reports_errors_in_a_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -72,6 +72,8 @@ def test_reads_faces_attributes_and_both_face_free_forms(tmp_path: Path) -> None
         ("0--P/a.jpg\n", "the file ends early", "number of faces"),
         ("0--P/a.jpg\n0\n1 2 3 4 0 0 0 0 0 0\n", "line 3", "should be all zero"),
         ("0--P/a.jpg\n0\n" + "0 " * 10 + "\n0--P/a.jpg\n0\n", "line 4", "listed in line 1"),
+        ("0--P/a.jpg\n0\n0--P/b.jpg\n0\n", "line 3: '0--P/b.jpg'", "10 zeros, which follows"),
+        ('{"images": [{"file_name": "0--P/a.jpg"}]}\n', "line 1: '{", "image name like 0--P"),
         ("", "", "no image is listed"),
     ],
 )
@@ -81,6 +83,13 @@ def test_malformed_lines_are_named(tmp_path: Path, text: str, where: str, what: 
         read_annotations(path)
     assert where in str(error.value)
     assert what in str(error.value)
+
+
+def test_a_long_line_is_not_quoted_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"images": ' + "[0, 1]" * 1000)
+    with pytest.raises(ValueError, match=r"line 1: '.{80}'\.\.\.: expected") as error:
+        read_annotations(path)
+    assert len(str(error.value)) < 200 + len(str(path))
 
 
 def test_missing_file_is_explained(tmp_path: Path) -> None:

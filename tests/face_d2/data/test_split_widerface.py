@@ -60,6 +60,7 @@ def test_what_cannot_be_cut(repo: Path, source: Path, tmp_path: Path) -> None:
         run = split(repo, *words)
         assert run.returncode != 0
         assert message in run.stderr
+        assert "Traceback" not in run.stderr
     assert (source / "WIDER_val" / "images").is_dir()  # the set itself is whole
 
 

@@ -99,6 +99,7 @@ def test_windows_line_ends_and_blank_lines_at_the_end():
         ),
         ("a\n1\n1 2 3 4 0.5 6\n", "a.txt, line 3: expected 'x y w h score'"),
         ("a\n1\n1 2 3 x 0.5\n", "a.txt, line 3: expected 'x y w h score'"),
+        (f"a\n1\n{'1 ' * 500}\n", r"found '(1 ){40}'\.\.\."),
         (
             "a\n2\n1 2 3 4 0.5\n1 2 3 4 nan\n",
             r"a.txt, row 2 \(line 4\): a number that is not finite",
