@@ -86,8 +86,8 @@ def quantize(
         max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
 
     Raises:
-        ValueError: there is no image, the float file finds no face in them, or ``source`` is
-            another file.
+        ValueError: there is no image, two share event and name, the float file finds no face in
+            them, or ``source`` is another file.
         RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
     """
     if not images:
@@ -129,18 +129,21 @@ def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) 
         ground_truth: as of :func:`quantize`.
 
     Raises:
-        ValueError: there is no image, one cannot be decoded, or the ground truth does not name one.
+        ValueError: there is no image, one cannot be decoded, two share event and name, or the
+            ground truth does not name one.
         OSError: an image cannot be opened, or there is no such ground truth.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
+    names = _names(images)
     if ground_truth is not None:
         named = set(read_ground_truth(ground_truth).names)
-        unknown = [path for path in images if _name(path) not in named]
+        unknown = [(name, path) for name, path in zip(names, images) if name not in named]
         if unknown:
+            name, path = unknown[0]
             raise ValueError(
                 "FOLDER must be the folder of EVENT folders that the ground truth names; "
-                f"{ground_truth} names {min(named)}, but not {_name(unknown[0])} ({unknown[0]})"
+                f"{ground_truth} names {min(named)}, but not {name} ({path})"
             )
     for path in images:
         load_image(path)
@@ -323,17 +326,26 @@ def _predictions(
 ) -> dict[str, NDArray[np.float64]]:
     """``{"event/name": (N, 5) x, y, w, h, score}``, as the evaluators take them."""
     predictions = {}
-    for path, result in zip(images, detector.stream(images)):
+    for name, result in zip(_names(images), detector.stream(images)):
         if result.error is not None:
             raise result.error
         sides = result.boxes[:, 2:] - result.boxes[:, :2]
         rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
-        predictions[_name(path)] = rows.astype(np.float64)
+        predictions[name] = rows.astype(np.float64)
     return predictions
 
 
-def _name(path: str | Path) -> str:
-    return f"{Path(path).parent.name}/{Path(path).stem}"
+def _names(images: Sequence[str | Path]) -> list[str]:
+    """``event/name`` of each image, none twice."""
+    owners: dict[str, str | Path] = {}
+    for path in images:
+        name = f"{Path(path).parent.name}/{Path(path).stem}"
+        if name in owners:
+            raise ValueError(
+                f"{owners[name]} and {path} share the name {name!r}; give each image its own"
+            )
+        owners[name] = path
+    return list(owners)
 
 
 def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:

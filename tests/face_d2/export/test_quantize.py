@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -182,6 +183,19 @@ def test_images_are_needed(
         quantize(released_onnx, tmp_path / "x.onnx", photos[:1])
 
 
+@pytest.mark.parametrize("others", ["s2/ev/a.jpg", "s1/ev/a.png"])
+def test_images_that_share_event_and_name_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: str
+) -> None:
+    monkeypatch.setattr(FaceDetector, "from_onnx", lambda *_, **__: _SeesNothing())
+    images = [tmp_path / "s1/ev/a.jpg", tmp_path / others]
+    message = rf"s1/ev/a\.jpg and .*{re.escape(others)} share the name 'ev/a'"
+    with pytest.raises(ValueError, match=message):
+        module.check_images(images, None)
+    with pytest.raises(ValueError, match=message):
+        quantize("any.onnx", tmp_path / "x.onnx", images)
+
+
 def test_against_ground_truth(released_onnx: Path, test_data: Path, tmp_path: Path) -> None:
     """A detector of heads is measured on faces: a low AP, but both files by the same measure."""
     root = test_data / "widerface"
@@ -207,6 +221,11 @@ def test_bad_command_lines(
     with pytest.raises(SystemExit):
         main(["--config-file", "c", "--weights", "w", "--output", "o.onnx", *words])
     assert message in capsys.readouterr().err
+
+
+class _SeesNothing:
+    def stream(self, images: Sequence[Path]) -> Iterator[object]:
+        pytest.fail("the images' names come first")
 
 
 def _touch_nothing(folder: Path) -> None:
