@@ -24,7 +24,8 @@ def replaced_file(file: str | Path) -> Iterator[Path]:
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".tmp-{os.getpid()}-{file.name}")
+    # Of a long name the end, so that what may be as long as a name can be is not too long here.
+    temporary = file.with_name(f".tmp-{os.getpid()}-{file.name[-60:]}")
     try:
         yield temporary
         handle = os.open(temporary, os.O_RDONLY)

@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, OSError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(_shown(f"error: {error}"), file=sys.stderr)
         return 1
 
 
@@ -151,7 +151,7 @@ def predict(options: argparse.Namespace, several: bool = False) -> int:
         check_text_names(options.sources)
     _check_settings(options)
     _check_pictures(options)
-    print(f"{len(options.sources)} inputs to {options.output}", file=sys.stderr)
+    print(_shown(f"{len(options.sources)} inputs to {options.output}"), file=sys.stderr)
     if several:
         import face_d2.register  # noqa: F401  isort: skip  (before Detectron2)
         from face_d2.engine.launch import launch
@@ -162,11 +162,11 @@ def predict(options: argparse.Namespace, several: bool = False) -> int:
     if options.machine_rank or options.shard != (1, 1):
         return 0  # the whole is put together elsewhere
     journal = Journal(options.output)
-    print(write_format(options.format, journal, options.sources))
+    print(_shown(write_format(options.format, journal, options.sources)))
     failed = [r for r in journal.records(options.sources) if "error" in r]
     journal.close()
     for record in failed:
-        print(f"{record['name']}: {record['error']}", file=sys.stderr)
+        print(_shown(f"{record['name']}: {record['error']}"), file=sys.stderr)
     return int(bool(failed))
 
 
@@ -203,14 +203,17 @@ class _Run:
             results = self.detector.stream(source.file for source in images)
             for source, result in zip(images, results):
                 if result.error is None and (self.painters or self.crop):
-                    self._save(source, load_image(source.file), result)
+                    try:
+                        self._save(source, load_image(source.file), result)
+                    except (ValueError, OSError) as error:  # a name or size that cannot be written
+                        result = FaceResult.of_error(error, source.file)
                 self.journal.add(source, make_record(source, result, self.detector.levels))
                 progress.update()
         for source in left:
             if source.kind != "image":
                 try:
                     self._work_on_video(source)
-                except ValueError as error:
+                except (ValueError, OSError) as error:
                     record = {"file": source.file, "name": source.name, "error": str(error)}
                     self.journal.add(source, record)
         self.journal.close()
@@ -266,7 +269,7 @@ class _Run:
         self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
         if count < reader.frames and source.kind == "video":
             announced = f"{reader.frames} frames are announced"
-            print(f"{source.name}: {announced}, {count} could be decoded", file=sys.stderr)
+            print(_shown(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
 
     def _frames(
         self, source: Source, reader: VideoReader, waiting: deque[NDArray[np.uint8]]
@@ -353,6 +356,11 @@ def _pictures(options: argparse.Namespace, source: Source) -> list[str]:
     name = picture_name(source.name, video=source.kind != "image")
     painted = [f"{painter}/{name}" for painter in _painters(options)]
     return [*painted, f"crops/{source.name}"] if options.crop else painted
+
+
+def _shown(what: object) -> str:
+    """A text or path with what is not UTF-8 in it escaped."""
+    return str(what).encode(errors="backslashreplace").decode()
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -93,9 +93,15 @@ def save_image(image: _Image, path: Path) -> Path:
         OSError: it cannot be written.
     """
     path = path.with_name(picture_name(path.name))
+    try:  # in memory: OpenCV crashes on paths that are not UTF-8
+        written, data = cv2.imencode(path.suffix, image)
+    except cv2.error:
+        written = False
+    if not written:
+        size = f"{image.shape[0]} x {image.shape[1]}"
+        raise OSError(f"{path}: OpenCV cannot write {size} pixels as {path.suffix}")
     with replaced_file(path) as temporary:
-        if not cv2.imwrite(str(temporary), image):
-            raise OSError(f"{path}: could not be written")
+        temporary.write_bytes(data)
     return path
 
 

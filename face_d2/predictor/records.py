@@ -25,6 +25,8 @@ __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_forma
 Record = dict[str, Any]
 _Key = tuple[str, tuple[int, int] | None]  # file and stamp
 _STAMP = ("size", "mtime_ns")  # of Source.stamp
+#: Bytes of a file name that are not UTF-8 become what JSON, too, has for them: caf\udce9.png.
+_ERRORS = "backslashreplace"
 _JOURNAL_ONLY = {*_STAMP, "pictures"}
 
 
@@ -79,7 +81,7 @@ class Journal:
         for path in sorted(folder.glob("journal*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p)):
             self._read(path)
         self._mend_last_line()
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8", errors=_ERRORS)
 
     def add(self, source: Source, record: Record) -> None:
         """Appends a record of ``source``; it is on its way to the disk when this returns."""
@@ -223,7 +225,7 @@ def write_format(kind: str, journal: Journal, sources: Sequence[Source]) -> Path
     path = journal.folder / f"detections.{'coco.json' if kind == 'coco' else kind}"
     with (
         replaced_file(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
+        temporary.open("w", encoding="utf-8", errors=_ERRORS, newline="") as file,
     ):
         _WRITERS[kind](lambda: journal.records(sources), file)
     return path
@@ -299,7 +301,7 @@ def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
         ]
         stem = _stem(record["name"])
         with replaced_file(folder / f"{stem}.txt") as temporary:
-            temporary.write_text(format_detections(stem, rows), encoding="utf-8")
+            temporary.write_text(format_detections(stem, rows), encoding="utf-8", errors=_ERRORS)
     return folder
 
 

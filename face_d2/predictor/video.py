@@ -30,12 +30,13 @@ class VideoReader:
         frames: their number by the file's own account, 0 where that is not known.
 
     Raises:
-        ValueError: it cannot be opened.
+        ValueError: it cannot be opened, or its path is not UTF-8.
     """
 
     def __init__(self, source: Source) -> None:
         camera = source.kind == "camera"
         self._name = source.name
+        _check_name(source.file)
         self._capture = cv2.VideoCapture(int(source.file) if camera else source.file)
         if not self._capture.isOpened():
             what = "no such camera" if camera else "cannot be opened as a video"
@@ -77,9 +78,13 @@ class VideoSink:
     Args:
         path: the ``.mp4`` to write.
         fps: frames a second.
+
+    Raises:
+        ValueError: the path is not UTF-8.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
+        _check_name(str(path))
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
         self._stack = contextlib.ExitStack()
@@ -106,3 +111,10 @@ class VideoSink:
         if self._writer is not None:
             self._writer.release()
         self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # OpenCV would crash
+        raise ValueError(f"{path}: not a UTF-8 path, which videos need; rename it") from None

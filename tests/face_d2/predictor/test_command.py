@@ -310,6 +310,52 @@ def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
     assert boxes_of(records) == {**EXPECTED, "a/later.png": [[5, 5, 25, 25]]}
 
 
+LATIN_1 = os.fsdecode(b"caf\xe9.png")
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "coco", "txt"])
+def test_a_name_that_is_not_utf_8_is_escaped(
+    backend: SquareFinder, folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "images/a/one.png").rename(folder / "images/a" / LATIN_1)
+    for _ in range(2):
+        assert run(folder, "--format", kind, "--draw", "--crop") == 0
+    assert "3 of 3 were done before" in capsys.readouterr().err
+    assert (folder / "out/drawn/a" / LATIN_1).is_file()
+    assert (folder / "out/crops/a" / LATIN_1 / "0001.png").is_file()
+    if kind == "txt":
+        assert sorted(read_predictions(folder / "out/txt"))[0] == f"a/{LATIN_1[:-4]}"
+        return
+    text = next((folder / "out").glob("detections.*")).read_text(encoding="utf-8")
+    assert "a/caf\\udce9.png" in text
+    if kind == "json":
+        assert [r["name"] for r in json.loads(text)] == [f"a/{LATIN_1}", "a/none.png", "b/two.png"]
+
+
+def test_a_picture_that_cannot_be_written_is_its_images_own_error(
+    backend: SquareFinder, folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (70_000, 20)).save(folder / "wide.png")
+    (folder / "wide.png").rename(folder / "images/a/wide.jpg")  # JPEG ends at 65,535 pixels
+    Image.new("RGB", (30, 20)).save(folder / "images" / ("n" * 251 + ".gif"))  # .png is added
+    long = "m" * 246 + ".png"
+    Image.new("RGB", (30, 20)).save(folder / "images" / long)
+    clip.rename(folder / "images" / os.fsdecode(b"caf\xe9.avi"))
+    assert run(folder, "--draw") == 1
+    printed = capsys.readouterr().err
+    assert "a/wide.jpg: OSError: " in printed
+    assert "cannot write 20 x 70000 pixels as .jpg" in printed
+    assert "caf\\udce9.avi: not a UTF-8 path, which videos need" in printed
+    records = json.loads((folder / "out/detections.json").read_text())
+    assert {r["name"][-8:] for r in records if "error" in r} == {
+        "wide.jpg",
+        "nnnn.gif",
+        os.fsdecode(b"caf\xe9.avi"),
+    }
+    assert {*SQUARES, long} == {r["name"] for r in records if "error" not in r}
+    assert (folder / "out/drawn" / long).is_file()
+
+
 def test_files_globs_and_stdin(
     backend: SquareFinder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
