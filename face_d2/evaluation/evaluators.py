@@ -25,7 +25,7 @@ from face_d2.evaluation.protocol import describe_test_settings
 from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.shards import DetectionShards
 from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
-from face_d2.evaluation.wider_face_files import write_archive, write_image
+from face_d2.evaluation.wider_face_files import is_image_name, write_archive, write_image
 from face_d2.evaluation.wider_face_ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
@@ -208,7 +208,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
     if kind != "widerface":
         raise ValueError(
             f"data set {dataset_name!r} has evaluator_type {kind!r}; face detectors are evaluated "
-            "on 'widerface' and 'fddb' (see face_d2.data.register.register_wider_face)."
+            "on 'widerface' and 'fddb' (see face_d2.data.register.register_wider_face and, for a "
+            "COCO json, face_d2.data.coco.register_coco_faces)."
         )
     evaluators: list[DatasetEvaluator] = [
         WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)
@@ -230,11 +231,18 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
         None for a data set without labels.
 
     Raises:
-        ValueError: when the official files lack one of the data set's images.
+        ValueError: when the official files lack one of the data set's images, or an ``image_id`` is
+            no "event/name".
     """
     if _unlabelled(dataset_name):
         return None
     records = DatasetCatalog.get(dataset_name)
+    wrong = [record["image_id"] for record in records if not is_image_name(record["image_id"])]
+    if wrong:
+        raise ValueError(
+            f"data set {dataset_name!r} has the image_id {wrong[0]!r}; expected texts "
+            "'event/name', by which prediction files go."
+        )
     official = MetadataCatalog.get(dataset_name).get("eval_ground_truth")
     if official and (Path(official) / "wider_face_val.mat").is_file():
         ground_truth = read_ground_truth(official)

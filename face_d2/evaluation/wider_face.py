@@ -128,8 +128,10 @@ def widerface_ap(
     Raises:
         FileNotFoundError: on a missing path.
         ValueError: on malformed files, NaN or infinite numbers, negative sizes, and images that are
-            not in the ground truth; file and row are named.
+            not in the ground truth; file and row are named. On a negative ``bootstrap``.
     """
+    if bootstrap < 0:
+        raise ValueError(f"bootstrap {bootstrap}: must be >= 0 resamplings.")
     if not isinstance(ground_truth, WiderFaceGroundTruth):
         ground_truth = read_ground_truth(ground_truth)
     if not isinstance(predictions, Mapping):

@@ -77,7 +77,8 @@ def parse_detections(text: str, where: str) -> NDArray[np.float64]:
     count = parse_count(lines[1]) if len(lines) > 1 else None
     if count is None:
         raise ValueError(
-            f"{where}, line 2: expected the image's name, the number of rows, rows {_ROW}."
+            f"{where}, line 2: expected the image's name, the number of rows, rows {_ROW}; a set "
+            "of predictions holds no other .txt file."
         )
     rows = [line.split() for line in lines[2:]]
     if count != len(rows):
@@ -152,9 +153,15 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
     return Path(folder)
 
 
+def is_image_name(name: object) -> bool:
+    """Whether it is a text ``event/name``, for which there can be a file."""
+    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+    return len(parts) == 2 and not {"..", "/"} & set(parts)
+
+
 def write_image(folder: Path, name: str, detections: ArrayLike) -> None:
     """Writes ``folder/event/name.txt``."""
-    if len(PurePosixPath(name).parts) != 2 or ".." in PurePosixPath(name).parts:
+    if not is_image_name(name):
         raise ValueError(f"image name {name!r}: expected 'event/name'.")
     file = folder / f"{name}.txt"
     file.parent.mkdir(parents=True, exist_ok=True)

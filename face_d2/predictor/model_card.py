@@ -111,9 +111,18 @@ class ModelCard:
                 f"{source}: was not made by tools/export_onnx.py: its metadata lack {_KEY!r}, so "
                 "how to prepare images and read its outputs is not known"
             )
-        values: dict[str, Any] = json.loads(metadata[_KEY])
-        if values.pop("format") != _FORMAT:
-            raise ValueError(f"{source}: was made by another version; export it again")
+        try:
+            return cls._from_json(metadata[_KEY])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{source}: was made by another version; export it again ({error!r})"
+            ) from error
+
+    @classmethod
+    def _from_json(cls, text: str) -> ModelCard:
+        values: dict[str, Any] = json.loads(text)
+        if (version := values.pop("format")) != _FORMAT:
+            raise ValueError(f"format {version}, not {_FORMAT}")
         values["size_rule"] = SizeRule(**values["size_rule"])
         values["suppression"] = Suppression(**values["suppression"])
         values["levels"] = tuple(

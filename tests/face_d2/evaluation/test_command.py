@@ -103,6 +103,7 @@ def test_fddb_prints_and_writes(folds, tmp_path, capsys):
         (["nowhere", "TRUTH"], "error: nowhere: no such folder or archive"),
         (["FOUND", "nowhere"], "error: nowhere: no such ground truth"),
         (["FOUND", "TRUTH", "--protocol", "NMS"], "error: --protocol 'NMS': expected KEY=VALUE"),
+        (["FOUND", "TRUTH", "--bootstrap", "-1"], "error: bootstrap -1: must be >= 0"),
         (["FOUND", "TRUTH", "--image-root", "x"], "--image-root is for the contact sheets"),
         (["FOUND", "TRUTH", "--images", "nowhere"], "No such file"),
     ],

@@ -262,8 +262,21 @@ def test_build_evaluator_picks_by_type(records, tmp_path):
     ]
     assert kinds == ["FDDBEvaluator"]
     MetadataCatalog.get("some_other").set(evaluator_type="lvis")
-    with pytest.raises(ValueError, match="'some_other' has evaluator_type 'lvis'"):
+    with pytest.raises(
+        ValueError, match=r"'some_other' has evaluator_type 'lvis'.*register_coco_faces"
+    ):
         build_evaluator(cfg, "some_other", tmp_path / "o")
+
+
+@pytest.mark.parametrize("image_id", [7, "picture", "../a"])
+def test_image_ids_that_name_no_file_are_errors_before_inference(tmp_path, image_id):
+    record = {"file_name": "a.jpg", "height": 9, "width": 9, "image_id": image_id}
+    DatasetCatalog.register(NAME, lambda: [{**record, "annotations": []}])
+    try:
+        with pytest.raises(ValueError, match=rf"'{NAME}' has the image_id {image_id!r}; expected"):
+            WiderFaceEvaluator(NAME, tmp_path)
+    finally:
+        tiny.unregister(NAME)
 
 
 def test_protocol_of_a_config():

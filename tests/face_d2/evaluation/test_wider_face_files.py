@@ -137,9 +137,17 @@ def test_what_is_no_set_of_predictions_is_an_error(tmp_path):
         read_predictions(tmp_path / "binary.zip")
 
 
+def test_a_text_that_is_no_prediction_is_named(folder):
+    (folder / "README.txt").write_text("These are mine.")
+    with pytest.raises(ValueError, match=r"README\.txt, line 2: .* holds no other \.txt file"):
+        read_predictions(folder)
+
+
 def test_nothing_is_written_outside_the_folder(tmp_path):
     with pytest.raises(ValueError, match=r"'\.\./a': expected 'event/name'"):
         write_predictions({"../a": []}, tmp_path / "predictions")
+    with pytest.raises(ValueError, match="'/a': expected 'event/name'"):
+        write_predictions({"/a": []}, tmp_path / "predictions")
     with pytest.raises(ValueError, match="'a': expected 'event/name'"):
         write_predictions({"a": []}, tmp_path / "predictions")
     assert list(tmp_path.iterdir()) == []
