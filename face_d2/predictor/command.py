@@ -306,7 +306,7 @@ def _check_settings(options: argparse.Namespace) -> None:
 
     Raises:
         ValueError: the folder holds results of other settings.
-        FileNotFoundError: there is no such model file.
+        FileNotFoundError: there is no such model file or config.
     """
     model = Path(options.onnx or options.weights)
     if not model.is_file():
@@ -314,6 +314,7 @@ def _check_settings(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {
         "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         "config_file": options.config_file,
+        "config_sha256": _config_hash(options),
         "opts": options.opts,
         "score_threshold": options.score_threshold,
         "max_pixels": options.max_pixels,
@@ -333,6 +334,16 @@ def _check_settings(options: argparse.Namespace) -> None:
         return
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _config_hash(options: argparse.Namespace) -> str | None:
+    """Of all that the config says, its bases and the overrides included; none with --onnx."""
+    if options.onnx:
+        return None
+    from face_d2.predictor.torch_backend import load_config
+
+    config = load_config(options.config_file, options.opts)
+    return hashlib.sha256(config.dump().encode()).hexdigest()
 
 
 def _check_pictures(options: argparse.Namespace) -> None:

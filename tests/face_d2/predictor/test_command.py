@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *words: str, inputs: tuple[str, ...] = ()) -> int:
-    model = ["--config-file", "any.yaml", "--weights", str(folder / "weights.pth")]
+    model = ["--config-file", "lffd/lffd_25L8S.yaml", "--weights", str(folder / "weights.pth")]
     inputs = inputs or (str(folder / "images"),)
     return command.main([*inputs, *model, "--output", str(folder / "out"), *words])
 
@@ -290,6 +290,20 @@ def test_a_journal_without_sizes_and_times_is_read(backend: SquareFinder, folder
     assert run(folder) == 0
     assert backend.calls == []
     assert (folder / "out/detections.json").read_bytes() == first
+
+
+def test_a_config_that_was_edited_is_another_setting(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, config = folder / "base.yaml", folder / "config.yaml"
+    base.write_text("VERSION: 2\nMODEL:\n  LFFD:\n    SCORE_THRESH_TEST: 0.2\n")
+    config.write_text("_BASE_: base.yaml\nINPUT:\n  MIN_SIZE_TEST: 0\n")
+    assert run(folder, "--config-file", str(config)) == 0
+    config.write_text("# a remark\n" + config.read_text())
+    assert run(folder, "--config-file", str(config)) == 0
+    base.write_text(base.read_text().replace("0.2", "0.9"))
+    assert run(folder, "--config-file", str(config)) == 1
+    assert "other settings (config_sha256)" in capsys.readouterr().err
 
 
 def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
