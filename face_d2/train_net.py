@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
 from typing import Any
 
 from face_d2.plugins import DETECTORS, import_detectors
@@ -18,6 +21,7 @@ from detectron2.config import CfgNode  # noqa: E402  (after compat)
 from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
 from detectron2.evaluation import verify_results  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
+from detectron2.utils.logger import setup_logger  # noqa: E402
 
 from face_d2.config import find_config, get_cfg  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
@@ -47,14 +51,19 @@ def load_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of a run, frozen: defaults, file, command line.
 
     Raises:
-        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
+        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys;
+            on keys that do not exist and values that do not fit.
     """
     strays = [word for word in args.opts or [] if word.startswith("--")]
     if strays:
         raise SystemExit(f"{' '.join(strays)} must come before the KEY VALUE pairs.")
     cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
+        text = str(error.args[0] if error.args else error)
+        raise SystemExit(f"{args.config_file}, {args.opts}: {text}{_nearest(cfg, text)}") from error
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -68,6 +77,7 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         The evaluation's results.
     """
     cfg = load_cfg(args)
+    _end_earlier_logs()
     default_setup(cfg, args)
     _share_logging()
     if not args.eval_only:
@@ -79,6 +89,7 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
     if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
         raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
     checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer.require_all()
     if cfg.TEST.AUG.ENABLED:
         MultiScaleTTA(cfg, model)  # reports bad keys before the first evaluation
     results = FaceTrainer.test(cfg, model)
@@ -98,7 +109,30 @@ def main(argv: list[str] | None = None) -> None:
         args.config_file = find_config(args.config_file)  # it may be a shipped one's name
     except FileNotFoundError as error:
         raise SystemExit(str(error)) from None
+    load_cfg(args)  # a mistake in it is said once, not by every process
     launch(train_or_evaluate, args)
+
+
+def _nearest(cfg: CfgNode, message: str) -> str:
+    """What a key that does not exist may have been meant to be."""
+    keys = list(_keys(cfg))
+    unknown = [word for word in re.findall(r"[A-Z][A-Z0-9_.]+", message) if "." in word]
+    near = [key for word in unknown if word not in keys for key in get_close_matches(word, keys)]
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, CfgNode):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _end_earlier_logs() -> None:
+    """Closes the logs of an earlier run of this process, which would go on into its folder."""
+    for name in ("fvcore", "detectron2"):
+        logging.getLogger(name).handlers.clear()
+    setup_logger.cache_clear()  # or a folder that is used again would get no log
 
 
 def _share_logging() -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
+from face_d2.data.register import is_registered
+
 __all__ = ["load_coco_faces", "register_coco_faces"]
+
+#: Pixels by which a box may reach beyond its image without a word: rounding.
+_OUTSIDE = 2
+
+logger = logging.getLogger(__name__)
 
 
 def register_coco_faces(
     name: str, json_file: str | Path, image_root: str | Path, *, category: str = "face"
 ) -> None:
-    """Registers a COCO json under ``name``; registering twice is no error.
+    """Registers a COCO json under ``name``; the same one twice is no error.
 
     Nothing is read until the data set is used. It is evaluated by WIDER FACE's protocol (Easy,
     Medium and Hard by face height) and in COCO style.
@@ -24,9 +34,12 @@ def register_coco_faces(
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         json_file: images, annotations and categories in COCO's form.
         image_root: what the file names in it are relative to.
-        category: name of the category whose boxes are faces; boxes of others are left out.
+        category: name of the category whose boxes are faces; what others mark is background.
+
+    Raises:
+        ValueError: when the name is another data set's.
     """
-    if name in DatasetCatalog.list():
+    if is_registered(name, image_root=str(image_root), annotation_file=str(json_file)):
         return
     DatasetCatalog.register(
         name, lambda: load_coco_faces(json_file, image_root, category=category, folder=name)
@@ -63,7 +76,8 @@ def load_coco_faces(
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: when it is no such json, lacks the category, speaks of an image it does not
-            list, or lists two images that would share an ``image_id``.
+            list, lists two images that would share an ``image_id``, has a box that is not finite,
+            or another size than an image's own.
     """
     path = Path(json_file)
     try:
@@ -92,7 +106,42 @@ def load_coco_faces(
         if annotation.get("category_id") in wanted:
             face = _face(path, annotation, records)
             records[annotation["image_id"]]["annotations"].append(face)
-    return list(records.values())
+    found = list(records.values())
+    _check_sizes(path, found)
+    _warn_of_odd_boxes(path, found)
+    return found
+
+
+def _check_sizes(path: Path, records: list[dict[str, Any]]) -> None:
+    """Sizes that are not the images' own would stop the first evaluation."""
+    there = [record for record in records if Path(record["file_name"]).is_file()]
+    sizes = image_sizes("", [record["file_name"] for record in there])
+    for record, size in zip(there, sizes):
+        said = (record["height"], record["width"])
+        if size not in (said, UNREADABLE_SIZE):
+            raise ValueError(
+                f"{path}: {record['file_name']} is {size[1]} x {size[0]} pixels as it is shown, "
+                f"the json says {said[1]} x {said[0]}."
+            )
+
+
+def _warn_of_odd_boxes(path: Path, records: list[dict[str, Any]]) -> None:
+    outside = total = 0
+    for record in records:
+        for face in record["annotations"]:
+            x, y, w, h = face["bbox"]
+            right, bottom = record["width"] + _OUTSIDE, record["height"] + _OUTSIDE
+            outside += min(x, y) < -_OUTSIDE or x + w > right or y + h > bottom
+            total += 1
+    if not total:
+        logger.warning("%s: no faces.", path)
+    if outside:
+        logger.warning(
+            "%s: %d of %d boxes reach beyond their image; are they [x, y, width, height]?",
+            path,
+            outside,
+            total,
+        )
 
 
 def _record(path: Path, image_root: Path, image: Any, folder: str) -> dict[str, Any]:
@@ -123,6 +172,8 @@ def _face(path: Path, annotation: Any, records: dict[Any, dict[str, Any]]) -> di
         raise ValueError(
             f"{path}: annotation {annotation!r} needs bbox [x, y, width, height]."
         ) from error
+    if not all(map(math.isfinite, (x, y, w, h))):
+        raise ValueError(f"{path}: annotation {annotation!r}: expected finite numbers.")
     ignored = bool(annotation.get("iscrowd", 0)) or min(w, h) <= 0
     return {
         "bbox": [x, y, w, h],

@@ -19,7 +19,7 @@ from face_d2.data.image_size import image_sizes
 from face_d2.data.synthetic import synthetic_path, synthetic_root
 from face_d2.data.wider_face import ATTRIBUTES, read_annotations, read_file_list, unusable_faces
 
-__all__ = ["load_fddb", "load_wider_face", "register_all", "register_wider_face"]
+__all__ = ["is_registered", "load_fddb", "load_wider_face", "register_all", "register_wider_face"]
 
 _WIDER_TREE = """expected under $DETECTRON2_DATASETS (now {root}):
   widerface/WIDER_train/images/0--Parade/*.jpg ... (also WIDER_val, WIDER_test)
@@ -128,7 +128,7 @@ def register_wider_face(
     annotated: bool = True,
     prepare: Callable[[], object] | None = None,
 ) -> None:
-    """Registers a data set in WIDER FACE's form under ``name``; registering twice is no error.
+    """Registers a data set in WIDER FACE's form under ``name``; the same one twice is no error.
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -137,8 +137,12 @@ def register_wider_face(
         eval_ground_truth: folder of the official .mat files, used where they exist.
         annotated: False for a test set without labels.
         prepare: called before the files are first read.
+
+    Raises:
+        ValueError: when the name is another data set's.
     """
-    if name in DatasetCatalog.list():
+    annotations = str(annotation_file) if annotated else None
+    if is_registered(name, image_root=str(image_root), annotation_file=annotations):
         return
 
     def load() -> list[dict[str, Any]]:
@@ -151,9 +155,30 @@ def register_wider_face(
         thing_classes=_THING_CLASSES,
         evaluator_type="widerface",
         image_root=str(image_root),
-        annotation_file=str(annotation_file) if annotated else None,
+        annotation_file=annotations,
         eval_ground_truth=str(eval_ground_truth) if eval_ground_truth else None,
     )
+
+
+def is_registered(name: str, **files: str | None) -> bool:
+    """Whether this very data set is registered already.
+
+    Args:
+        name: catalog name.
+        files: its metadata that say where its files are.
+
+    Raises:
+        ValueError: when the name is that of a data set with other files.
+    """
+    if name not in DatasetCatalog.list():
+        return False
+    there = {key: MetadataCatalog.get(name).get(key) for key in files}
+    if there != files:
+        raise ValueError(
+            f"the name {name!r} is taken by a data set of {there}, and this one is of {files}; "
+            "choose another name."
+        )
+    return True
 
 
 def register_all() -> None:

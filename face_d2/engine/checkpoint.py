@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from face_d2.files import replaced_file
@@ -21,11 +22,20 @@ class _TensorsOnly(Checkpointer):
     """Reads ``.pth`` files as tensors and plain values; Detectron2's class passes through here."""
 
     def _load_file(self, f: str) -> Any:
+        if f.endswith(".onnx"):
+            raise ValueError(
+                f"{f} is a network in ONNX's form, which holds no weights to load; "
+                "tools/predict.py --onnx runs it, tools/evaluate_widerface.py scores what it finds."
+            )
         try:
             return torch.load(f, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file fails in any way
+            # Without torch's own text, which advises to read the file without care.
             raise ValueError(
-                f"{f} is no checkpoint of tensors and plain values, or is damaged: {error}"
+                f"{f} is no checkpoint of tensors and plain values, or is cut or damaged "
+                f"({type(error).__name__})."
             ) from error
 
 
@@ -58,6 +68,76 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         """Makes ``--resume`` go on from this file."""
         with replaced_file(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
+
+    def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Loads a file, see Detectron2; :meth:`missing` then tells what it left out.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        # Other machines may lack the file: Detectron2 sends them the main process's weights.
+        if comm.is_main_process() and path and "://" not in path and not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such checkpoint")
+        self._loaded = path
+        self._incompatible = None
+        return super().load(path, *args, **kwargs)
+
+    def missing(self) -> list[str]:
+        """Names of the network's tensors that the loaded file left as they were, sorted.
+
+        Without counters of training, which have no say in prediction, and the pixels' mean and
+        deviation, which the config has.
+        """
+        if self._incompatible is None:  # nothing was loaded
+            return []
+        wrong = self._incompatible
+        names = {*wrong.missing_keys, *(name for name, *_ in wrong.incorrect_shapes)}
+        return sorted(names & self._wanted())
+
+    def require_all(self) -> None:
+        """Makes sure that the loaded file is one of this very network.
+
+        Raises:
+            ValueError: when a tensor is missing or of another shape; a detector that is half random
+                is no detector.
+        """
+        missing = self.missing()
+        if missing:
+            raise ValueError(
+                f"{self._loaded}: not weights of this config's network; {len(missing)} parameters "
+                f"are missing or of another shape, for example {', '.join(missing[:3])}"
+            )
+
+    def require_some(self) -> None:
+        """Says how much of the network the loaded file holds, to start a training from.
+
+        Raises:
+            ValueError: when it holds nothing of it.
+        """
+        missing = self.missing()
+        total = len(self._wanted())
+        if missing and len(missing) == total:
+            raise ValueError(
+                f"{self._loaded} holds nothing of this config's network; train from random weights "
+                'by MODEL.WEIGHTS "".'
+            )
+        if missing:
+            self.logger.info(
+                "%d of %d tensors are from %s; the others start at random, for example %s",
+                total - len(missing),
+                total,
+                self._loaded,
+                ", ".join(missing[:3]),
+            )
+
+    def _wanted(self) -> set[str]:
+        counters = {name for name, buffer in self.model.named_buffers() if buffer.dim() == 0}
+        of_config = {name for name, _ in self.model.named_buffers(recurse=False)}
+        return self.model.state_dict().keys() - counters - of_config
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        self._incompatible = super()._load_model(checkpoint)
+        return self._incompatible
 
     def _load_file(self, filename: str) -> Any:
         if not filename.endswith(".pkl"):

@@ -28,6 +28,7 @@ from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
 from face_d2.engine.loader import TrainLoader
+from face_d2.engine.preflight import check_data_sets, check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
 from face_d2.evaluation import build_evaluator
@@ -53,9 +54,11 @@ class FaceTrainer(DefaultTrainer):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         device, dtype = torch.device(cfg.MODEL.DEVICE).type, amp_dtype(cfg)
+        check_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
+        check_one_class(model, cfg.DATASETS.TRAIN)
         self._loader = data_loader
         placement = {"device_ids": None} if device == "cpu" else {}
         parallel = create_ddp_model(model, broadcast_buffers=False, **placement)
@@ -70,6 +73,8 @@ class FaceTrainer(DefaultTrainer):
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks([*self.build_hooks(), UnreadableImages(data_loader)])
+        if comm.is_main_process():
+            check_test_sets(cfg)
 
     def build_hooks(self) -> list[HookBase | None]:
         if self.cfg.TEST.AUG.ENABLED:
@@ -102,6 +107,7 @@ class FaceTrainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume=resume)
+        self.checkpointer.require_some()
         self._loader.batches.start = self.start_iter
 
     def after_train(self) -> None:

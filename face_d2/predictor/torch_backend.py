@@ -126,30 +126,11 @@ def build_detector(cfg: CfgNode, weights: str | os.PathLike[str]) -> OneStageDet
             damaged, or hold more than tensors and plain values.
     """
     detector_node(cfg)
-    weights = str(weights)
-    if "://" not in weights and not os.path.isfile(weights):
-        raise FileNotFoundError(f"{weights}: no such checkpoint")
     model = build_model(cfg).eval()
-    checkpointer = _StrictCheckpointer(model)
-    checkpointer.load(weights)
-    wrong = checkpointer.incompatible
-    # Counters and running sums of training have no say in prediction.
-    counters = {name for name, buffer in model.named_buffers() if buffer.dim() == 0}
-    missing = {*wrong.missing_keys, *(name for name, *_ in wrong.incorrect_shapes)} - counters
-    if missing:
-        raise ValueError(
-            f"{weights}: not weights of this config's network; {len(missing)} parameters are "
-            f"missing or of another shape, for example {', '.join(sorted(missing)[:3])}"
-        )
+    checkpointer = FaceCheckpointer(model)
+    checkpointer.load(str(weights))
+    checkpointer.require_all()
     return model
-
-
-class _StrictCheckpointer(FaceCheckpointer):
-    """Keeps what did not fit, which Detectron2 only logs: a detector half random is no detector."""
-
-    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
-        self.incompatible = super()._load_model(checkpoint)
-        return self.incompatible
 
 
 def _device(name: str | None) -> str:

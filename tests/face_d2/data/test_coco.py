@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from references.tiny_sets import write_coco_set, write_wider_set
 
 from face_d2.data.coco import load_coco_faces, register_coco_faces
-from face_d2.data.register import load_wider_face
+from face_d2.data.register import load_wider_face, register_wider_face
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "height": 60, "width": 80}
 FACE = {"image_id": 7, "category_id": 3, "bbox": [1, 2, 30, 40]}
@@ -74,6 +76,7 @@ def test_other_categories_and_ignored_faces(tmp_path: Path) -> None:
         ({"images": [IMAGE, IMAGE]}, "share an id"),
         ({"annotations": [{**FACE, "image_id": 1}]}, "not listed"),
         ({"annotations": [{**FACE, "bbox": [1, 2, 3]}]}, "needs bbox"),
+        ({"annotations": [{**FACE, "bbox": [1, 2, float("nan"), 3]}]}, "finite"),
     ],
 )
 def test_bad_file_is_an_error_that_names_it(
@@ -88,3 +91,39 @@ def test_no_json(tmp_path: Path) -> None:
     (tmp_path / "faces.json").write_text("<xml>")
     with pytest.raises(ValueError, match="no COCO json"):
         load_coco_faces(tmp_path / "faces.json", tmp_path)
+
+
+def test_a_size_that_is_not_the_images_own(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((60, 80, 3), np.uint8))
+    assert len(load_coco_faces(write(tmp_path), tmp_path)) == 1
+    turned = {**IMAGE, "height": 80, "width": 60}
+    with pytest.raises(ValueError, match=r"a\.jpg is 80 x 60 pixels as it is shown.* 60 x 80"):
+        load_coco_faces(write(tmp_path, images=[turned]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("box", "words"),
+    [
+        ([1, 2, 30, 40], None),
+        ([60, 20, 22, 42], None),  # two pixels: rounding
+        ([60, 20, 75, 42], "1 of 1 boxes reach beyond"),  # x1, y1, x2, y2
+        ([-10000, 2, 30, 40], "1 of 1 boxes reach beyond"),
+        (None, "no faces"),
+    ],
+)
+def test_odd_boxes_are_spoken_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, box: list[int] | None, words: str | None
+) -> None:
+    faces = [{**FACE, "bbox": box}] if box else []
+    with caplog.at_level("WARNING", logger="face_d2.data.coco"):
+        load_coco_faces(write(tmp_path, annotations=faces), tmp_path)
+    assert (words in caplog.text) if words else not caplog.text
+
+
+def test_a_name_is_one_data_sets(tmp_path: Path) -> None:
+    name = f"coco_taken_{tmp_path.name}"
+    register_coco_faces(name, tmp_path / "one.json", tmp_path)
+    with pytest.raises(ValueError, match=r"taken by .*one\.json.* this one is of .*two\.json"):
+        register_coco_faces(name, tmp_path / "two.json", tmp_path)
+    with pytest.raises(ValueError, match="'widerface_val' is taken"):
+        register_wider_face("widerface_val", tmp_path, tmp_path / "own.txt")

@@ -88,3 +88,64 @@ def test_detectron2_pickles_load(tmp_path: Path, protocol: int) -> None:
     state = FaceCheckpointer(model)._load_file(str(tmp_path / "caffe2.pkl"))
     assert set(state["model"]) == set(arrays)
     assert state["matching_heuristics"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.pth", b"weights of my network", "is cut or damaged"),
+        ("cut.pth", None, "is cut or damaged"),
+        ("net.onnx", b"x", "tools/predict.py --onnx"),
+    ],
+)
+def test_files_that_are_no_checkpoint(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    if content is None:
+        torch.save({"model": nn.Linear(3, 2).state_dict()}, tmp_path / "whole")
+        content = (tmp_path / "whole").read_bytes()[:-200]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}.*{words}") as raised:
+        FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
+    assert "weights_only" not in str(raised.value)  # as torch's own advice has it
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
+        FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "none.pth"))
+
+
+def test_what_a_file_lacks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All of it is an error in training, a part of it only in evaluation."""
+
+    def loaded(**state: torch.Tensor) -> FaceCheckpointer:
+        torch.save({"model": state}, tmp_path / "x.pth")
+        model = nn.Sequential()
+        model.add_module("linear", nn.Linear(3, 2))
+        model.add_module("norm", nn.BatchNorm1d(2))
+        checkpointer = FaceCheckpointer(model)
+        checkpointer.load(str(tmp_path / "x.pth"))
+        return checkpointer
+
+    sums = {f"norm.{name}": torch.ones(2) for name in ("weight", "bias", "running_mean")}
+    whole = {
+        "linear.weight": torch.ones(2, 3),
+        "linear.bias": torch.ones(2),
+        **sums,
+        "norm.running_var": torch.ones(2),
+    }
+    for method in (loaded(**whole).require_all, loaded(**whole).require_some):
+        method()  # the counter num_batches_tracked is not missed
+    part = loaded(**{**whole, "linear.weight": torch.ones(2, 4)})
+    assert part.missing() == ["linear.weight"]
+    part.logger.propagate = True
+    with caplog.at_level("INFO", logger=part.logger.name):
+        part.require_some()
+    assert "5 of 6 tensors are from" in caplog.text
+    with pytest.raises(ValueError, match=r"x\.pth: not weights .*; 1 parameters.*linear\.weight"):
+        part.require_all()
+    with pytest.raises(ValueError, match=r"x\.pth holds nothing"):
+        loaded(other=torch.ones(2)).require_some()
+    fresh = FaceCheckpointer(nn.Linear(3, 2))
+    fresh.load("")
+    fresh.require_some()

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 
 from face_d2 import train_net
@@ -226,3 +227,67 @@ def test_misspelled_metric_is_reported(tmp_path: Path, caplog: pytest.LogCapture
     keeper.after_step()
     keeper.after_step()
     assert caplog.text.count("widerface/AP_hart") == 1
+
+
+def test_weights_of_another_network(words: Words, tmp_path: Path) -> None:
+    """Detectron2 would log it, and evaluate or train a random network."""
+    cfg = train_net.load_cfg(parse(words(config="lffd")))
+    torch.save({"model": FaceTrainer.build_model(cfg).state_dict()}, tmp_path / "lffd.pth")
+    weights = ("MODEL.WEIGHTS", tmp_path / "lffd.pth")
+    with pytest.raises(ValueError, match=r"lffd\.pth: not weights of this config's network"):
+        train_net.main(words(*weights, flags=("--eval-only",)))
+    with pytest.raises(ValueError, match=r"lffd\.pth holds nothing"):
+        train_net.main(words(*weights))
+    assert not (tmp_path / "run" / "last_checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("SOLVER.MAX_ITRE", 3), "did you mean SOLVER.MAX_ITER"),
+        (("SOLVER.MAX_ITER", "many"), "SOLVER.MAX_ITER"),
+        (("SOLVER.MAX_ITER",), "odd length"),
+    ],
+)
+def test_mistakes_in_keys_are_one_line(
+    words: Words, overrides: tuple[object, ...], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        train_net.main(words(*overrides))
+
+
+def register(name: str, classes: list[str], records: list[dict[str, Any]]) -> None:
+    def load() -> list[dict[str, Any]]:
+        MetadataCatalog.get(name).set(thing_classes=classes)  # as Detectron2's COCO reader does
+        return records
+
+    DatasetCatalog.register(name, load)
+    MetadataCatalog.get(name).set(evaluator_type="widerface")
+
+
+def test_mistakes_in_data_sets_are_found_before_the_training(words: Words, tmp_path: Path) -> None:
+    records = DatasetCatalog.get("small_train")
+    several, empty = f"several_{tmp_path.name}", f"empty_{tmp_path.name}"
+    register(several, ["face", "mask"], records)
+    register(empty, ["face"], [])
+    for key, name, message in (
+        ("TRAIN", "widerface_trian", "did you mean .*widerface_train"),
+        ("TRAIN", several, "classes face, mask; DF2S2 knows faces alone"),
+        ("TEST", "widerface_vall", "did you mean .*widerface_val"),
+        ("TEST", empty, "holds no images"),
+        ("TEST", "coco_2017_val", "coco"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            train_net.main(words(f"DATASETS.{key}", (name,)))
+    assert not (tmp_path / "run" / "last_checkpoint").exists()
+
+
+def test_a_runs_log_is_its_own(words: Words, tmp_path: Path) -> None:
+    """Of two runs in one process, and of two in the same folder."""
+    for name in ("a", "b", "a"):
+        train_net.main(words("OUTPUT_DIR", tmp_path / name, "SOLVER.MAX_ITER", 1))
+    logs = {name: (tmp_path / name / "log.txt").read_text() for name in ("a", "b")}
+    finals = {name: log.count("Saving checkpoint to") for name, log in logs.items()}
+    assert finals == {"a": 2, "b": 1}
+    assert str(tmp_path / "b") not in logs["a"]
+    assert str(tmp_path / "a") not in logs["b"]

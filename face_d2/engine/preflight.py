@@ -1,0 +1,64 @@
+"""What would only fail when the training is over is asked before it begins."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from face_d2.evaluation import build_evaluator
+from face_d2.modeling.base import OneStageDetector
+
+__all__ = ["check_data_sets", "check_one_class", "check_test_sets"]
+
+
+def check_data_sets(names: Sequence[str]) -> None:
+    """Makes sure that data sets are registered.
+
+    Raises:
+        ValueError: naming the one that is not, and those of nearly its name.
+    """
+    known = list(DatasetCatalog.list())
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known) or [
+                other for other in known if "face" in other or other == "fddb"
+            ]
+            raise ValueError(
+                f"data set {name!r} is not registered; did you mean {', '.join(sorted(near))}? "
+                "docs/own_data.md registers your own."
+            )
+
+
+def check_one_class(model: object, names: Sequence[str]) -> None:
+    """Makes sure that a face detector is given faces alone: it knows one class.
+
+    Raises:
+        ValueError: when a data set has several classes, all of which it would take for faces.
+    """
+    if not isinstance(model, OneStageDetector):
+        return
+    for name in names:
+        classes = MetadataCatalog.get(name).get("thing_classes", ["face"])
+        if len(classes) > 1:
+            raise ValueError(
+                f"data set {name!r} has the classes {', '.join(classes)}; {type(model).__name__} "
+                "knows faces alone and would take all for faces. "
+                "face_d2.data.coco.register_coco_faces(name, json, images, category=...) takes one "
+                "class of a COCO json."
+            )
+
+
+def check_test_sets(cfg: CfgNode) -> None:
+    """Reads every test set and builds its evaluator.
+
+    Raises:
+        FileNotFoundError, ValueError: what the evaluation would raise; a test set without images.
+    """
+    for name in cfg.DATASETS.TEST:
+        if not DatasetCatalog.get(name):
+            raise ValueError(f"test set {name!r} holds no images.")
+        build_evaluator(cfg, name, Path(cfg.OUTPUT_DIR) / "inference")
