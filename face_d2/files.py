@@ -17,12 +17,16 @@ def replaced_file(file: str | Path) -> Iterator[Path]:
     """A path to write to; it takes the place of ``file`` when the block ends without error.
 
     Whoever reads ``file``, at any moment and after any crash, sees the old content or the new one:
-    the new is on disk before it gets the name. A full disk is an error while the old is there.
+    the new is on disk before it gets the name. A full disk is an error while the old is there. A
+    link stays a link to the file; a device or pipe, such as /dev/stdout, is written to itself.
 
     Raises:
         OSError: it cannot be written; what was there before is untouched.
     """
-    file = Path(file)
+    file = Path(os.path.realpath(file))
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        yield file
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     # Of a long name the end, so that what may be as long as a name can be is not too long here.
     temporary = file.with_name(f".tmp-{os.getpid()}-{file.name[-60:]}")

@@ -7,6 +7,7 @@ folders above ``EVENT`` do not matter, nor does the order of the rows.
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _ROW = "x y w h score"
+_IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
 
 
 def check_detections(rows: ArrayLike, where: str, first_line: int | None = None) -> NDArray:
@@ -138,7 +140,8 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
     """Writes a folder of text files, replacing it as a whole once everything is written.
 
     Args:
-        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``, names without the image's suffix.
+        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``; an image's suffix behind the name
+            is taken off.
         folder: the folder to (re)place.
 
     Returns:
@@ -148,7 +151,8 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
         ValueError: on detections that could not be read back (see :func:`check_detections`).
     """
     with replaced_folder(folder) as temporary:
-        for name, rows in predictions.items():
+        for given, rows in predictions.items():
+            name = _IMAGE_SUFFIX.sub("", given)
             write_image(temporary, name, check_detections(rows, name))
     return Path(folder)
 
