@@ -53,6 +53,7 @@ def apply() -> None:
     if importlib.util.find_spec("pkg_resources") is None:
         _import_model_zoo_without_pkg_resources()
     _allow_group_norm_in_heads()
+    _allow_whole_numbers_for_fractions()
 
 
 @functools.cache
@@ -152,6 +153,20 @@ def _allow_group_norm_in_heads() -> None:
 
     get_norm = retinanet.get_norm
     retinanet.get_norm = lambda norm, channels: get_norm(norm, 32 if channels == 1 else channels)
+
+
+def _allow_whole_numbers_for_fractions() -> None:
+    """yacs, which holds Detectron2's configs, refuses 5 for a key whose default is 5.0."""
+    import yacs.config
+
+    check = yacs.config._check_and_coerce_cfg_value_type
+
+    def check_number(replacement: Any, original: Any, key: str, full_key: str) -> Any:
+        if type(original) is float and type(replacement) is int:  # not bool, which is an int too
+            return float(replacement)
+        return check(replacement, original, key, full_key)
+
+    yacs.config._check_and_coerce_cfg_value_type = check_number
 
 
 def _restore_numpy_aliases() -> None:

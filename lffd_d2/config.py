@@ -36,7 +36,7 @@ def add_lffd_config(cfg: CN) -> None:
     # Face size is the box's "longer" side, "shorter" side or "sqrt_area".
     cfg.MODEL.LFFD.SCALE_MEASURE = "longer"
     # Smaller faces (network input pixels) are ignored by every branch, not taken for background.
-    cfg.MODEL.LFFD.MIN_FACE = 8
+    cfg.MODEL.LFFD.MIN_FACE = 8.0
     # Offsets are relative to half the range's upper end ("scale", the released weights) or to half
     # the receptive field ("rf", paper and note).
     cfg.MODEL.LFFD.REG_NORM = "scale"
@@ -48,7 +48,7 @@ def add_lffd_config(cfg: CN) -> None:
     cfg.MODEL.LFFD.BOX_NORM = "positives"
     cfg.MODEL.LFFD.BOX_LOSS_WEIGHT = 1.0
     # Negatives kept per positive, hardest first, per branch over the batch.
-    cfg.MODEL.LFFD.NEG_POS_RATIO = 5
+    cfg.MODEL.LFFD.NEG_POS_RATIO = 5.0
     # Share of the negatives kept on a branch where no image of the batch has a positive.
     cfg.MODEL.LFFD.NEG_FRACTION_NO_POS = 0.1
 

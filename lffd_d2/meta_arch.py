@@ -86,6 +86,10 @@ class LFFD(OneStageDetector):
             raise ValueError(
                 f"MODEL.LFFD.NMS_TYPE is one of {list(NMS_TYPES)}, not {test_nms_type!r}"
             )
+        if test_topk_candidates < 1:
+            raise ValueError(
+                f"MODEL.LFFD.TOPK_CANDIDATES_TEST must be at least 1, got {test_topk_candidates}"
+            )
         unknown = sorted(set(skip_branches) - set(variant.taps))
         if unknown or set(skip_branches) == set(variant.taps):
             raise ValueError(

@@ -61,3 +61,17 @@ def test_the_released_codes_schedule(name: str) -> None:
     assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_BIAS) == (0.1, 1e-5, 0.0)
     assert solver.MAX_ITER == 2_000_000
     assert tuple(solver.STEPS) == (500_000, 1_000_000, 1_500_000)
+
+
+@pytest.mark.parametrize("key", ["NEG_POS_RATIO", "MIN_FACE"])
+@pytest.mark.parametrize("word", ["3", "0.3"])
+def test_whole_numbers_and_fractions(tmp_path: Path, key: str, word: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(f"MODEL:\n  LFFD:\n    {key}: {word}\n")
+    from_file, from_line = get_cfg(), get_cfg()
+    from_file.merge_from_file(str(file))
+    from_line.merge_from_list([f"MODEL.LFFD.{key}", word])
+    for cfg in (from_file, from_line):
+        assert cfg.MODEL.LFFD[key] == float(word)
+        with pytest.raises(ValueError, match=f"MODEL.LFFD.{key}"):
+            cfg.merge_from_list([f"MODEL.LFFD.{key}", "True"])

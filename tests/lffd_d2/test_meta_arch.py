@@ -266,6 +266,7 @@ def test_candidates_and_detections_are_limited(tiny_cfg: CfgNode) -> None:
         ("LOSS_SCALE", "sum", "LOSS_SCALE"),
         ("SKIP_BRANCHES", ["c8"], "SKIP_BRANCHES must name some of the taps"),
         ("SKIP_BRANCHES", ["c4", "c7"], "leave at least one"),
+        ("TOPK_CANDIDATES_TEST", -1, "TOPK_CANDIDATES_TEST must be at least 1, got -1"),
     ],
 )
 def test_a_wrong_key_is_named_when_the_model_is_built(
