@@ -8,17 +8,19 @@ transposed convolution that doubles the resolution and changes the width in a si
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone, build_resnet_backbone
 from detectron2.modeling.backbone.fpn import LastLevelP6P7
 from torch import Tensor, nn
 
 from df2s2_d2.config import add_df2s2_config
+from df2s2_d2.norms import build_norm
 
 __all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
 
@@ -111,6 +113,9 @@ class FFP(Backbone):
         size_divisibility: what meta-architectures pad the sides of a batch to a multiple of; 0
             pads nothing beyond a common size.
         fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
+
+    Raises:
+        ValueError: on an unknown choice, or stages the ResNet does not give.
     """
 
     def __init__(
@@ -130,18 +135,8 @@ class FFP(Backbone):
     ) -> None:
         super().__init__()
         shapes = bottom_up.output_shape()
-        unknown = [name for name in in_features if name not in shapes]
-        if unknown:
-            raise ValueError(
-                f"MODEL.FFP.IN_FEATURES asks for {unknown}, but the ResNet gives {list(shapes)}; "
-                "list them in MODEL.RESNETS.OUT_FEATURES too."
-            )
+        _check_stages(in_features, shapes)
         strides = [shapes[name].stride for name in in_features]
-        if any(deep != 2 * shallow for shallow, deep in pairwise(strides)):
-            raise ValueError(
-                f"MODEL.FFP.IN_FEATURES {list(in_features)} have strides {strides}; every stage "
-                "must halve the resolution of the one before."
-            )
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
         widths = [shapes[name].channels for name in in_features]
@@ -166,7 +161,11 @@ class FFP(Backbone):
             for width in widths:
                 # The normalisation has a bias of its own.
                 projection = Conv2d(
-                    width, out_channels, 1, bias=not norm, norm=get_norm(norm, out_channels)
+                    width,
+                    out_channels,
+                    1,
+                    bias=not norm,
+                    norm=build_norm("MODEL.FFP.NORM", norm, out_channels),
                 )
                 _xavier(projection)
                 self.projections.append(projection)
@@ -219,17 +218,25 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     the RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
 
     Raises:
-        ValueError: on an unknown choice, or stages the ResNet does not give.
+        ValueError: on an unknown choice, stages the ResNet does not give, or an FPN without a
+            width.
     """
     bottom_up = build_resnet_backbone(cfg, input_shape)
     ffp = cfg.MODEL.get("FFP") or _default_settings()
     if ffp.FUSION == "fpn":
-        deepest = bottom_up.output_shape()[ffp.IN_FEATURES[-1]].channels
+        shapes = bottom_up.output_shape()
+        _check_stages(ffp.IN_FEATURES, shapes)
+        if ffp.OUT_CHANNELS < 1:
+            raise ValueError(
+                f'MODEL.FFP.OUT_CHANNELS is {ffp.OUT_CHANNELS}; MODEL.FFP.FUSION "fpn" has one '
+                "width, expected at least 1, for example 256."
+            )
+        deepest = shapes[ffp.IN_FEATURES[-1]].channels
         return FPN(
             bottom_up,
             ffp.IN_FEATURES,
             ffp.OUT_CHANNELS,
-            norm=ffp.NORM,
+            norm=ffp.NORM and partial(build_norm, "MODEL.FFP.NORM", ffp.NORM),
             top_block=LastLevelP6P7(deepest, ffp.OUT_CHANNELS, ffp.IN_FEATURES[-1]),
         )
     _check_choice("MODEL.FFP.FUSION", ffp.FUSION, (*FUSIONS, "fpn"))
@@ -251,6 +258,21 @@ def _default_settings() -> CfgNode:
     cfg = CfgNode({"MODEL": CfgNode()})
     add_df2s2_config(cfg)
     return cfg.MODEL.FFP
+
+
+def _check_stages(in_features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> None:
+    unknown = [name for name in in_features if name not in shapes]
+    if unknown or not in_features:
+        raise ValueError(
+            f"MODEL.FFP.IN_FEATURES asks for {unknown or 'no stage'}, but the ResNet gives "
+            f"{list(shapes)}; name some of these, or list more in MODEL.RESNETS.OUT_FEATURES too."
+        )
+    strides = [shapes[name].stride for name in in_features]
+    if any(deep != 2 * shallow for shallow, deep in pairwise(strides)):
+        raise ValueError(
+            f"MODEL.FFP.IN_FEATURES {list(in_features)} have strides {strides}; every stage "
+            "must halve the resolution of the one before."
+        )
 
 
 def _xavier(layer: nn.Module, gain: float = 1.0) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
-from detectron2.layers import get_norm
 from torch import Tensor, nn
+
+from df2s2_d2.norms import build_norm
 
 __all__ = ["DF2S2Head"]
 
@@ -32,10 +32,10 @@ class DF2S2Head(nn.Module):
         norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is
         none. share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
         segmentation: whether there is a segmentation branch.
-        prior_prob: score of every anchor before training.
+        prior_prob: score of every anchor before training, between 0 and 1.
 
     Raises:
-        ValueError: on an unknown ``share_tower``.
+        ValueError: on an unknown ``share_tower`` or ``norm``, or a ``prior_prob`` out of its range.
     """
 
     def __init__(
@@ -54,6 +54,11 @@ class DF2S2Head(nn.Module):
         if share_tower not in SHARE_TOWER:
             raise ValueError(
                 f"MODEL.DF2S2.SHARE_TOWER is {share_tower!r}; expected one of {list(SHARE_TOWER)}."
+            )
+        if not 0 < prior_prob < 1:
+            raise ValueError(
+                f"MODEL.DF2S2.PRIOR_PROB is {prior_prob}; expected a score between 0 and 1, "
+                "neither of them included."
             )
         separate_boxes = share_tower == "none"
         separate_masks = segmentation and share_tower != "all"
@@ -99,23 +104,12 @@ class DF2S2Head(nn.Module):
         return logits, deltas, masks
 
 
-class _GroupNorm(nn.GroupNorm):
-    """Normalises single values too, to 0.
-
-    The deepest map of a small image has one cell. Where groups are single channels, PyTorch's
-    module refuses it, also in evaluation; the operator below it does not.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-
-
 def _tower(in_channels: int, conv_dim: int, num_convs: int, norm: str) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index in range(num_convs):
         layers.append(_conv3x3(conv_dim if index else in_channels, conv_dim))
         if norm:
-            layers.append(_GroupNorm(32, conv_dim) if norm == "GN" else get_norm(norm, conv_dim))
+            layers.append(build_norm("MODEL.DF2S2.NORM", norm, conv_dim))
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 

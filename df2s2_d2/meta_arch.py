@@ -25,6 +25,7 @@ from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import OneStageDetector
 from face_d2.modeling.nms import first_kept
+from face_d2.modeling.unused import freeze_unused
 
 __all__ = ["DF2S2"]
 
@@ -37,7 +38,8 @@ class DF2S2(OneStageDetector):
 
     Args:
         backbone: gives the feature maps.
-        in_features: the maps to detect on, shallow to deep.
+        in_features: the maps to detect on, shallow to deep. What no chosen map depends on is not
+            trained.
         head: predicts on all of them.
         anchor_generator: its shapes, strides and offset are used.
         matcher: labels anchors.
@@ -51,7 +53,7 @@ class DF2S2(OneStageDetector):
         pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
 
     Raises:
-        ValueError: on an unknown choice.
+        ValueError: on an unknown choice or an argument out of its range.
     """
 
     @configurable
@@ -85,6 +87,11 @@ class DF2S2(OneStageDetector):
         _check_choice("CLS_NORM", cls_norm, CLS_NORMS)
         _check_choice("SEG_ASSIGN", seg_assign, ("anchor", "area"))
         _check_choice("SEG_REDUCTION", seg_reduction, ("mean", "sum"))
+        if test_topk_candidates < 1:
+            raise ValueError(
+                f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
+            )
+        freeze_unused(backbone, in_features, len(pixel_mean))
         self.backbone = backbone
         self.size_divisibility = backbone.size_divisibility
         self.in_features = tuple(in_features)
@@ -113,6 +120,12 @@ class DF2S2(OneStageDetector):
         shapes = backbone.output_shape()
         settings = cfg.MODEL.DF2S2
         in_features = settings.IN_FEATURES or sorted(shapes, key=lambda name: shapes[name].stride)
+        unknown = [name for name in in_features if name not in shapes]
+        if unknown:
+            raise ValueError(
+                f"MODEL.DF2S2.IN_FEATURES asks for {unknown}; expected some of the backbone's maps "
+                f"{list(shapes)}, or [] for all."
+            )
         widths = {shapes[name].channels for name in in_features}
         if len(widths) > 1:
             raise ValueError(

@@ -221,6 +221,26 @@ def test_parameters_shared_and_not(tiny_model: Build) -> None:
     assert counts["all"] == tower + predictors
 
 
+@pytest.mark.parametrize("fusion", ["mul_add", "fpn"])
+@pytest.mark.parametrize("levels", [(), (2, 3), (3,), (5, 6), (7,)])
+def test_what_requires_a_gradient_gets_one(
+    tiny_model: Build, levels: tuple[int, ...], fusion: str
+) -> None:
+    """DistributedDataParallel waits for the others for ever."""
+    prefix = "p" if fusion == "fpn" else "ffp"
+    overrides: list[object] = ["MODEL.FFP.FUSION", fusion]
+    if levels:
+        overrides += ["MODEL.DF2S2.IN_FEATURES", [f"{prefix}{level}" for level in levels]]
+        overrides += ["MODEL.ANCHOR_GENERATOR.SIZES", [[4 * 2**level] for level in levels]]
+    model = tiny_model(*overrides)
+    names = {name for name, _ in model.named_parameters()}
+    assert names == {name for name, _ in tiny_model(*overrides[:2]).named_parameters()}
+    sum(losses_of(model, batch(*TWO_IMAGES)).values()).backward()
+    learned = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert learned == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert (learned == names) == (levels == ())
+
+
 def test_prior(tiny_model: Build) -> None:
     model = tiny_model("MODEL.DF2S2.PRIOR_PROB", 0.05)
     assert torch.allclose(model.head.cls_score.bias.sigmoid(), torch.tensor(0.05))
@@ -255,11 +275,13 @@ def test_a_batch_gives_what_its_images_give_alone(tiny_model: Build) -> None:
         )
 
 
+@pytest.mark.parametrize("fusion", ["mul_add", "fpn"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (40, 50)])
-def test_small_images_are_searched(tiny_model: Build, size: tuple[int, int]) -> None:
+def test_small_images_are_searched(tiny_model: Build, size: tuple[int, int], fusion: str) -> None:
     """Also where the deepest map has one cell and every channel is a group of its own."""
     model = tiny_model(
         *("MODEL.DF2S2.NORM", "GN", "MODEL.DF2S2.CONV_DIM", 32),
+        *("MODEL.FFP.NORM", "GN", "MODEL.FFP.OUT_CHANNELS", 32, "MODEL.FFP.FUSION", fusion),
         *("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0),
     )
     (found,) = detections(model, batch(faces([], size=size)))
@@ -302,6 +324,26 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
             "same number",
         ),
         (("MODEL.PIXEL_STD", [1.0]), "PIXEL_STD"),
+        (("MODEL.DF2S2.IN_FEATURES", ["res4"]), r"MODEL\.DF2S2\.IN_FEATURES.*res4.*ffp2"),
+        (("MODEL.FFP.IN_FEATURES", []), r"MODEL\.FFP\.IN_FEATURES.*no stage.*res2"),
+        (
+            ("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.IN_FEATURES", []),
+            r"MODEL\.FFP\.IN_FEATURES.*no stage.*res2",
+        ),
+        (
+            ("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.OUT_CHANNELS", 0),
+            r"MODEL\.FFP\.OUT_CHANNELS is 0.*at least 1",
+        ),
+        (("MODEL.DF2S2.PRIOR_PROB", 0.0), r"MODEL\.DF2S2\.PRIOR_PROB is 0\.0.*between 0 and 1"),
+        (("MODEL.DF2S2.PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.PRIOR_PROB is 1\.0.*between 0 and 1"),
+        (("MODEL.DF2S2.NORM", "XX"), r"MODEL\.DF2S2\.NORM is 'XX'.*GN"),
+        (("MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),
+        (("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),
+        (("MODEL.FFP.NORM", "GN", "MODEL.FFP.OUT_CHANNELS", 48), r"MODEL\.FFP\.NORM.*48.*of 32"),
+        (
+            ("MODEL.DF2S2.TOPK_CANDIDATES_TEST", -1),
+            r"MODEL\.DF2S2\.TOPK_CANDIDATES_TEST is -1.*at least 1",
+        ),
     ],
 )
 def test_impossible_settings_are_named(
