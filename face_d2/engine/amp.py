@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import SimpleTrainer
 from torch import nn
+
+from face_d2.engine.finite import FiniteLossTrainer
 
 __all__ = ["MixedPrecisionTrainer", "amp_dtype"]
 
@@ -39,7 +40,7 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     return _DTYPES[precision]
 
 
-class MixedPrecisionTrainer(SimpleTrainer):
+class MixedPrecisionTrainer(FiniteLossTrainer):
     """Detectron2's ``AMPTrainer``, which knows CUDA alone and in 0.5 and 0.6 fp16 alone, for both.
 
     Weights, gradients, optimizer and losses stay in fp32. Gradients of fp16 are kept from vanishing

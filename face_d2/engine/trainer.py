@@ -14,7 +14,7 @@ from detectron2.data import (
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation import DatasetEvaluator
@@ -26,6 +26,7 @@ from face_d2.data.mapper import FaceDatasetMapper
 from face_d2.data.mappers import build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.finite import FiniteLossTrainer, NonFiniteLossError
 from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
 from face_d2.engine.loader import TrainLoader
 from face_d2.engine.preflight import check_data_sets, check_one_class, check_test_sets
@@ -63,7 +64,7 @@ class FaceTrainer(DefaultTrainer):
         placement = {"device_ids": None} if device == "cpu" else {}
         parallel = create_ddp_model(model, broadcast_buffers=False, **placement)
         if dtype is None:
-            self._trainer = SimpleTrainer(parallel, data_loader, optimizer)
+            self._trainer = FiniteLossTrainer(parallel, data_loader, optimizer)
         else:
             self._trainer = MixedPrecisionTrainer(parallel, data_loader, optimizer, device, dtype)
         self._bare_model = model
@@ -121,19 +122,29 @@ class FaceTrainer(DefaultTrainer):
         """One iteration.
 
         Raises:
-            FloatingPointError: when a loss is infinite or NaN, naming the images and the file that
-                holds the step (see :mod:`face_d2.engine.replay`). The weights are those before it.
+            FloatingPointError: in every process, when a loss of one is infinite or NaN, naming its
+                images and the file that holds its step (see :mod:`face_d2.engine.replay`). The
+                weights are those before it.
         """
         try:
             super().run_step()
-        except FloatingPointError as error:
-            path = Path(self.cfg.OUTPUT_DIR) / f"nonfinite_{self.iter:07d}.pth"
-            save_batch(path, self._loader.latest, self._bare_model, self.iter)
-            files = ", ".join(item["file_name"] for item in self._loader.latest)
-            raise FloatingPointError(
-                f"{error}\nThe images of process {comm.get_rank()}: {files}. {path} holds them as "
-                "they were augmented, and the weights; face_d2.engine.replay.load_batch reads it."
-            ) from error
+        except NonFiniteLossError as error:
+            report = self._keep_step(error) if error.is_own else ""
+            # After the files were written: the first process to end takes the others with it.
+            reports = filter(None, comm.all_gather(report))
+            raise FloatingPointError("\n".join(reports)) from error
+
+    def _keep_step(self, error: NonFiniteLossError) -> str:
+        """Saves this process's batch and the weights; gives what happened and where they are."""
+        rank, alone = comm.get_rank(), comm.get_world_size() == 1
+        name = f"nonfinite_{self.iter:07d}" + ("" if alone else f"_rank{rank}")
+        path = Path(self.cfg.OUTPUT_DIR) / f"{name}.pth"
+        save_batch(path, self._loader.latest, self._bare_model, self.iter)
+        files = ", ".join(item["file_name"] for item in self._loader.latest)
+        return (
+            f"{error}\nThe images of process {rank}: {files}. {path} holds them as they were "
+            "augmented, and the weights; face_d2.engine.replay.load_batch reads it."
+        )
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
