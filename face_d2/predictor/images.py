@@ -80,7 +80,7 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
         raise ValueError(
             f"got an array {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
         )
-    if array.dtype == np.uint16:
+    if array.dtype.newbyteorder("=") == np.uint16:
         array = (array >> 8).astype(np.uint8)
     elif array.dtype != np.uint8:
         raise ValueError(

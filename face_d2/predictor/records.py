@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from face_d2.files import replaced_file
+from face_d2.files import replaced_file, replaced_folder
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
 
@@ -194,15 +194,21 @@ def _keys(source: Source) -> list[_Key]:
 
 
 def check_text_names(sources: Sequence[Source]) -> None:
-    """Refuses what the text format cannot tell apart.
+    """Refuses what the text format cannot hold or tell apart.
 
     Raises:
-        ValueError: two images differ in their suffix only, or a source is no image.
+        ValueError: two images differ in their suffix only, a name has more than one line, or a
+            source is no image.
     """
     seen: dict[str, str] = {}
     for source in sources:
         if source.kind != "image":
             raise ValueError(f"--format txt is for images, and {source.name} is a {source.kind}")
+        if {"\n", "\r"} & set(source.name):
+            raise ValueError(
+                f"{source.name!r}: a name of several lines cannot be written as text; rename the "
+                "file or its folder, or choose another --format"
+            )
         stem = _stem(source.name)
         if stem in seen:
             raise ValueError(f"{seen[stem]} and {source.name} would both become {stem}.txt")
@@ -291,17 +297,19 @@ def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
     from face_d2.evaluation.wider_face_files import format_detections
 
     folder = journal.folder / "txt"
-    for record in journal.records(sources):
-        if "error" in record:
-            continue
-        rows = [
-            [x1, y1, x2 - x1, y2 - y1, face["score"]]
-            for face in record["faces"]
-            for x1, y1, x2, y2 in [face["box"]]
-        ]
-        stem = _stem(record["name"])
-        with replaced_file(folder / f"{stem}.txt") as temporary:
-            temporary.write_text(format_detections(stem, rows), encoding="utf-8", errors=_ERRORS)
+    with replaced_folder(folder) as fresh:  # without what is no input any more
+        for record in journal.records(sources):
+            if "error" in record:
+                continue
+            rows = [
+                [x1, y1, x2 - x1, y2 - y1, face["score"]]
+                for face in record["faces"]
+                for x1, y1, x2, y2 in [face["box"]]
+            ]
+            stem = _stem(record["name"])
+            file = fresh / f"{stem}.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(format_detections(stem, rows), encoding="utf-8", errors=_ERRORS)
     return folder
 
 

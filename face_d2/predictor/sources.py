@@ -12,7 +12,9 @@ from pathlib import Path
 __all__ = ["Source", "find_sources"]
 
 _IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-_VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts"}
+#: Searched for in folders; ".ts" is TypeScript's as well and must be asked for.
+_SEARCHED_VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"}
+_VIDEOS = _SEARCHED_VIDEOS | {".ts"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
             found = sorted(
                 p
                 for p in map(Path, glob.glob(word, recursive=True))
-                if _is_picture(p) and _outside(p, output)
+                if _is_picture(p, path.suffix) and _outside(p, output)
             )
             root = Path(os.path.commonpath([p.parent for p in found])) if found else path
         elif word.isdecimal():
@@ -102,9 +104,10 @@ def _stamp(file: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _is_picture(path: Path) -> bool:
+def _is_picture(path: Path, asked: str = "") -> bool:
+    suffixes = _IMAGES | _SEARCHED_VIDEOS | (_VIDEOS & {asked.lower()})
     # ".tmp-" is what a killed run leaves of a picture it was writing.
-    wanted = path.suffix.lower() in _IMAGES | _VIDEOS and not path.name.startswith(".")
+    wanted = path.suffix.lower() in suffixes and not path.name.startswith(".")
     return wanted and path.is_file()
 
 

@@ -25,6 +25,7 @@ from references.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
 from face_d2 import FaceDetector
 from face_d2.evaluation.wider_face_files import read_predictions
 from face_d2.predictor import command
+from face_d2.predictor.sources import find_sources
 from face_d2.predictor.video import VideoReader
 
 SQUARES = {
@@ -115,6 +116,23 @@ def test_text_refuses_names_it_cannot_tell_apart(
     cv2.imwrite(str(folder / "images/a/one.bmp"), draw_squares((20, 20), []))
     assert run(folder, "--format", "txt") == 1
     assert "a/one.bmp and a/one.png would both become a/one.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["o\nne.png", "o\rne.png"])
+def test_text_refuses_names_of_several_lines(
+    backend: SquareFinder, folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "images/a/one.png").rename(folder / "images/a" / name)
+    assert run(folder, "--format", "txt") == 1
+    assert f"{f'a/{name}'!r}: a name of several lines" in capsys.readouterr().err
+    assert run(folder, "--format", "csv") == 0
+
+
+def test_text_holds_nothing_of_inputs_that_are_gone(backend: SquareFinder, folder: Path) -> None:
+    run(folder, "--format", "txt")
+    (folder / "images/a/one.png").unlink()
+    assert run(folder, "--format", "txt") == 0
+    assert sorted(read_predictions(folder / "out/txt")) == ["a/none", "b/two"]
 
 
 def test_pictures(backend: SquareFinder, folder: Path) -> None:
@@ -459,6 +477,22 @@ def test_inputs_that_are_not_there(
     (folder / "empty").mkdir()
     assert run(folder, inputs=(str(folder / word),)) == 1
     assert message in capsys.readouterr().err
+
+
+def test_transport_streams_are_videos_where_they_are_named(
+    backend: SquareFinder, folder: Path
+) -> None:
+    """.ts is TypeScript, too."""
+    source = folder / "images/a/app.ts"
+    source.write_text("export const answer = 42;")
+    images = folder / "images"
+    for inputs, names in [
+        ((str(images),), sorted(SQUARES)),
+        ((str(images / "a/*"),), ["none.png", "one.png"]),
+    ]:
+        assert [s.name for s in find_sources(inputs, None)] == names
+    for word in (str(source), str(images / "*/*.ts")):
+        assert [(s.kind, s.file) for s in find_sources([word], None)] == [("video", str(source))]
 
 
 # --- videos

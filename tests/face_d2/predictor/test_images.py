@@ -88,6 +88,12 @@ def test_16_bit_colour(rgb: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(load_image(png), rgb)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bits_in_either_byte_order(rgb: NDArray[np.uint8], order: str) -> None:
+    deep = (rgb.astype(np.uint16) * 257).astype(f"{order}u2")
+    np.testing.assert_array_equal(load_image(deep), rgb)
+
+
 def test_the_channel_order_of_arrays_is_what_is_said(rgb: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(load_image(rgb, "RGB"), load_image(rgb)[:, :, ::-1])
     np.testing.assert_array_equal(load_image(Image.fromarray(rgb)), load_image(rgb, "RGB"))
