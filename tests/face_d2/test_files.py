@@ -10,6 +10,12 @@ import pytest
 from face_d2.files import replaced_file
 
 
+def half(file: Path) -> None:
+    with replaced_file(file) as temporary:
+        temporary.write_text("half")
+        raise OSError("full")
+
+
 def test_whole_or_not_at_all(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.txt"
     for content in ("one", "two"):
@@ -17,9 +23,8 @@ def test_whole_or_not_at_all(tmp_path: Path) -> None:
             temporary.write_text(content)
             assert not file.exists() or file.read_text() == "one"
         assert file.read_text() == content
-    with pytest.raises(OSError, match="full"), replaced_file(file) as temporary:
-        temporary.write_text("half")
-        raise OSError("full")
+    with pytest.raises(OSError, match="full"):
+        half(file)
     assert [p.name for p in file.parent.iterdir()] == ["a.txt"]
     assert file.read_text() == "two"
 
