@@ -17,7 +17,14 @@ from detectron2.structures import BoxMode
 from face_d2.data.fddb import read_folds
 from face_d2.data.image_size import image_sizes
 from face_d2.data.synthetic import synthetic_path, synthetic_root
-from face_d2.data.wider_face import ATTRIBUTES, read_annotations, read_file_list, unusable_faces
+from face_d2.data.wider_face import (
+    ATTRIBUTES,
+    check_distinct,
+    image_key,
+    read_annotations,
+    read_file_list,
+    unusable_faces,
+)
 
 __all__ = ["is_registered", "load_fddb", "load_wider_face", "register_all", "register_wider_face"]
 
@@ -53,7 +60,7 @@ def load_wider_face(
 
     Raises:
         FileNotFoundError: when the folder or a file is missing, with the expected tree.
-        ValueError: on a malformed annotation line.
+        ValueError: on a malformed annotation line, and on images that differ in their suffix only.
     """
     image_root = Path(image_root)
     if not image_root.is_dir():
@@ -62,11 +69,13 @@ def load_wider_face(
         raise _missing(Path(annotation_file), _WIDER_TREE)
     if not annotated:
         names = read_file_list(annotation_file)
+        check_distinct(names, annotation_file)
         return [
             _record(image_root, name, size, [])
             for name, size in zip(names, image_sizes(image_root, names))
         ]
     images = read_annotations(annotation_file)
+    check_distinct((image.name for image in images), annotation_file)
     sizes = image_sizes(image_root, [image.name for image in images])
     records = []
     for image, size in zip(images, sizes):
@@ -225,7 +234,7 @@ def _record(
         "file_name": str((image_root / name).absolute()),
         "height": size[0],
         "width": size[1],
-        "image_id": str(Path(name).with_suffix("")),
+        "image_id": image_key(name),
         "annotations": annotations,
     }
 

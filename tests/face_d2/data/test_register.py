@@ -43,6 +43,17 @@ def test_dataset_dicts(folder: Path) -> None:
     assert (second["height"], second["width"]) == (50, 30)  # as the picture is shown
 
 
+@pytest.mark.parametrize("annotated", [True, False])
+def test_images_that_differ_in_their_suffix_only_are_errors(
+    tmp_path: Path, annotated: bool
+) -> None:
+    faces = ["1", "1 1 9 9 0 0 0 0 0 0"] if annotated else []
+    text = tmp_path / "list.txt"
+    text.write_text("\n".join(["e/x.jpg", *faces, "e/x.png", *faces]))
+    with pytest.raises(ValueError, match=r"list\.txt: 'e/x\.jpg' and 'e/x\.png' share"):
+        load_wider_face(tmp_path, text, annotated=annotated)
+
+
 def test_sizes_are_cached_by_content(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACE_D2_CACHE", str(folder / "cache"))
     names = ["0--Parade/a.jpg", "0--Parade/b.jpg"]
