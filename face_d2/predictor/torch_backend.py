@@ -96,10 +96,15 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
 
     Raises:
         FileNotFoundError: there is neither.
+        ValueError: a key does not exist, or its value does not fit.
     """
     cfg = get_cfg()
-    cfg.merge_from_file(find_config(config_file))
-    cfg.merge_from_list(list(overrides))
+    try:
+        cfg.merge_from_file(find_config(config_file))
+        cfg.merge_from_list(list(overrides))
+    except (AssertionError, KeyError, ValueError) as error:  # Detectron2's and yacs's
+        where = f"{config_file}, {list(overrides)}" if overrides else f"{config_file}"
+        raise ValueError(f"{where}: {error.args[0] if error.args else error}") from error
     return cfg
 
 

@@ -322,6 +322,16 @@ def test_wrong_weights_and_configs_are_named(
         FaceDetector.from_config(
             config, weights, device="cpu", overrides=["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"]
         )
+    for overrides, message in [
+        (["MODEL.LFFD.NMS_THRES", 0.3], "Non-existent key: MODEL.LFFD.NMS_THRES"),
+        (["MODEL.LFFD.NMS_TYPE"], "odd length"),
+        (["MODEL.LFFD.NMS_TYPE", 0.3], "Type mismatch"),
+    ]:
+        with pytest.raises(ValueError, match=rf"{config.name}, \['MODEL.*: .*{message}"):
+            FaceDetector.from_config(config, weights, device="cpu", overrides=overrides)
+    (tmp_path / "other.yaml").write_text("VERSION: 2\nMODEL:\n  LFDD: {}\n")
+    with pytest.raises(ValueError, match=r"other\.yaml: Non-existent config key: MODEL\.LFDD"):
+        FaceDetector.from_config(tmp_path / "other.yaml", weights, device="cpu")
     with pytest.raises(ValueError, match="score_threshold must be in"):
         FaceDetector.from_config(config, weights, device="cpu", score_threshold=1.5)
     with pytest.raises(ValueError, match="device 'cuda:99'"):

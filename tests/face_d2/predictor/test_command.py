@@ -324,6 +324,14 @@ def test_a_config_that_was_edited_is_another_setting(
     assert "other settings (config_sha256)" in capsys.readouterr().err
 
 
+def test_a_misspelt_key_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--opts", "MODEL.LFFD.NMS_THRES", "0.3") == 1
+    printed = capsys.readouterr().err
+    assert "Non-existent key: MODEL.LFFD.NMS_THRES\n" in printed
+    assert "Traceback" not in printed
+    assert not (folder / "out").exists()
+
+
 def test_a_broken_image_is_reported_tried_again_and_stops_nothing(
     backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
