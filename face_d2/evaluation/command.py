@@ -174,7 +174,7 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
         options.config_file = find_config(options.config_file)
         try:
             cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
-        except AssertionError as error:  # how Detectron2 and yacs report a bad file or key
+        except SystemExit as error:  # a bad key or value, in one line
             raise ValueError(error) from error
         configured = cfg.DATASETS.TRAIN if options.training else cfg.DATASETS.TEST
         dataset = options.dataset or next(iter(configured), None)
