@@ -96,9 +96,9 @@ def _export(options: argparse.Namespace) -> None:
     megabytes = options.output.stat().st_size / 1e6
     print(f"{options.output}: {options.outputs}, opset {options.opset}, {megabytes:.1f} MB")
     for comparison in comparisons:
-        images, height, width = comparison.shape
+        batch, height, width = comparison.shape
         worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
-        print(f"  {images} x {height} x {width}: greatest difference from PyTorch: {worst}")
+        print(f"  {batch} x {height} x {width}: greatest difference from PyTorch: {worst}")
     if options.int8:
         _quantize(options, images)
 

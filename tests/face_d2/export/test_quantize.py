@@ -282,7 +282,8 @@ def test_few_images_are_warned_of(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "_quantize", lambda options, images: None)
+    seen: list[list[str]] = []
+    monkeypatch.setattr(command, "_quantize", lambda options, images: seen.append(images))
     config, weights = map(str, tiny_files["lffd"])
     given = ["--config-file", config, "--weights", weights, "--output", str(tmp_path / "x.onnx")]
     images = tmp_path / "calibration"
@@ -292,3 +293,23 @@ def test_few_images_are_warned_of(
             shutil.copy(images / "one.jpg", images / f"{copy}.jpg")
         assert main([*given, "--int8", str(images)]) == 0
         assert ("few images (3)" in capsys.readouterr().err) == warned
+        assert seen.pop() == sorted(map(str, images.iterdir()))
+
+
+def test_int8_by_the_command(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a checkpoint to the bytes and what they lose."""
+    config, weights = map(str, tiny_files["lffd"])
+    images = tmp_path / "calibration"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        image = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        cv2.imwrite(str(images / f"{number}.png"), image)
+    given = ["--config-file", config, "--weights", weights, "--output", str(tmp_path / "x.onnx")]
+    assert (
+        main([*given, "--int8", str(images), "--opts", "MODEL.LFFD.SCORE_THRESH_TEST", "0.0"]) == 0
+    )
+    assert "2 images: float" in capsys.readouterr().out
+    assert (tmp_path / "x_int8.onnx").stat().st_size < (tmp_path / "x.onnx").stat().st_size
