@@ -91,7 +91,9 @@ def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
 def _with_stdin(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         if word == "-":
-            listed = list(filter(None, (line.rstrip("\r\n") for line in sys.stdin)))
+            # Bytes, since names need not be UTF-8.
+            lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
+            listed = list(filter(None, (line.rstrip("\r") for line in lines)))
             if not listed:
                 raise FileNotFoundError("-: no files are listed on stdin")
             yield from listed

@@ -396,15 +396,20 @@ def test_a_picture_that_cannot_be_written_is_its_images_own_error(
     assert (folder / "out/drawn" / long).is_file()
 
 
+def stdin(text: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(os.fsencode(text)), encoding="utf-8")
+
+
 def test_files_globs_and_stdin(
     backend: SquareFinder, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = folder / "images"
-    glob = str(images / "a" / "*.png")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{images / 'a/one.png'}\n\n"))
+    glob = str(images / "a" / "n*.png")
+    (images / "a/one.png").rename(images / "a" / LATIN_1)
+    monkeypatch.setattr(sys, "stdin", stdin(f"{images / 'a' / LATIN_1}\r\n\n"))
     assert run(folder, inputs=(str(images / "b/two.png"), glob, "-")) == 0
     records = json.loads((folder / "out/detections.json").read_text())
-    assert [r["name"] for r in records] == ["b/two.png", "a/none.png", "a/one.png"]
+    assert [r["name"] for r in records] == ["b/two.png", "a/none.png", f"a/{LATIN_1}"]
 
 
 def test_an_empty_list_is_an_error(
@@ -413,7 +418,7 @@ def test_an_empty_list_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    monkeypatch.setattr(sys, "stdin", stdin("\n"))
     assert run(folder, inputs=("-",)) == 1
     assert "no files are listed on stdin" in capsys.readouterr().err
 
