@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.norms import build_norm
+from face_d2.modeling.unused import freeze_unused
 
 __all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
 
@@ -217,15 +218,18 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from res5,
     the RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
 
+    Stages of the ResNet that are deeper than those that are fused are not trained.
+
     Raises:
         ValueError: on an unknown choice, stages the ResNet does not give, or an FPN without a
             width.
     """
     bottom_up = build_resnet_backbone(cfg, input_shape)
     ffp = cfg.MODEL.get("FFP") or _default_settings()
+    shapes = bottom_up.output_shape()
+    _check_stages(ffp.IN_FEATURES, shapes)
+    freeze_unused(bottom_up, ffp.IN_FEATURES, input_shape.channels)
     if ffp.FUSION == "fpn":
-        shapes = bottom_up.output_shape()
-        _check_stages(ffp.IN_FEATURES, shapes)
         if ffp.OUT_CHANNELS < 1:
             raise ValueError(
                 f'MODEL.FFP.OUT_CHANNELS is {ffp.OUT_CHANNELS}; MODEL.FFP.FUSION "fpn" has one '

@@ -66,6 +66,8 @@ class LFFDNet(Backbone):
             stride, padding = (2, 0) if kind == "D" else (1, 1)
             conv = nn.Conv2d(in_channels, width, 3, stride, padding)
             init_conv(conv, init)
+            # Layers above the taps are never run. DistributedDataParallel would wait for them.
+            conv.requires_grad_(number <= variant.depth())
             self.add_module(f"conv{number}", conv)
             in_channels = width
         if init == "fixup":

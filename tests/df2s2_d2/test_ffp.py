@@ -151,3 +151,15 @@ def test_missing_stage_is_named() -> None:
 def test_stages_must_follow_each_other() -> None:
     with pytest.raises(ValueError, match="strides"):
         build("MODEL.FFP.IN_FEATURES", ["res2", "res4", "res5"], *SLIM)
+
+
+@pytest.mark.parametrize("fusion", ["mul_add", "fpn"])
+@pytest.mark.parametrize("deepest", [4, 5])
+def test_stages_that_are_not_fused_are_not_trained(deepest: int, fusion: str) -> None:
+    stages = [f"res{stage}" for stage in range(3, deepest + 1)]
+    model = build("MODEL.FFP.IN_FEATURES", stages, "MODEL.FFP.FUSION", fusion, *SLIM)
+    sum(level.sum() for level in model(torch.rand(1, 3, 64, 64)).values()).backward()
+    learned = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert learned == {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any("res5" in name for name in learned) == (deepest == 5)
+    assert any("res5" in name for name, _ in model.named_parameters())

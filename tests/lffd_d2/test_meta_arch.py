@@ -254,6 +254,13 @@ def test_candidates_and_detections_are_limited(tiny_cfg: CfgNode) -> None:
     torch.testing.assert_close(few.scores, every.scores[:7])
 
 
+def test_layers_above_the_taps_require_no_gradient(tiny_cfg: CfgNode) -> None:
+    tiny_cfg.MODEL.LFFD.TAPS, tiny_cfg.MODEL.LFFD.FACE_RANGES = ["c4"], [[10, 20]]
+    parts = build_model(tiny_cfg).backbone.named_children()
+    required = {name: part.weight.requires_grad for name, part in parts}
+    assert required == {f"conv{number}": number <= 4 for number in range(1, 8)}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
