@@ -51,8 +51,8 @@ def load_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of a run, frozen: defaults, file, command line.
 
     Raises:
-        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys;
-            on keys that do not exist and values that do not fit.
+        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
+        ValueError: on keys that do not exist and values that do not fit.
     """
     strays = [word for word in args.opts or [] if word.startswith("--")]
     if strays:
@@ -63,7 +63,7 @@ def load_cfg(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_list(args.opts)
     except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
         text = str(error.args[0] if error.args else error)
-        raise SystemExit(f"{args.config_file}, {args.opts}: {text}{_nearest(cfg, text)}") from error
+        raise ValueError(f"{args.config_file}, {args.opts}: {text}{_nearest(cfg, text)}") from error
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -107,9 +107,9 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
     try:
         args.config_file = find_config(args.config_file)  # it may be a shipped one's name
-    except FileNotFoundError as error:
+        load_cfg(args)  # a mistake in it is said once, not by every process
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    load_cfg(args)  # a mistake in it is said once, not by every process
     launch(train_or_evaluate, args)
 
 

@@ -172,10 +172,7 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
         from face_d2.evaluation.coverage import coverage_report, format_coverage, measure_coverage
 
         options.config_file = find_config(options.config_file)
-        try:
-            cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
-        except SystemExit as error:  # a bad key or value, in one line
-            raise ValueError(error) from error
+        cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
         configured = cfg.DATASETS.TRAIN if options.training else cfg.DATASETS.TEST
         dataset = options.dataset or next(iter(configured), None)
         if dataset is None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.text_lines import parse_count, quoted
+from face_d2.data.wider_face import check_distinct
 from face_d2.files import replaced_file, replaced_folder
 
 __all__ = [
@@ -148,8 +149,10 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
         ``folder``.
 
     Raises:
-        ValueError: on detections that could not be read back (see :func:`check_detections`).
+        ValueError: on detections that could not be read back (see :func:`check_detections`), and on
+            two images that share, but for the suffix, a name.
     """
+    check_distinct((f"{_IMAGE_SUFFIX.sub('', given)}.txt" for given in predictions), folder)
     with replaced_folder(folder) as temporary:
         for given, rows in predictions.items():
             name = _IMAGE_SUFFIX.sub("", given)
