@@ -9,6 +9,7 @@ import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ _PAINTERS: dict[str, Callable[[NDArray[np.uint8], FaceResult], NDArray[np.uint8]
     "drawn": draw_faces,
     "blurred": blur_faces,
 }
+#: Where no threshold is asked for, --draw and --crop leave out what the model itself doubts: it
+#: reports all that counts for a precision-recall curve. --blur hides them all.
+_SHOWN_FROM = 0.5
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +74,13 @@ def parser() -> argparse.ArgumentParser:
         "--runtime", choices=("auto", "onnxruntime", "openvino"), default="auto", help="for --onnx"
     )
     model.add_argument("--device", help="cpu, cuda, cuda:N; by default CUDA where there is a GPU")
-    model.add_argument("--score-threshold", type=float, metavar="S", help="the model's by default")
+    model.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="the model's by default, which is low; then --draw and --crop start from "
+        f"{_SHOWN_FROM}",
+    )
     model.add_argument(
         "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
     )
@@ -188,6 +198,7 @@ class _Run:
         self.painters = _painters(options)
         self.crop: bool = options.crop
         self.max_frames: int | None = options.max_frames
+        self.shown_from = 0.0 if options.score_threshold is not None else _SHOWN_FROM
         self.journal = Journal(self.output, shard, partial(_pictures, options))
 
     def work(self, sources: Sequence[Source]) -> None:
@@ -220,9 +231,23 @@ class _Run:
 
     def _save(self, source: Source, image: NDArray[np.uint8], result: FaceResult) -> None:
         for name in self.painters:
-            save_image(_PAINTERS[name](image, result), self.output / name / source.name)
+            save_image(self._painted(name, image, result), self.output / name / source.name)
         self._forget_crops(source)
         self._save_crops(image, result, self.output / "crops" / source.name, "")
+
+    def _painted(
+        self, painter: str, image: NDArray[np.uint8], result: FaceResult
+    ) -> NDArray[np.uint8]:
+        return _PAINTERS[painter](image, result if painter == "blurred" else self._shown(result))
+
+    def _shown(self, result: FaceResult) -> FaceResult:
+        number = int((result.scores >= self.shown_from).sum())  # the best come first
+        return replace(
+            result,
+            boxes=result.boxes[:number],
+            scores=result.scores[:number],
+            levels=result.levels[:number],
+        )
 
     def _forget_crops(self, source: Source) -> None:
         """Removes the crops of what the file was before it changed."""
@@ -233,7 +258,7 @@ class _Run:
         self, image: NDArray[np.uint8], result: FaceResult, folder: Path, prefix: str
     ) -> None:
         if self.crop:
-            for number, face in enumerate(crop_faces(image, result), start=1):
+            for number, face in enumerate(crop_faces(image, self._shown(result)), start=1):
                 save_image(face, folder / f"{prefix}{number:04d}.png")
 
     def _work_on_video(self, source: Source) -> None:
@@ -255,7 +280,7 @@ class _Run:
             for result in self.detector.stream(self._frames(source, reader, waiting)):
                 frame = waiting.popleft()
                 for name, sink in sinks.items():
-                    sink.write(_PAINTERS[name](frame, result))
+                    sink.write(self._painted(name, frame, result))
                 self._save_crops(
                     frame, result, self.output / "crops" / source.name, f"{count:06d}-"
                 )

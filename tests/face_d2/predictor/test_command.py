@@ -150,6 +150,30 @@ def test_pictures(backend: SquareFinder, folder: Path) -> None:
     assert cv2.imread(str(out / "crops" / crops[0])).shape == (60, 60, 3)
 
 
+def test_pictures_show_what_the_model_does_not_doubt(
+    folder: Path, backend: SquareFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finder gives larger squares more; blur and results have all, and so does a threshold."""
+    monkeypatch.setattr(command, "_SHOWN_FROM", 0.5005)  # between those of 20 and 30 pixels
+    image = cv2.imread(str(folder / "images" / "b" / "two.png"))
+
+    def touched(picture: Path) -> list[bool]:
+        changed = (cv2.imread(str(picture)) != image).any(axis=2)
+        return [changed[y : y + side, x].any() for x, y, side in SQUARES["b/two.png"]]
+
+    for words, drawn, crops in (
+        ([], [True, False], 1),
+        (["--score-threshold", "0"], [True] * 2, 2),
+    ):
+        out = folder / f"out{crops}"
+        assert run(folder, "--draw", "--blur", "--crop", "--output", str(out), *words) == 0
+        assert touched(out / "drawn/b/two.png") == drawn
+        assert touched(out / "blurred/b/two.png") == [True, True]
+        assert len(list((out / "crops/b/two.png").iterdir())) == crops
+        faces = {r["name"]: r["faces"] for r in json.loads((out / "detections.json").read_text())}
+        assert len(faces["b/two.png"]) == 2
+
+
 @pytest.mark.parametrize("kind", ["draw", "blur", "crop"])
 def test_pictures_of_another_runs_file_are_not_painted_over(
     backend: SquareFinder, folder: Path, kind: str, capsys: pytest.CaptureFixture[str]
