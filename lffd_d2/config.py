@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from detectron2.config import CfgNode as CN
 
-from lffd_d2.receptive_field import VARIANTS, Variant, get_variant
+from lffd_d2.receptive_field import Variant, get_variant
 
 __all__ = ["add_lffd_config", "variant_from_config"]
 
@@ -62,14 +62,11 @@ def add_lffd_config(cfg: CN) -> None:
     # Taps left out at inference, e.g. ["c23", "c25"] where no big faces occur; saves their cost.
     cfg.MODEL.LFFD.SKIP_BRANCHES = []
 
-    # Scale-balanced sampling (face_d2.data.scale_sampling), chosen by INPUT.MAPPER.
+    # Scale-balanced sampling (lffd_d2.scale_sampling), chosen by INPUT.MAPPER; face ranges and
+    # strides are those of the branches of MODEL.LFFD.
     cfg.INPUT.SCALE_SAMPLING = CN()
     # Side of the square crop.
     cfg.INPUT.SCALE_SAMPLING.SIZE = 640
-    # The detector's face ranges and the strides of their branches.
-    branches = VARIANTS["25L8S"].branches
-    cfg.INPUT.SCALE_SAMPLING.FACE_RANGES = [list(b.face_range) for b in branches]
-    cfg.INPUT.SCALE_SAMPLING.STRIDES = [b.rf.stride for b in branches]
     # A face no longer than the least size of range k, for k below this, goes to ranges 0..k only.
     cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 3
     # Chance that the draw includes one more choice, faces beyond the last range.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -25,8 +24,6 @@ from lffd_d2.nms import NMS_TYPES, suppress
 from lffd_d2.receptive_field import Branch
 
 __all__ = ["LFFD"]
-
-logger = logging.getLogger(__name__)
 
 
 @META_ARCH_REGISTRY.register()
@@ -126,7 +123,6 @@ class LFFD(OneStageDetector):
                 f"{cfg.MODEL.BACKBONE.NAME!r}"
             )
         variant = backbone.variant
-        _warn_of_other_sampling(cfg, variant.branches)
         return {
             "backbone": backbone,
             "head": LFFDHead.for_variant(variant, node.INIT),
@@ -299,19 +295,3 @@ class LFFD(OneStageDetector):
         for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), values):
             for branch, value in zip(self.branches, row):
                 storage.put_scalar(f"{name}/{branch.tap}", value)
-
-
-def _warn_of_other_sampling(cfg: CfgNode, branches: Sequence[Branch]) -> None:
-    """The sampling mapper cannot see the model, so its ranges are written down a second time."""
-    node = cfg.INPUT.SCALE_SAMPLING
-    ranges = [list(b.face_range) for b in branches]
-    strides = [b.rf.stride for b in branches]
-    if [list(r) for r in node.FACE_RANGES] != ranges or list(node.STRIDES) != strides:
-        logger.warning(
-            "INPUT.SCALE_SAMPLING.FACE_RANGES %s and STRIDES %s are not those of the network, %s "
-            "and %s; training samples would miss its branches.",
-            node.FACE_RANGES,
-            node.STRIDES,
-            ranges,
-            strides,
-        )

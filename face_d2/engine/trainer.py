@@ -22,8 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.mappers import build_train_mapper
+from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.finite import FiniteLossTrainer, NonFiniteLossError

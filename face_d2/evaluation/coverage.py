@@ -18,8 +18,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from face_d2.data.mapper import FaceDatasetMapper, face_arrays
-from face_d2.data.mappers import build_train_mapper
+from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper, face_arrays
 from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, build_coverage_rule
 from face_d2.evaluation.protocol import describe_test_settings, format_protocol
 from face_d2.evaluation.wider_face_details import height_classes

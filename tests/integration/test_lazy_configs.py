@@ -19,8 +19,7 @@ from torch import nn
 
 from face_d2 import compat
 from face_d2.config import get_cfg, get_config_file
-from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.mappers import build_train_mapper
+from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 
 YAML_OF = {
     "lazy/df2s2_R50_FFP.py": "df2s2/df2s2_R50_FFP.yaml",

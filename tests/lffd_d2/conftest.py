@@ -17,7 +17,6 @@ def tiny_cfg() -> CfgNode:
     cfg = tiny_lffd()
     cfg.MODEL.DEVICE = "cpu"
     cfg.INPUT.SCALE_SAMPLING.SIZE = 64
-    cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 2
     return cfg
 
 

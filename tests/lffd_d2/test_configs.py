@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from face_d2.config import get_cfg, get_config_file
+from face_d2.data.mapper import build_train_mapper
+from lffd_d2 import ScaleSamplingMapper
 from lffd_d2.config import variant_from_config
 from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS
 
@@ -22,10 +24,10 @@ def test_sampling_fits_the_network(name: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(get_config_file(name))
     branches = variant_from_config(cfg).branches
-    sampling = cfg.INPUT.SCALE_SAMPLING
-    assert [tuple(r) for r in sampling.FACE_RANGES] == [b.face_range for b in branches]
-    assert list(sampling.STRIDES) == [b.rf.stride for b in branches]
-    assert cfg.INPUT.MAPPER == "scale_sampling"
+    mapper = build_train_mapper(cfg)
+    assert isinstance(mapper, ScaleSamplingMapper)
+    assert mapper.sampler.face_ranges == [b.face_range for b in branches]
+    assert mapper.strides == [b.rf.stride for b in branches]
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, *SLIM_VARIANTS])

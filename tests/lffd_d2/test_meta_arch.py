@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
@@ -288,14 +287,3 @@ def test_another_backbone_is_refused(tiny_cfg: CfgNode) -> None:
     tiny_cfg.MODEL.BACKBONE.NAME = "build_resnet_backbone"
     with pytest.raises(ValueError, match=r'"build_lffd_backbone", got .build_resnet_backbone'):
         build_model(tiny_cfg)
-
-
-def test_sampling_for_other_branches_is_warned_of(
-    tiny_cfg: CfgNode, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING, logger="lffd_d2"):
-        build_model(tiny_cfg)
-        assert not caplog.records
-        tiny_cfg.INPUT.SCALE_SAMPLING.STRIDES = [4, 4]
-        build_model(tiny_cfg)
-    assert "not those of the network" in caplog.text

@@ -17,6 +17,5 @@ def tiny_lffd() -> CfgNode:
     cfg.MODEL.LFFD.TAPS = ["c4", "c7"]
     cfg.MODEL.LFFD.FACE_RANGES = [[10, 20], [20, 40]]
     cfg.MODEL.LFFD.BRANCH_CHANNELS = 16
-    cfg.INPUT.SCALE_SAMPLING.FACE_RANGES = [[10, 20], [20, 40]]
-    cfg.INPUT.SCALE_SAMPLING.STRIDES = [4, 8]
+    cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 2
     return cfg

@@ -19,7 +19,7 @@ from face_d2.data import mapper as mapper_module
 from face_d2.data.augmentation import BoundedResize
 from face_d2.data.image_file import UnreadableImageError, image_size, read_image, read_shrunk
 from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.scale_sampling import ScaleSamplingMapper
+from lffd_d2.scale_sampling import ScaleSamplingMapper
 
 MAPPERS = {"face_crop": FaceDatasetMapper, "scale_sampling": ScaleSamplingMapper}
 CROP = 96

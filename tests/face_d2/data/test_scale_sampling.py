@@ -16,7 +16,7 @@ from PIL import Image
 
 from face_d2.config import get_cfg
 from face_d2.data.image_file import read_shrunk
-from face_d2.data.scale_sampling import RangeSampler, ScaleSamplingMapper, distort_colors
+from lffd_d2.scale_sampling import RangeSampler, ScaleSamplingMapper, distort_colors
 
 RANGES_8 = [(10, 15), (15, 20), (20, 40), (40, 70), (70, 110), (110, 250), (250, 400), (400, 560)]
 STRIDES_8 = [4, 4, 8, 8, 16, 32, 32, 32]
@@ -402,11 +402,8 @@ def test_built_from_a_config(record: Record) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("SCALE_SAMPLING.FACE_RANGES", [[20, 10]], "FACE_RANGES"),
-        ("SCALE_SAMPLING.FACE_RANGES", [], "FACE_RANGES"),
         ("SCALE_SAMPLING.SMALL_FACE_RULES", 9, "SMALL_FACE_RULES"),
         ("SCALE_SAMPLING.BEYOND_LAST_PROB", 1.1, "BEYOND_LAST_PROB"),
-        ("SCALE_SAMPLING.STRIDES", [4, 8], "STRIDES has 2 values"),
         ("SCALE_SAMPLING.SIZE", 0, "SIZE"),
         ("SCALE_SAMPLING.NEGATIVE_RATIO", -0.1, "NEGATIVE_RATIO"),
         ("SCALE_SAMPLING.NEGATIVE_SCALES", [2.0, 1.0], "NEGATIVE_SCALES"),
@@ -419,3 +416,22 @@ def test_a_wrong_key_is_named(key: str, value: Any, message: str) -> None:
     cfg.merge_from_list([f"INPUT.{key}", value])
     with pytest.raises(ValueError, match=message):
         ScaleSamplingMapper(cfg, True)
+
+
+@pytest.mark.parametrize("face_ranges", [[[20, 10]], []])
+def test_impossible_ranges_are_refused(face_ranges: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="face_ranges"):
+        RangeSampler(face_ranges, 0, 0.1)
+
+
+def test_every_range_needs_a_stride() -> None:
+    with pytest.raises(ValueError, match="strides has 2 values, face_ranges 8"):
+        make_mapper(strides=[4, 8])
+
+
+def test_ranges_and_strides_are_those_of_the_network() -> None:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.LFFD.VARIANT", "17L4S", "INPUT.SCALE_SAMPLING.SMALL_FACE_RULES", 2])
+    mapper = ScaleSamplingMapper(cfg, True)
+    assert mapper.sampler.face_ranges == [(10, 20), (20, 40), (40, 80), (80, 160)]
+    assert mapper.strides == [4, 8, 16, 32]

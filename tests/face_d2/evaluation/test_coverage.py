@@ -16,10 +16,10 @@ from detectron2.structures import BoxMode
 
 from face_d2.config import get_cfg, get_config_file
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays
-from face_d2.data.scale_sampling import ScaleSamplingMapper
 from face_d2.evaluation.command import coverage_main, main
 from face_d2.evaluation.coverage import coverage_report, format_coverage, measure_coverage
 from face_d2.evaluation.coverage_rules import build_coverage_rule
+from lffd_d2.scale_sampling import ScaleSamplingMapper
 
 
 def record(size: tuple[int, int], *faces: tuple[float, ...], ignored: int = 0) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from detectron2.structures import Boxes, Instances
 from numpy.typing import NDArray
 
 from face_d2.data.image_file import read_shrunk
-from face_d2.data.mapper import face_arrays
+from face_d2.data.mapper import MAPPERS, face_arrays
+from lffd_d2.config import variant_from_config
 
 __all__ = ["RangeSampler", "ScaleSamplingMapper", "distort_colors"]
 
@@ -55,8 +56,7 @@ class RangeSampler:
     ) -> None:
         if not face_ranges or any(not 0 < low < high for low, high in face_ranges):
             raise ValueError(
-                "INPUT.SCALE_SAMPLING.FACE_RANGES needs [least, greatest] pairs of sizes, got "
-                f"{list(face_ranges)}."
+                f"face_ranges needs [least, greatest] pairs of sizes, got {list(face_ranges)}."
             )
         if not 0 <= small_face_rules <= len(face_ranges):
             raise ValueError(
@@ -148,8 +148,8 @@ class ScaleSamplingMapper:
     ) -> None:
         if len(strides) != len(sampler.face_ranges):
             raise ValueError(
-                f"INPUT.SCALE_SAMPLING.STRIDES has {len(strides)} values, FACE_RANGES "
-                f"{len(sampler.face_ranges)}; one stride per range is needed."
+                f"strides has {len(strides)} values, face_ranges {len(sampler.face_ranges)}; one "
+                "stride per range is needed."
             )
         if (
             size < 1
@@ -182,9 +182,14 @@ class ScaleSamplingMapper:
         if not is_train:
             raise ValueError("scale sampling builds training crops; test with FaceDatasetMapper.")
         node = cfg.INPUT.SCALE_SAMPLING
+        branches = variant_from_config(cfg).branches
         return {
-            "sampler": RangeSampler(node.FACE_RANGES, node.SMALL_FACE_RULES, node.BEYOND_LAST_PROB),
-            "strides": node.STRIDES,
+            "sampler": RangeSampler(
+                [branch.face_range for branch in branches],
+                node.SMALL_FACE_RULES,
+                node.BEYOND_LAST_PROB,
+            ),
+            "strides": [branch.rf.stride for branch in branches],
             "size": node.SIZE,
             "negative_ratio": node.NEGATIVE_RATIO,
             "negative_scales": node.NEGATIVE_SCALES,
@@ -299,6 +304,12 @@ class ScaleSamplingMapper:
         if path not in self._reported:
             self._reported.add(path)
             logger.warning("%s; trained without it.", error)
+
+
+@MAPPERS.register()
+def scale_sampling(cfg: CfgNode) -> ScaleSamplingMapper:
+    """The training mapper of ``INPUT.SCALE_SAMPLING``, for the branches of ``MODEL.LFFD``."""
+    return ScaleSamplingMapper(cfg, True)
 
 
 def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
