@@ -265,7 +265,9 @@ def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.n
     unlimited = replace(settings, topk=scores.shape[1])
     rows = []
     for image in range(len(scores)):
-        found = select(boxes[image], scores[image], levels, unlimited)
-        number = np.full(len(found.scores), image)
-        rows.append(np.column_stack([number, found.boxes, found.scores, found.levels]))
+        chosen = select(boxes[image], scores[image], levels, unlimited)
+        number = np.full(len(chosen), image)
+        rows.append(
+            np.column_stack([number, boxes[image, chosen], scores[image, chosen], levels[chosen]])
+        )
     return np.concatenate(rows).astype(np.float32)

@@ -75,7 +75,8 @@ class OnnxBackend:
         if min(image.shape[:2]) < self.card.least_side:
             return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
         boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
-        return select(boxes[0], scores[0], levels, self.card.suppression)
+        chosen = select(boxes[0], scores[0], levels, self.card.suppression)
+        return Found(boxes[0, chosen], scores[0, chosen], levels[chosen])
 
 
 def _chosen(runtime: str) -> str:

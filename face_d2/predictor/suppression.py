@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from face_d2.modeling.greedy import greedy
 from face_d2.predictor.model_card import Suppression
-from face_d2.predictor.results import Found
 
 __all__ = ["select", "suppress"]
 
@@ -17,14 +16,17 @@ def select(
     scores: NDArray[np.float32],
     levels: NDArray[np.int64],
     settings: Suppression,
-) -> Found:
-    """Detections of one image, best score first.
+) -> NDArray[np.intp]:
+    """Which candidates of one image are its detections.
 
     Args:
         boxes: (R, 4) XYXY.
         scores: (R,).
         levels: (R,).
         settings: thresholds and limits.
+
+    Returns:
+        Indices of the detections, best score first.
     """
     index = np.flatnonzero(scores > settings.score_threshold)
     index = index[np.isfinite(boxes[index]).all(axis=1)]
@@ -39,8 +41,7 @@ def select(
     chosen = suppress(
         boxes[index], settings.nms_type, settings.nms_threshold, settings.max_detections
     )
-    index = index[chosen]
-    return Found(boxes[index], scores[index], levels[index])
+    return index[chosen]
 
 
 def suppress(
