@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,13 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
-from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.nms import first_kept
+from face_d2.predictor.model_card import DetectorSpec, Level, Suppression
+from face_d2.predictor.resize import SizeRule
 from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
 from lffd_d2.backbone import LFFDNet
+from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
 from lffd_d2.nms import NMS_TYPES, suppress
@@ -51,6 +55,8 @@ class LFFD(OneStageDetector):
     Raises:
         ValueError: an argument is out of its range.
     """
+
+    clips_before_nms = True
 
     @configurable
     def __init__(
@@ -163,6 +169,56 @@ class LFFD(OneStageDetector):
             # Softmax over two channels is a sigmoid of their difference.
             maps += [(logits[:, :1] - logits[:, 1:]).sigmoid(), offsets]
         return tuple(maps)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """``score_<tap>`` and ``box_<tap>`` of the active branches, shallow to deep."""
+        return tuple(f"{kind}_{b.tap}" for b in self.active_branches for kind in ("score", "box"))
+
+    def decode(self, maps: Sequence[Tensor]) -> Candidates:
+        """See :meth:`OneStageDetector.decode`."""
+        boxes, scores, levels = [], [], []
+        for index, (branch, score, offset) in enumerate(
+            zip(self.active_branches, maps[::2], maps[1::2])
+        ):
+            flat = score.flatten(1)  # (N, h w)
+            rows = torch.arange(score.shape[2], device=score.device, dtype=offset.dtype)
+            columns = torch.arange(score.shape[3], device=score.device, dtype=offset.dtype)
+            rows, columns = torch.meshgrid(rows, columns, indexing="ij")
+            cells = torch.stack([columns, rows, columns, rows])  # (4, h, w)
+            centres = branch.rf.start + branch.rf.stride * cells
+            box = centres - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
+            boxes.append(box.flatten(2).transpose(1, 2))
+            scores.append(flat)
+            levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
+        """See :meth:`OneStageDetector.spec`; the sizes of a level are its branch's face range."""
+        least = self.backbone.variant.min_input(self._active_taps)
+        min_side = max(self.test_min_side, least) if self.test_min_side else 0
+        return DetectorSpec(
+            detector="LFFD",
+            config=config,
+            input_format=self.input_format,
+            size_rule=replace(size_rule, min_side=min_side),
+            least_side=self.min_face if self.test_min_side else max(self.min_face, least),
+            levels=tuple(
+                Level(b.tap, b.rf.stride, tuple(b.face_range)) for b in self.active_branches
+            ),
+            suppression=Suppression(
+                score_threshold=self.test_score_thresh,
+                topk=self.test_topk_candidates,
+                topk_per_level=False,
+                nms_type=self.test_nms_type,
+                nms_threshold=self.test_nms_thresh,
+                max_detections=self.max_detections_per_image,
+            ),
+        )
+
+    def coverage_rule(self, training: bool) -> ReceptiveFieldCoverage:
+        """See :meth:`OneStageDetector.coverage_rule`."""
+        return ReceptiveFieldCoverage(self, training)
 
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """Training losses; per-branch values go to Detectron2's event storage.

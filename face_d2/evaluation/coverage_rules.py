@@ -1,14 +1,13 @@
 """How a meta-architecture says which faces it can answer for.
 
-A detector registers a :class:`CoverageRule` under the name it has in ``MODEL.META_ARCHITECTURE``;
-:func:`build_coverage_rule` finds it there. The rule asks the code that labels the detector's
+A meta-architecture returns its :class:`CoverageRule` from a method ``coverage_rule``;
+:func:`build_coverage_rule` calls it. The rule asks the code that labels the detector's
 training data, so that the report cannot tell another story than the training.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["CoverageRule", "FaceAnswers", "build_coverage_rule", "register_coverage"]
+__all__ = ["CoverageRule", "FaceAnswers", "build_coverage_rule"]
 
 
 @dataclass(frozen=True)
@@ -70,35 +69,27 @@ class CoverageRule(ABC):
         """
 
 
-_RULES: dict[str, Callable[[CfgNode, bool], CoverageRule]] = {}
-
-
-def register_coverage(
-    architecture: str,
-) -> Callable[[type[CoverageRule]], type[CoverageRule]]:
-    """Class decorator: the rule of a meta-architecture, built as ``rule(cfg, training)``.
-
-    ``training`` tells whether the levels that learn are meant, or those that are used at inference.
-    """
-
-    def register(rule: type[CoverageRule]) -> type[CoverageRule]:
-        _RULES[architecture] = rule
-        return rule
-
-    return register
-
-
 def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
-    """The rule of ``cfg.MODEL.META_ARCHITECTURE``.
+    """Builds the model of a config on the CPU and returns its rule.
+
+    Args:
+        cfg: of a meta-architecture with a method ``coverage_rule(training)``, as
+            :class:`face_d2.modeling.base.OneStageDetector` has it.
+        training: judge by the levels that are trained, not by those used at inference.
 
     Raises:
-        ValueError: when that meta-architecture has registered none.
+        ValueError: the meta-architecture is unknown or has no such method.
     """
+    from detectron2.modeling import META_ARCH_REGISTRY, build_model
+
+    having = {name for name, model in META_ARCH_REGISTRY if hasattr(model, "coverage_rule")}
     architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture not in _RULES:
+    if architecture not in having:
         raise ValueError(
             f"MODEL.META_ARCHITECTURE {architecture!r} does not say which faces it can answer for; "
-            f"{' and '.join(sorted(_RULES))} do. Register a rule for it with "
-            "face_d2.evaluation.coverage_rules.register_coverage."
+            f"{' and '.join(sorted(having))} do. Give it a method coverage_rule(training)."
         )
-    return _RULES[architecture](cfg, training)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    return build_model(cfg).coverage_rule(training)

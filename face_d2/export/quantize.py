@@ -155,16 +155,16 @@ class _Reader(CalibrationDataReader):
     def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
         step = -(-len(images) // _CALIBRATION_IMAGES)
         self._paths = iter(images[::step])
-        self._card = detector.backend.card
+        self._spec = detector.backend.spec
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         path = next(self._paths, None)
         if path is None:
             return None
         image = load_image(path)
-        if self._card.input_format == "RGB":
+        if self._spec.input_format == "RGB":
             image = image[:, :, ::-1]
-        return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
+        return {"image": resize(image, *self._spec.size_rule.resized(*image.shape[:2]))[None]}
 
 
 def write_int8(

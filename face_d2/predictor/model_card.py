@@ -9,7 +9,7 @@ from typing import Any
 
 from face_d2.predictor.resize import SizeRule
 
-__all__ = ["Level", "ModelCard", "Suppression"]
+__all__ = ["DetectorSpec", "Level", "Suppression"]
 
 #: Version of the format below.
 _FORMAT = 1
@@ -54,7 +54,7 @@ class Suppression:
 
 
 @dataclass(frozen=True)
-class ModelCard:
+class DetectorSpec:
     """A network's contract.
 
     Attributes:
@@ -96,7 +96,7 @@ class ModelCard:
         }
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> ModelCard:
+    def from_metadata(cls, metadata: Mapping[str, str], source: str) -> DetectorSpec:
         """Reads a card back.
 
         Args:
@@ -119,7 +119,7 @@ class ModelCard:
             ) from error
 
     @classmethod
-    def _from_json(cls, text: str) -> ModelCard:
+    def _from_json(cls, text: str) -> DetectorSpec:
         values: dict[str, Any] = json.loads(text)
         if (version := values.pop("format")) != _FORMAT:
             raise ValueError(f"format {version}, not {_FORMAT}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from numpy.typing import NDArray  # noqa: E402
 
 from face_d2.config import find_config, get_cfg  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.export.parts import describe  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
 from face_d2.predictor.heap import HeapTrimmer  # noqa: E402
+from face_d2.predictor.resize import SizeRule  # noqa: E402
 from face_d2.predictor.results import Found  # noqa: E402
 
 __all__ = ["TorchBackend", "build_detector", "load_config"]
@@ -42,11 +41,8 @@ class TorchBackend:
 
     def __init__(self, model: OneStageDetector, cfg: CfgNode, config_name: str = "") -> None:
         self.model = model.eval()
-        card = describe(model).card
-        size_rule = replace(
-            card.size_rule, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST
-        )
-        self.card = replace(card, config=config_name, size_rule=size_rule)
+        size_rule = SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.spec = model.spec(size_rule, config_name)
         self.runtime = f"PyTorch {torch.__version__} on {model.device}"
         self._heap = HeapTrimmer()
 

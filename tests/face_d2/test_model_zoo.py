@@ -155,7 +155,7 @@ def test_download_then_offline(published: Path, monkeypatch: pytest.MonkeyPatch)
     checkpoint = model_zoo.get_config(name, trained=True).MODEL.WEIGHTS
     assert checkpoint == model_zoo.get_checkpoint_file(name)
     detector = FaceDetector.from_config(f"{name}.yaml", checkpoint, device="cpu")
-    assert detector.backend.card.config == "lffd_16L3S-small"
+    assert detector.backend.spec.config == "lffd_16L3S-small"
 
 
 def test_untrained_is_what_training_starts_from(published: Path) -> None:

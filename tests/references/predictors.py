@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.predictor.model_card import Level, ModelCard, Suppression
+from face_d2.predictor.model_card import DetectorSpec, Level, Suppression
 from face_d2.predictor.resize import SizeRule
 from face_d2.predictor.results import Found
 
@@ -25,7 +25,7 @@ class SquareFinder:
     runtime = "squares"
 
     def __init__(self, input_format: str = "BGR", size_rule: SizeRule | None = None) -> None:
-        self.card = ModelCard(
+        self.spec = DetectorSpec(
             detector="squares",
             config="",
             input_format=input_format,

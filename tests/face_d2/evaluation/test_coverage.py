@@ -189,7 +189,7 @@ def test_nothing_to_measure_is_an_error(data_set: Callable[..., str]) -> None:
 
 def test_unknown_meta_architecture_is_an_error() -> None:
     cfg = config("MODEL.META_ARCHITECTURE", "RetinaNet")
-    with pytest.raises(ValueError, match=r"'RetinaNet'.*DF2S2 and LFFD do.*register_coverage"):
+    with pytest.raises(ValueError, match=r"'RetinaNet'.*DF2S2 and LFFD do.*coverage_rule"):
         build_coverage_rule(cfg, training=False)
 
 

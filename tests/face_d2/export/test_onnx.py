@@ -30,7 +30,6 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not
 from face_d2.export import onnx_file  # noqa: E402
 from face_d2.export.command import main  # noqa: E402
 from face_d2.export.graph import ExportGraph  # noqa: E402
-from face_d2.export.parts import describe  # noqa: E402
 
 RUNTIMES = [
     "onnxruntime",
@@ -143,9 +142,9 @@ def test_every_candidate_of_all_photographs(
     else:
         detector, path = released, released_onnx
     backend: Any = detector.backend
-    graph = ExportGraph(backend.model, describe(backend.model))
+    graph = ExportGraph(backend.model, backend.spec.size_rule.min_side)
     session = onnxruntime.InferenceSession(path)
-    rule = backend.card.size_rule
+    rule = backend.spec.size_rule
     for photo in sorted((test_data / "photos").iterdir()):
         image = load_image(photo)
         image = resize(image, *rule.resized(*image.shape[:2]))
@@ -361,8 +360,8 @@ def test_a_file_that_differs_is_not_left(
 ) -> None:
     trace = onnx_file._trace
 
-    def spoilt(graph: Any, parts: Any, path: Path, opset: int) -> None:
-        trace(graph, parts, path, opset)
+    def spoilt(graph: Any, path: Path, opset: int) -> None:
+        trace(graph, path, opset)
         file = onnx.load(path)
         weights = next(w for w in file.graph.initializer if w.name.endswith("conv1.weight"))
         values = onnx.numpy_helper.to_array(weights) * 1.1

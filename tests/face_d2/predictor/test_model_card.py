@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from face_d2.predictor.model_card import Level, ModelCard, Suppression
+from face_d2.predictor.model_card import DetectorSpec, Level, Suppression
 from face_d2.predictor.resize import SizeRule
 
-CARD = ModelCard(
+CARD = DetectorSpec(
     detector="LFFD",
     config="lffd_25L8S",
     input_format="BGR",
@@ -21,7 +21,7 @@ CARD = ModelCard(
 
 
 def test_a_card_is_read_back() -> None:
-    assert ModelCard.from_metadata(CARD.to_metadata(), "x.onnx") == CARD
+    assert DetectorSpec.from_metadata(CARD.to_metadata(), "x.onnx") == CARD
 
 
 def _without(*keys: str) -> str:
@@ -47,4 +47,4 @@ def _without(*keys: str) -> str:
 )
 def test_a_card_of_another_form_names_the_file(text: str) -> None:
     with pytest.raises(ValueError, match=r"x\.onnx: was made by another version; export it again"):
-        ModelCard.from_metadata({"face_d2": text}, "x.onnx")
+        DetectorSpec.from_metadata({"face_d2": text}, "x.onnx")
