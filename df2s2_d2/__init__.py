@@ -10,13 +10,19 @@ from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.ffp import FFP, FBlock, build_resnet_ffp_backbone
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.meta_arch import DF2S2
+from df2s2_d2.zoo import MODELS
 
 __all__ = [
     "DF2S2",
     "FFP",
+    "MODELS",
     "AnchorCoverage",
     "DF2S2Head",
     "FBlock",
+    "add_config",
     "add_df2s2_config",
     "build_resnet_ffp_backbone",
 ]
+
+#: The name under which :mod:`face_d2.plugins` expects it of every detector.
+add_config = add_df2s2_config

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_d2.plugins import DETECTORS, import_detectors
+from face_d2.plugins import import_detectors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -64,14 +63,13 @@ def get_cfg() -> CfgNode:
 
     Importing the detectors registers them and the data sets as well.
     """
-    import_detectors()
+    detectors = import_detectors()
     from detectron2.config import get_cfg as detectron2_get_cfg
 
     cfg = detectron2_get_cfg()
     add_face_config(cfg)
-    for package in DETECTORS:  # each offers add_<detector>_config in its config module
-        add = f"add_{package.removesuffix('_d2')}_config"
-        getattr(import_module(f"{package}.config"), add)(cfg)
+    for detector in detectors:
+        detector.add_config(cfg)
     return cfg
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -27,7 +26,7 @@ from face_d2.data.image_size import cache_dir
 from face_d2.download import download as fetch
 from face_d2.download import verify
 from face_d2.files import replaced_file
-from face_d2.plugins import DETECTORS
+from face_d2.plugins import import_detectors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -126,7 +125,7 @@ class Model:
 
 def models() -> dict[str, Model]:
     """All models by name."""
-    found = [m for package in DETECTORS for m in import_module(f"{package}.zoo").MODELS]
+    found = [model for detector in import_detectors() for model in detector.MODELS]
     return {model.config: model for model in found}
 
 

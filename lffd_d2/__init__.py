@@ -11,12 +11,18 @@ from lffd_d2.config import add_lffd_config
 from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.scale_sampling import ScaleSamplingMapper
+from lffd_d2.zoo import MODELS
 
 __all__ = [
     "LFFD",
+    "MODELS",
     "LFFDNet",
     "ReceptiveFieldCoverage",
     "ScaleSamplingMapper",
+    "add_config",
     "add_lffd_config",
     "build_lffd_backbone",
 ]
+
+#: The name under which :mod:`face_d2.plugins` expects it of every detector.
+add_config = add_lffd_config
