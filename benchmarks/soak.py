@@ -30,7 +30,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 
 from face_d2 import FaceDetector
-from face_d2.config import get_cfg, get_config_file
+from face_d2.config import load_config
 from face_d2.data.register import register_wider_face
 from face_d2.data.synthetic import generate
 from face_d2.engine.trainer import FaceTrainer
@@ -103,8 +103,7 @@ class _Sampling(HookBase):
 
 
 def config(detector: str, folder: Path, iterations: int) -> CfgNode:
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(f"quick/{detector}_synth.yaml"))
+    cfg = load_config(f"quick/{detector}_synth.yaml")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("soak_train",), ()
     cfg.MODEL.DEVICE = "cpu"
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, iterations, ()

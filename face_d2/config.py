@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from face_d2.plugins import import_detectors
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["add_face_config", "find_config", "get_cfg", "get_config_file"]
+__all__ = ["add_face_config", "find_config", "get_cfg", "get_config_file", "load_config"]
 
 
 def add_face_config(cfg: CfgNode) -> None:
@@ -102,3 +104,46 @@ def find_config(file: str | os.PathLike[str]) -> str:
         return get_config_file(str(file))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"there is no such file, and {error}") from None
+
+
+def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode:
+    """The config of a file, or of a shipped one by its name.
+
+    Args:
+        config_file: a path, or a name such as "lffd/lffd_25L8S.yaml".
+        overrides: KEY, VALUE, ...
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: a key does not exist, or its value does not fit; or a flag of a command line
+            stands among the pairs.
+    """
+    flags = [word for word in overrides if isinstance(word, str) and word.startswith("--")]
+    if flags:
+        raise ValueError(f"{' '.join(flags)} must come before the KEY VALUE pairs.")
+    cfg = get_cfg()
+    try:
+        cfg.merge_from_file(find_config(config_file))
+        cfg.merge_from_list(list(overrides))
+    except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
+        text = str(error.args[0] if error.args else error)
+        where = f"{config_file}, {list(overrides)}" if overrides else f"{config_file}"
+        raise ValueError(f"{where}: {text}{_nearest_keys(cfg, text)}") from error
+    return cfg
+
+
+def _nearest_keys(cfg: CfgNode, message: str) -> str:
+    """What a key that does not exist may have been meant to be."""
+    keys = list(_keys(cfg))
+    unknown = [word for word in re.findall(r"[A-Z][A-Z0-9_.]+", message) if "." in word]
+    near = [
+        key for word in unknown if word not in keys for key in difflib.get_close_matches(word, keys)
+    ]
+    return f"; did you mean {', '.join(near)}?" if near else ""
+
+
+def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from face_d2.config import get_cfg, get_config_file
+from face_d2.config import get_config_file, load_config
 from face_d2.data.image_size import cache_dir
 from face_d2.download import download as fetch
 from face_d2.download import verify
@@ -224,8 +224,7 @@ def get_config(
         FileNotFoundError: there is no such config, or see :func:`get_checkpoint_file`.
         ValueError: see :func:`get_checkpoint_file`.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(name if name.endswith(".yaml") else f"{name}.yaml"))
+    cfg = load_config(get_config_file(name if name.endswith(".yaml") else f"{name}.yaml"))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_file(name, download=download, cache=cache)
     return cfg

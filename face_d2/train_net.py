@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
-from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
 from face_d2.plugins import DETECTORS, import_detectors
@@ -23,7 +20,7 @@ from detectron2.evaluation import verify_results  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 from detectron2.utils.logger import setup_logger  # noqa: E402
 
-from face_d2.config import find_config, get_cfg  # noqa: E402
+from face_d2.config import find_config, load_config  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.engine.launch import launch  # noqa: E402
 from face_d2.engine.trainer import FaceTrainer  # noqa: E402
@@ -51,19 +48,9 @@ def load_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of a run, frozen: defaults, file, command line.
 
     Raises:
-        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
-        ValueError: on keys that do not exist and values that do not fit.
+        FileNotFoundError, ValueError: see :func:`face_d2.config.load_config`.
     """
-    strays = [word for word in args.opts or [] if word.startswith("--")]
-    if strays:
-        raise SystemExit(f"{' '.join(strays)} must come before the KEY VALUE pairs.")
-    cfg = get_cfg()
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
-        text = str(error.args[0] if error.args else error)
-        raise ValueError(f"{args.config_file}, {args.opts}: {text}{_nearest(cfg, text)}") from error
+    cfg = load_config(args.config_file, args.opts or [])
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -106,26 +93,11 @@ def main(argv: list[str] | None = None) -> None:
     if not args.config_file:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
     try:
-        args.config_file = find_config(args.config_file)  # it may be a shipped one's name
+        args.config_file = find_config(args.config_file)  # Detectron2 copies it to the log
         load_cfg(args)  # a mistake in it is said once, not by every process
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
-
-
-def _nearest(cfg: CfgNode, message: str) -> str:
-    """What a key that does not exist may have been meant to be."""
-    keys = list(_keys(cfg))
-    unknown = [word for word in re.findall(r"[A-Z][A-Z0-9_.]+", message) if "." in word]
-    near = [key for word in unknown if word not in keys for key in get_close_matches(word, keys)]
-    return f"; did you mean {', '.join(near)}?" if near else ""
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _end_earlier_logs() -> None:

@@ -25,7 +25,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from face_d2.config import find_config, get_cfg
+from face_d2.config import get_cfg, load_config
 from face_d2.engine.checkpoint import FaceCheckpointer
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.receptive_field import Branch, Variant, branch_table
@@ -190,20 +190,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         side = max(b.rf.size + 2 * b.rf.stride for b in variant.branches)
         fields = measure_effective_fields(model, _read_images(model, args.images, side))
         draw_receptive_fields(variant, fields, args.output)
-    # How yacs reports a bad key: AssertionError or KeyError.
-    except (OSError, ValueError, AssertionError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"wrote {args.output}")
 
 
 def _build(args: argparse.Namespace) -> LFFD:
     """The model of a command line; moves KEY VALUE pairs behind the images to their place."""
-    cfg = get_cfg()
-    keys = (n for n, word in enumerate(args.images) if _is_key(cfg, word))
+    nodes = get_cfg()
+    keys = (n for n, word in enumerate(args.images) if _is_key(nodes, word))
     first = next(keys, len(args.images))
     args.images, overrides = args.images[:first], [*args.opts, *args.images[first:]]
-    cfg.merge_from_file(find_config(args.config_file))
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *overrides])
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *overrides])
     if cfg.MODEL.META_ARCHITECTURE != "LFFD":
         raise ValueError(
             f"{args.config_file} is of {cfg.MODEL.META_ARCHITECTURE}; expected an LFFD config, for "

@@ -38,6 +38,7 @@ from face_d2.benchmark.timing import (  # noqa: E402
     interleaved,
     reason,
 )
+from face_d2.config import load_config  # noqa: E402
 from face_d2.engine.cost import count_flops  # noqa: E402
 from face_d2.files import replaced_file  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
@@ -45,7 +46,7 @@ from face_d2.predictor.api import FaceDetector  # noqa: E402
 from face_d2.predictor.images import load_image  # noqa: E402
 from face_d2.predictor.resize import SizeRule  # noqa: E402
 from face_d2.predictor.sources import find_sources  # noqa: E402
-from face_d2.predictor.torch_backend import build_detector, detector_node, load_config  # noqa: E402
+from face_d2.predictor.torch_backend import build_detector, detector_node  # noqa: E402
 
 __all__ = ["main", "parser"]
 

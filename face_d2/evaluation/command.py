@@ -165,14 +165,13 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
     )
     options = parser.parse_args(arguments)
     # torch and Detectron2 are loaded by this command alone.
-    from face_d2.config import find_config
-    from face_d2.train_net import load_cfg
+    from face_d2.config import load_config
 
     with _plain_errors(parser):
         from face_d2.evaluation.coverage import coverage_report, format_coverage, measure_coverage
 
-        options.config_file = find_config(options.config_file)
-        cfg = load_cfg(argparse.Namespace(**vars(options), num_gpus=0))
+        cfg = load_config(options.config_file, ["MODEL.DEVICE", "cpu", *options.opts])
+        cfg.freeze()
         configured = cfg.DATASETS.TRAIN if options.training else cfg.DATASETS.TEST
         dataset = options.dataset or next(iter(configured), None)
         if dataset is None:

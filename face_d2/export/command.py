@@ -79,7 +79,8 @@ def _export(options: argparse.Namespace) -> None:
             f"{error.name} is not installed: pip install onnx onnxruntime, or install this project "
             "with the extra [onnx]"
         ) from error
-    from face_d2.predictor.torch_backend import build_detector, load_config
+    from face_d2.config import load_config
+    from face_d2.predictor.torch_backend import build_detector
 
     images = _images_for_int8(options) if options.int8 else []
     cfg = load_config(options.config_file, options.opts)

@@ -365,7 +365,7 @@ def _config_hash(options: argparse.Namespace) -> str | None:
     """Of all that the config says, its bases and the overrides included; none with --onnx."""
     if options.onnx:
         return None
-    from face_d2.predictor.torch_backend import load_config
+    from face_d2.config import load_config
 
     config = load_config(options.config_file, options.opts)
     return hashlib.sha256(config.dump().encode()).hexdigest()

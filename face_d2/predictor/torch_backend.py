@@ -18,14 +18,14 @@ from detectron2.config import CfgNode  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from face_d2.config import find_config, get_cfg  # noqa: E402
+from face_d2.config import load_config  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
 from face_d2.predictor.heap import HeapTrimmer  # noqa: E402
 from face_d2.predictor.resize import SizeRule  # noqa: E402
 from face_d2.predictor.results import Found  # noqa: E402
 
-__all__ = ["TorchBackend", "build_detector", "load_config"]
+__all__ = ["TorchBackend", "build_detector", "detector_node"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,27 +81,6 @@ class TorchBackend:
         if on_cpu:  # a GPU's maps do not lie in the heap
             self._heap.trim()
         return found
-
-
-def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode:
-    """The config of a file, or of a shipped one by its name.
-
-    Args:
-        config_file: a path, or a name such as "lffd/lffd_25L8S.yaml".
-        overrides: KEY, VALUE, ...
-
-    Raises:
-        FileNotFoundError: there is neither.
-        ValueError: a key does not exist, or its value does not fit.
-    """
-    cfg = get_cfg()
-    try:
-        cfg.merge_from_file(find_config(config_file))
-        cfg.merge_from_list(list(overrides))
-    except (AssertionError, KeyError, ValueError) as error:  # Detectron2's and yacs's
-        where = f"{config_file}, {list(overrides)}" if overrides else f"{config_file}"
-        raise ValueError(f"{where}: {error.args[0] if error.args else error}") from error
-    return cfg
 
 
 def detector_node(cfg: CfgNode) -> CfgNode:
