@@ -13,14 +13,23 @@ PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
     "face_d2",
-    "face_d2.benchmark",
+    "face_d2.analysis",
+    "face_d2.analysis.ablation",
+    "face_d2.analysis.benchmark",
+    "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.engine",
     "face_d2.evaluation",
+    "face_d2.evaluation.fddb",
+    "face_d2.evaluation.wider_face",
     "face_d2.export",
     "face_d2.modeling",
+    "face_d2.ops",
     "face_d2.predictor",
+    "face_d2.synthetic",
+    "face_d2.utils",
+    "face_d2.visualization",
 ]
 
 REQUIREMENTS = [
@@ -79,10 +88,10 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "face-d2-benchmark=face_d2.benchmark.command:main",
-            "face-d2-evaluate=face_d2.evaluation.command:main",
-            "face-d2-export=face_d2.export.command:main",
-            "face-d2-predict=face_d2.predictor.command:main",
+            "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-evaluate=face_d2.cli.evaluate:main",
+            "face-d2-export=face_d2.cli.export:main",
+            "face-d2-predict=face_d2.cli.predict:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

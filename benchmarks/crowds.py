@@ -39,8 +39,7 @@ import lffd_d2
 from df2s2_d2.matching import AnchorGrid
 from df2s2_d2.segmentation import box_mask
 from face_d2.config import load_config
-from face_d2.modeling.nms import first_kept
-from lffd_d2.nms import suppress
+from face_d2.modeling.nms import first_kept, suppress
 
 FACES = (500, 1000, 2000)
 SIZES = {"df2s2": (800, 1333), "lffd": (640, 640)}

@@ -29,8 +29,8 @@ from scipy.stats import t as student
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from face_d2.analysis.cost import count_flops
 from face_d2.config import load_config
-from face_d2.engine.cost import count_flops
 
 GOALS = {"flops_heads_ratio": 0.60, "flops_ratio": 0.65, "time_ratio": 0.75}
 

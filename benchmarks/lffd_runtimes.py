@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from face_d2.benchmark.routes import file_routes, torch_routes
-from face_d2.benchmark.timing import medians
+from face_d2.analysis.benchmark.routes import file_routes, torch_routes
+from face_d2.analysis.benchmark.timing import medians
 from face_d2.config import load_config
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.resize import SizeRule
 
 HEIGHT, WIDTH, CANDIDATES = 480, 640, 200
 BASE = "PyTorch fp32 channels-last"

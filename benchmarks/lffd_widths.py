@@ -27,16 +27,16 @@ import torch
 from detectron2.data import MetadataCatalog
 from matplotlib.figure import Figure
 
-from face_d2.benchmark.timing import medians
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.analysis.cost import FLOPS_SIZE, count_flops
 from face_d2.config import load_config
-from face_d2.data.synthetic import synthetic_root
-from face_d2.engine.cost import FLOPS_SIZE, count_flops
-from face_d2.evaluation.figures import COLOURS, STYLE, save_figure
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import average_precisions, write_int8
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.resize import SizeRule
 from face_d2.predictor.torch_backend import build_detector
+from face_d2.synthetic.dataset import synthetic_root
+from face_d2.visualization.style import COLOURS, STYLE, save_figure
 
 CONFIG = "quick/lffd_synth.yaml"
 HEIGHT, WIDTH = FLOPS_SIZE

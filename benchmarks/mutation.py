@@ -48,8 +48,8 @@ from cosmic_ray.mutating import mutate_code  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 GOAL = 0.85
 _WIDER = (
-    "tests/face_d2/evaluation/test_wider_face.py",
-    "tests/face_d2/evaluation/test_wider_face_details.py",
+    "tests/face_d2/evaluation/wider_face/test_protocol.py",
+    "tests/face_d2/evaluation/wider_face/test_breakdown.py",
 )
 _EVALUATORS = (
     "tests/face_d2/evaluation/test_evaluators.py",
@@ -62,11 +62,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "df2s2_d2.segmentation": ("tests/df2s2_d2/test_segmentation.py",),
     "lffd_d2.assignment": ("tests/lffd_d2/test_assignment.py", "tests/lffd_d2/test_meta_arch.py"),
     "lffd_d2.losses": ("tests/lffd_d2/test_losses.py",),
-    "face_d2.evaluation.wider_face": _WIDER,
-    "face_d2.evaluation.wider_face_matching": _WIDER,
-    "face_d2.evaluation.wider_face_details": _WIDER,
-    "face_d2.evaluation.fddb": ("tests/face_d2/evaluation/test_fddb.py",),
-    "face_d2.evaluation.fddb_overlap": ("tests/face_d2/evaluation/test_fddb.py",),
+    "face_d2.evaluation.wider_face.protocol": _WIDER,
+    "face_d2.evaluation.wider_face.matching": _WIDER,
+    "face_d2.evaluation.wider_face.breakdown": _WIDER,
+    "face_d2.evaluation.fddb.protocol": ("tests/face_d2/evaluation/fddb/test_protocol.py",),
+    "face_d2.evaluation.fddb.overlap": ("tests/face_d2/evaluation/fddb/test_protocol.py",),
     "face_d2.evaluation.evaluators": _EVALUATORS,
     "face_d2.evaluation.coco": _EVALUATORS,
     "face_d2.evaluation.shards": _EVALUATORS,

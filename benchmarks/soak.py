@@ -32,8 +32,8 @@ from detectron2.engine import HookBase
 from face_d2 import FaceDetector
 from face_d2.config import load_config
 from face_d2.data.register import register_wider_face
-from face_d2.data.synthetic import generate
 from face_d2.engine.trainer import FaceTrainer
+from face_d2.synthetic.dataset import generate
 
 GOAL = 0.03
 _WARM_UP = 0.25  # share of the steps

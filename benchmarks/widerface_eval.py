@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from face_d2.data.fddb import read_folds
-from face_d2.evaluation.fddb import fddb_roc
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_files import write_predictions
-from face_d2.evaluation.wider_face_ground_truth import WiderFaceGroundTruth, read_ground_truth
+from face_d2.evaluation.fddb.protocol import fddb_roc
+from face_d2.evaluation.wider_face.files import write_predictions
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
+from face_d2.evaluation.wider_face.protocol import widerface_ap
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from references.wider_face_reference import widerface_ap_reference

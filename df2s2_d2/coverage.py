@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from df2s2_d2.matching import AnchorGrid
-from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers
+from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 
 if TYPE_CHECKING:
     from df2s2_d2.meta_arch import DF2S2

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.norms import build_norm
-from face_d2.modeling.unused import freeze_unused
+from face_d2.modeling.freeze import freeze_unused
 
 __all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
 

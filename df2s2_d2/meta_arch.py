@@ -26,10 +26,10 @@ from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weig
 from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher, lay_anchors
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
-from face_d2.modeling.unused import freeze_unused
-from face_d2.predictor.model_card import DetectorSpec, Level, Suppression
-from face_d2.predictor.resize import SizeRule
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Level, Suppression
 
 __all__ = ["DF2S2"]
 

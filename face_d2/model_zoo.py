@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from face_d2.config import get_config_file, load_config
-from face_d2.data.image_size import cache_dir
-from face_d2.download import download as fetch
-from face_d2.download import verify
-from face_d2.files import replaced_file
 from face_d2.plugins import import_detectors
+from face_d2.utils.download import download as fetch
+from face_d2.utils.download import verify
+from face_d2.utils.files import cache_dir, replaced_file
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -53,7 +52,7 @@ class ReleasedFile:
 
     Attributes:
         url: where; its last part is the file's name in the cache.
-        checksum: see :func:`face_d2.download.verify`.
+        checksum: see :func:`face_d2.utils.download.verify`.
         licence: under which they are given.
         size: bytes, where known.
         convert: makes the checkpoint (second argument) of the file (first); None if it is one.

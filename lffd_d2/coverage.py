@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers
+from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 from lffd_d2.assignment import faces_in_range, positives_per_face
 
 if TYPE_CHECKING:

@@ -16,15 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from face_d2.modeling.base import Candidates, OneStageDetector
-from face_d2.modeling.nms import first_kept
-from face_d2.predictor.model_card import DetectorSpec, Level, Suppression
-from face_d2.predictor.resize import SizeRule
+from face_d2.modeling.nms import NMS_TYPES, first_kept, suppress
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Level, Suppression
 from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
 from lffd_d2.backbone import LFFDNet
 from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
-from lffd_d2.nms import NMS_TYPES, suppress
 from lffd_d2.receptive_field import Branch
 
 __all__ = ["LFFD"]
@@ -47,7 +46,7 @@ class LFFD(OneStageDetector):
         test_min_side: shorter side to which smaller images are enlarged, in pixels; 0 never does.
         test_score_thresh: detections score more than this.
         test_topk_candidates: most candidates per image that enter suppression.
-        test_nms_type, test_nms_thresh: see ``lffd_d2.nms``.
+        test_nms_type, test_nms_thresh: see ``face_d2.modeling.nms``.
         max_detections_per_image: most detections per image.
         skip_branches: taps not computed at inference.
         pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.

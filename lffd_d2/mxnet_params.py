@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.download import git_blob_id
+from face_d2.utils.download import git_blob_id
 from lffd_d2.receptive_field import Variant
 
 __all__ = [

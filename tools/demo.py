@@ -29,16 +29,16 @@ from df2s2_d2.mask_sheet import mask_sheet  # noqa: E402
 from face_d2.config import get_config_file  # noqa: E402
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances  # noqa: E402
 from face_d2.data.register import register_wider_face  # noqa: E402
-from face_d2.data.synthetic import generate, lookalike_images, synthetic_root  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.evaluation import widerface_ap  # noqa: E402
-from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
 from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
-from face_d2.evaluation.sheets import SheetItem, detection_sheet  # noqa: E402
-from face_d2.evaluation.wider_face_files import read_predictions  # noqa: E402
+from face_d2.evaluation.wider_face.files import read_predictions  # noqa: E402
+from face_d2.synthetic.dataset import generate, lookalike_images, synthetic_root  # noqa: E402
 from face_d2.train_net import load_cfg  # noqa: E402
 from face_d2.train_net import train_or_evaluate  # noqa: E402
 from face_d2.train_net import parser as train_parser  # noqa: E402
+from face_d2.visualization.plots import plot_precision_recall  # noqa: E402
+from face_d2.visualization.sheets import SheetItem, detection_sheet  # noqa: E402
 
 DETECTORS = ("df2s2", "lffd")
 SHOWN_SCORE = 0.5

@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
-from face_d2.files import replaced_file
+from face_d2.utils.files import replaced_file
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
 

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from face_d2.engine.loader import TrainLoader
-from face_d2.files import replaced_file
+from face_d2.utils.files import replaced_file
 
 __all__ = ["BestCheckpoint", "UnreadableImages"]
 

@@ -19,12 +19,12 @@ from onnx import TensorProto, helper
 
 import face_d2
 from face_d2.export.graph import ExportGraph
-from face_d2.export.tidy import tidy
-from face_d2.files import replaced_file
+from face_d2.export.graph_passes import tidy
 from face_d2.modeling.base import OneStageDetector
-from face_d2.predictor.model_card import DetectorSpec, Suppression
-from face_d2.predictor.resize import SizeRule
-from face_d2.predictor.suppression import select
+from face_d2.ops.nms import select
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Suppression
+from face_d2.utils.files import replaced_file
 
 __all__ = ["OUTPUTS", "Comparison", "export_onnx"]
 

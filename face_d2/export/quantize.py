@@ -15,17 +15,17 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_ground_truth import (
+from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
-from face_d2.files import replaced_file
+from face_d2.evaluation.wider_face.protocol import widerface_ap
+from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
+from face_d2.utils.files import replaced_file
 
 __all__ = ["Quantisation", "average_precisions", "check_images", "quantize", "write_int8"]
 

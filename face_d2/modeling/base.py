@@ -17,9 +17,9 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from face_d2.evaluation.coverage_rules import CoverageRule
-from face_d2.predictor.model_card import DetectorSpec
-from face_d2.predictor.resize import SizeRule
+from face_d2.modeling.coverage_rule import CoverageRule
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec
 
 __all__ = ["Candidates", "OneStageDetector"]
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.modeling.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.resize import resize
+from face_d2.ops.spec import DetectorSpec
+from face_d2.ops.tiling import detect_tiled, least_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
-from face_d2.predictor.model_card import DetectorSpec
-from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult, Found
 
 __all__ = ["Backend", "FaceDetector"]
@@ -59,7 +59,7 @@ class FaceDetector:
             enlarging) has more pixels is searched in overlapping tiles of at most this many, which
             bounds the memory; the default takes a 3840 x 2160 frame in one pass.
         tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
-            full resolution, see :mod:`face_d2.modeling.tiling`. A network that enlarges small
+            full resolution, see :mod:`face_d2.ops.tiling`. A network that enlarges small
             images needs, and takes, twice the side to which it does.
         batch_size: most images that go through the network together.
 
@@ -253,7 +253,7 @@ class FaceDetector:
             yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
-        """Searches a large image, see :mod:`face_d2.modeling.tiling`, or a strip.
+        """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.
 
         A strip is thinner than the side to which the network enlarges: there the limits are divided
         by the enlargement, and faces are hardly longer than the strip is wide. Halves of an image

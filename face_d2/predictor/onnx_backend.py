@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.predictor.model_card import DetectorSpec
+from face_d2.ops.nms import select
+from face_d2.ops.spec import DetectorSpec
 from face_d2.predictor.results import Found
 from face_d2.predictor.runtimes import RUNTIMES, open_graph
-from face_d2.predictor.suppression import select
 
 __all__ = ["OnnxBackend"]
 

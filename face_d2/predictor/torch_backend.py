@@ -21,9 +21,9 @@ from numpy.typing import NDArray  # noqa: E402
 from face_d2.config import load_config  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
-from face_d2.predictor.heap import HeapTrimmer  # noqa: E402
-from face_d2.predictor.resize import SizeRule  # noqa: E402
+from face_d2.ops.resize import SizeRule  # noqa: E402
 from face_d2.predictor.results import Found  # noqa: E402
+from face_d2.utils.malloc import HeapTrimmer  # noqa: E402
 
 __all__ = ["TorchBackend", "build_detector", "detector_node"]
 

@@ -15,7 +15,7 @@ from references import coverage_reference
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.matching import AnchorGrid
 from face_d2.config import get_cfg, get_config_file
-from face_d2.evaluation.coverage_rules import build_coverage_rule
+from face_d2.modeling.coverage_rule import build_coverage_rule
 
 
 def rule_of(*overrides: object, base: str = "quick/df2s2_synth.yaml") -> AnchorCoverage:

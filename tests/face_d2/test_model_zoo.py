@@ -15,13 +15,13 @@ import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
 from detectron2.modeling import build_model
-from references.file_server import serve
+from helpers.file_server import serve
 
 from face_d2 import FaceDetector, model_zoo
+from face_d2.cli.model_zoo import main, released_table, trained_table
 from face_d2.config import get_cfg, get_config_file
-from face_d2.download import checksum
 from face_d2.model_zoo import Figures, Model, ReleasedFile, TrainedHere
-from face_d2.model_zoo_command import main, released_table, trained_table
+from face_d2.utils.download import checksum
 from lffd_d2 import zoo as lffd_zoo
 from lffd_d2.mxnet_params import RELEASES
 

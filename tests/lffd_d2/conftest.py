@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from references.tiny_configs import tiny_lffd
+from helpers.tiny_configs import tiny_lffd
 
 from lffd_d2 import LFFD
 

@@ -7,7 +7,7 @@ import pytest
 from detectron2.config import CfgNode
 from references import coverage_reference
 
-from face_d2.evaluation.coverage_rules import build_coverage_rule
+from face_d2.modeling.coverage_rule import build_coverage_rule
 from lffd_d2.coverage import ReceptiveFieldCoverage
 
 SIZE = (80, 101)

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from references.same_detections import assert_same_detections
+from helpers.same_detections import assert_same_detections
 from torch import Tensor
 
 from lffd_d2 import LFFD

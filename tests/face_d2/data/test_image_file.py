@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
+from helpers import image_files
+from helpers.image_files import HEIGHT, READABLE, UNREADABLE, WIDTH
 from PIL import Image, ImageFile, ImageOps
-from references import image_files
-from references.image_files import HEIGHT, READABLE, UNREADABLE, WIDTH
 
 from face_d2.config import get_cfg
 from face_d2.data import mapper as mapper_module

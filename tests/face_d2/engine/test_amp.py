@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from references.recorded_losses import build_trainer, losses_of
+from helpers.recorded_losses import build_trainer, losses_of
 from torch import nn
 
 from face_d2.engine.trainer import FaceTrainer

@@ -14,21 +14,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.predictors import REFERENCE_PHOTOS
+from helpers.same_detections import assert_same_detections
 from numpy.typing import NDArray
-from references.predictors import REFERENCE_PHOTOS
-from references.same_detections import assert_same_detections
 from scipy.spatial import cKDTree
 
 from face_d2 import FaceDetector
+from face_d2.ops.resize import resize
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
+from face_d2.cli.export import main  # noqa: E402
 from face_d2.export import onnx_file  # noqa: E402
-from face_d2.export.command import main  # noqa: E402
 from face_d2.export.graph import ExportGraph  # noqa: E402
 
 RUNTIMES = [
@@ -272,7 +272,7 @@ from face_d2 import FaceDetector
 detector = FaceDetector.from_onnx({str(tiny_onnx['lffd'])!r}, runtime="onnxruntime", threads=1)
 result = detector.detect({str(image)!r})
 print(len(result))
-from face_d2.predictor.command import main
+from face_d2.cli.predict import main
 raise SystemExit(main([{str(image)!r}, "--onnx", {str(tiny_onnx['lffd'])!r},
                        "--runtime", "onnxruntime", "--output", {str(tmp_path / 'out')!r}]))
 """
