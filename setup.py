@@ -79,6 +79,7 @@ setup(
             "black",
             "coverage>=7.10",
             "hypothesis",
+            "import-linter",
             "isort",
             "onnx",
             "onnxruntime",
