@@ -12,6 +12,7 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "face_d2" / "__init__.py")
 PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
+    "lffd_d2.cli",
     "face_d2",
     "face_d2.analysis",
     "face_d2.analysis.ablation",

@@ -4,7 +4,7 @@ Importing this package registers the data sets, the backbone ``build_resnet_ffp_
 meta-architecture ``DF2S2``.
 """
 
-import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.ffp import FFP, FBlock, build_resnet_ffp_backbone

@@ -6,25 +6,23 @@ a CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import argparse
 import logging
 from typing import Any
 
-from face_d2.plugins import DETECTORS, import_detectors
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
-import_detectors()
-
-from detectron2.config import CfgNode  # noqa: E402  (after compat)
-from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
-from detectron2.evaluation import verify_results  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
-from detectron2.utils.logger import setup_logger  # noqa: E402
-
-from face_d2.config import find_config, load_config  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.engine.launch import launch  # noqa: E402
-from face_d2.engine.trainer import FaceTrainer  # noqa: E402
-from face_d2.modeling.tta import MultiScaleTTA  # noqa: E402
+from face_d2.config import find_config, load_config
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.launch import launch
+from face_d2.engine.trainer import FaceTrainer
+from face_d2.modeling.tta import MultiScaleTTA
+from face_d2.plugins import DETECTORS
 
 __all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 

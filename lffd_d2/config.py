@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from detectron2.config import CfgNode as CN
 
-from lffd_d2.receptive_field import Variant, get_variant
+from lffd_d2.receptive_field import Variant
+from lffd_d2.variants import get_variant
 
 __all__ = ["add_lffd_config", "variant_from_config"]
 

@@ -9,8 +9,8 @@ from fvcore.common.param_scheduler import MultiStepParamScheduler
 
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
-from lffd_d2.receptive_field import get_variant
 from lffd_d2.scale_sampling import RangeSampler, ScaleSamplingMapper
+from lffd_d2.variants import get_variant
 
 from .common import dataloader, optimizer, train
 

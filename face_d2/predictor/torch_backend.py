@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from face_d2.plugins import import_detectors
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
 
-import_detectors()
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from face_d2.config import load_config  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.modeling.base import OneStageDetector  # noqa: E402
-from face_d2.ops.resize import SizeRule  # noqa: E402
-from face_d2.predictor.results import Found  # noqa: E402
-from face_d2.utils.malloc import HeapTrimmer  # noqa: E402
+from face_d2.config import load_config
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.modeling.base import OneStageDetector
+from face_d2.ops.resize import SizeRule
+from face_d2.predictor.results import Found
+from face_d2.utils.malloc import HeapTrimmer
 
 __all__ = ["TorchBackend", "build_detector", "detector_node"]
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from references.lffd_assignment_reference import label_image
 
 from lffd_d2.assignment import BranchLabels, decode_boxes, face_sizes, label_branch
-from lffd_d2.receptive_field import Branch, Variant, get_variant
+from lffd_d2.receptive_field import Branch, Variant
+from lffd_d2.variants import get_variant
 
 RULES = {"reg_norm": "scale", "scale_measure": "longer", "min_face": 8}
 FIRST = get_variant("25L8S").branches[0]  # c8: stride 4, first centre 3, faces 10-15, gray 9-17

@@ -10,7 +10,7 @@ from face_d2.config import get_cfg, get_config_file
 from face_d2.data.mapper import build_train_mapper
 from lffd_d2 import ScaleSamplingMapper
 from lffd_d2.config import variant_from_config
-from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS
+from lffd_d2.variants import SLIM_VARIANTS, VARIANTS
 
 SHIPPED = sorted(
     f"{path.parent.name}/{path.name}"

@@ -11,7 +11,8 @@ import torch
 from detectron2.config import CfgNode
 
 from lffd_d2 import LFFD
-from lffd_d2.plot import effective_size, main, measure_effective_fields
+from lffd_d2.cli.receptive_fields import main
+from lffd_d2.plot import effective_size, measure_effective_fields
 
 
 def test_fields_are_shares_of_influence_over_the_whole_theoretical_field(tiny_model: LFFD) -> None:
@@ -75,7 +76,7 @@ def test_overrides_may_follow_the_images(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        "lffd_d2.plot.FaceCheckpointer.load",
+        "lffd_d2.cli.receptive_fields.FaceCheckpointer.load",
         lambda self, path: loaded.append(path),
     )
     config, photo = tmp_path / "tiny.yaml", str(tmp_path / "x.png")
