@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from face_d2.analysis.benchmark import measure
 from face_d2.analysis.benchmark.routes import file_routes, foreign_routes
 from face_d2.cli import benchmark as command
 
@@ -120,20 +121,20 @@ def test_without_weights_and_without_onnx(
 
 
 def test_a_file_made_for_one_size(tmp_path: Path) -> None:
-    image = command._image(None, 48, 64)
+    image = measure._image(None, 48, 64)
     for shape in ((1, 3, 48, 64), (1, 48, 64, 3)):
         route = next(foreign_routes("fixed", average(tmp_path / "fixed.onnx", *shape), 1))
         mean = route.prepare(image)["network"]()[0]
         assert float(mean.squeeze()) == pytest.approx(image.mean(), rel=1e-4)
         with pytest.raises(ValueError, match="made for 64 x 48 alone"):
-            route.prepare(command._image(None, 96, 64))
+            route.prepare(measure._image(None, 96, 64))
     route = next(foreign_routes("vector", average(tmp_path / "vector.onnx", 1, 8), 1))
     with pytest.raises(RuntimeError, match="is no image"):
         route.prepare(image)
 
 
 def test_a_missing_file_is_a_reason(tmp_path: Path) -> None:
-    image = command._image(None, 48, 64)
+    image = measure._image(None, 48, 64)
     for route in file_routes({"fp32": tmp_path / "none.onnx", "int8": "lost"}, 1, None):
         with pytest.raises(RuntimeError, match=r"no such file|lost"):
             route.prepare(image)
@@ -160,7 +161,7 @@ def test_bad_command_lines(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "_files", lambda *_: pytest.fail("not before all is checked"))
+    monkeypatch.setattr(measure, "_files", lambda *_: pytest.fail("not before all is checked"))
     config = str(tiny_files["lffd"][0])
     assert command.main(["--config-file", config, "--output", str(tmp_path), *words]) == 1
     assert message in capsys.readouterr().err

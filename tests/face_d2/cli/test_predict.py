@@ -25,6 +25,7 @@ from pycocotools.coco import COCO
 from face_d2 import FaceDetector
 from face_d2.cli import predict as command
 from face_d2.evaluation.wider_face.files import read_predictions
+from face_d2.predictor import job
 from face_d2.predictor.sources import find_sources
 from face_d2.predictor.video import VideoReader
 
@@ -40,7 +41,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """Puts the finder of squares in the network's place."""
     backend = SquareFinder()
     monkeypatch.setattr(
-        command, "_detector", lambda options: FaceDetector(backend, batch_size=options.batch_size)
+        job, "_detector", lambda given: FaceDetector(backend, batch_size=given.batch_size)
     )
     return backend
 
@@ -154,7 +155,7 @@ def test_pictures_show_what_the_model_does_not_doubt(
     folder: Path, backend: SquareFinder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The finder gives larger squares more; blur and results have all, and so does a threshold."""
-    monkeypatch.setattr(command, "_SHOWN_FROM", 0.5005)  # between those of 20 and 30 pixels
+    monkeypatch.setattr(job, "SHOWN_FROM", 0.5005)  # between those of 20 and 30 pixels
     image = cv2.imread(str(folder / "images" / "b" / "two.png"))
 
     def touched(picture: Path) -> list[bool]:
@@ -275,10 +276,10 @@ def test_a_run_that_failed_before_any_result_does_not_bind_the_next(
         raise ValueError("weights of another network")
 
     with monkeypatch.context() as patch:
-        patch.setattr(command, "_detector", refuse)
+        patch.setattr(job, "_detector", refuse)
         assert run(folder, "--opts", "MODEL.DEVICE", "wrong") == 1
     assert "weights of another network" in capsys.readouterr().err
-    monkeypatch.setattr(command, "_detector", lambda options: FaceDetector(SquareFinder()))
+    monkeypatch.setattr(job, "_detector", lambda _job: FaceDetector(SquareFinder()))
     assert run(folder) == 0
     assert run(folder, "--draw") == 1
     assert "other settings (draw)" in capsys.readouterr().err
@@ -351,7 +352,7 @@ def test_a_config_that_was_edited_is_another_setting(
 def test_a_misspelt_key_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--opts", "MODEL.LFFD.NMS_THRES", "0.3") == 1
     printed = capsys.readouterr().err
-    assert "Non-existent key: MODEL.LFFD.NMS_THRES\n" in printed
+    assert "Non-existent key: MODEL.LFFD.NMS_THRES; did you mean" in printed
     assert "Traceback" not in printed
     assert not (folder / "out").exists()
 
