@@ -214,11 +214,19 @@ def build_timm_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
             'for example "tf_efficientnet_lite0". A config of another project gets the key by '
             "df2s2_d2.add_df2s2_config(cfg)."
         )
-    if settings.WEIGHTS and cfg.MODEL.WEIGHTS:
+    weights = settings.WEIGHTS
+    if weights and cfg.MODEL.WEIGHTS:
         logger.info("MODEL.WEIGHTS is given, so MODEL.TIMM.WEIGHTS is not read.")
+        weights = ""
+    if weights and cfg.INPUT.FORMAT != "RGB":
+        logger.warning(
+            "INPUT.FORMAT is %r, but timm's weights are for RGB images; set INPUT.FORMAT to "
+            '"RGB", and MODEL.PIXEL_MEAN and PIXEL_STD to what the weights were trained with.',
+            cfg.INPUT.FORMAT,
+        )
     bottom_up = TimmBackbone(
         settings.NAME,
-        weights="" if cfg.MODEL.WEIGHTS else settings.WEIGHTS,
+        weights=weights,
         norm=settings.NORM,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         in_channels=input_shape.channels,
@@ -269,7 +277,7 @@ def _import_timm() -> ModuleType:
     except ImportError as error:
         raise ImportError(
             f"build_timm_ffp_backbone needs timm, which does not import ({error}): "
-            "pip install 'face-d2[timm]', or pip install 'timm>=1.0'."
+            "pip install 'face-d2[timm]', or pip install 'timm>=1.0.3'."
         ) from error
     return timm
 
@@ -316,7 +324,7 @@ def _read_package(timm: ModuleType, name: str, package: str) -> dict[str, Tensor
             f'MODEL.TIMM.WEIGHTS "package:{package}": which tensor goes where is known for '
             f"{list(_PACKAGES)} only."
         )
-    if name != source.network:
+    if name.partition(".")[0] != source.network:  # behind the dot: of which of timm's weights
         raise ValueError(
             f'MODEL.TIMM.WEIGHTS "package:{package}" holds weights of {source.network!r}, but '
             f"MODEL.TIMM.NAME is {name!r}."

@@ -22,8 +22,9 @@ from detectron2.engine import default_argument_parser, default_setup  # noqa: E4
 from detectron2.evaluation import verify_results  # noqa: E402
 from detectron2.utils import comm  # noqa: E402
 from detectron2.utils.logger import setup_logger  # noqa: E402
+from torch import nn  # noqa: E402
 
-from face_d2.config import find_config, get_cfg  # noqa: E402
+from face_d2.config import find_config, get_cfg, with_weights  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.engine.launch import launch  # noqa: E402
 from face_d2.engine.trainer import FaceTrainer  # noqa: E402
@@ -84,11 +85,14 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    model = FaceTrainer.build_model(cfg)
-    checkpointer = FaceCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+    earlier = FaceCheckpointer(nn.Identity(), save_dir=cfg.OUTPUT_DIR)
+    resumed = earlier.get_checkpoint_file() if args.resume else ""
+    weights = resumed or cfg.MODEL.WEIGHTS
+    if not weights:
         raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    model = FaceTrainer.build_model(with_weights(cfg, weights))
+    checkpointer = FaceCheckpointer(model)
+    checkpointer.load(weights)
     checkpointer.require_all()
     if cfg.TEST.AUG.ENABLED:
         MultiScaleTTA(cfg, model)  # reports bad keys before the first evaluation

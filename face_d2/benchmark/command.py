@@ -150,6 +150,7 @@ def _measure(
     cfg.INPUT.MIN_SIZE_TEST = 0
     if not options.weights:
         detector_node(cfg).SCORE_THRESH_TEST = _UNTRAINED_THRESHOLD
+        cfg.MODEL.TIMM.WEIGHTS = ""  # times need none
     model = build_detector(cfg, options.weights) if options.weights else build_model(cfg).eval()
     name = Path(options.config_file).stem
     threshold = None if options.weights else _UNTRAINED_THRESHOLD

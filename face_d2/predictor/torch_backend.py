@@ -19,7 +19,7 @@ from detectron2.config import CfgNode  # noqa: E402
 from detectron2.modeling import build_model  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 
-from face_d2.config import find_config, get_cfg  # noqa: E402
+from face_d2.config import find_config, get_cfg, with_weights  # noqa: E402
 from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
 from face_d2.export.parts import describe  # noqa: E402
 from face_d2.modeling.base import OneStageDetector  # noqa: E402
@@ -131,7 +131,7 @@ def build_detector(cfg: CfgNode, weights: str | os.PathLike[str]) -> OneStageDet
             damaged, or hold more than tensors and plain values.
     """
     detector_node(cfg)
-    model = build_model(cfg).eval()
+    model = build_model(with_weights(cfg, weights)).eval()
     checkpointer = FaceCheckpointer(model)
     checkpointer.load(str(weights))
     checkpointer.require_all()
