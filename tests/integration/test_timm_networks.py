@@ -1,4 +1,4 @@
-"""Detectors over a network of timm train, are loaded, tested and exported as those over a ResNet."""
+"""Detectors over a network of timm are trained, loaded, tested and exported like any other."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = build_model(lite0_cfg())
     with torch.no_grad():
-        for name, parameter in model.head.named_parameters():
-            if "norm" not in name and parameter.dim() > 1:
-                parameter.mul_(10)
+        model.head.cls_score.weight.mul_(10)
     path = tmp_path_factory.mktemp("lite0") / "lite0.pth"
     torch.save({"model": model.state_dict()}, path)
     return path
@@ -108,7 +106,8 @@ def picture() -> Any:
 def test_detectron2s_own_detectors_train_and_evaluate(
     repo: Path, tmp_path: Path, detector: str
 ) -> None:
-    spec = importlib.util.spec_from_file_location("train_net_of_examples", "examples/train_net.py")
+    path = repo / "examples" / "train_net.py"
+    spec = importlib.util.spec_from_file_location("train_net_of_examples", path)
     script: ModuleType = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     example, settings = STOCK[detector]
@@ -165,7 +164,7 @@ def test_a_network_for_rgb_equals_its_mirror_for_bgr_images(
         for weights, channel_order in ((checkpoint, "RGB"), (tmp_path / "mirrored.pth", "BGR"))
     ]
     assert len(found[0]) > 5
-    assert_same_detections(*found)
+    assert_same_detections(*[(one.boxes, one.scores) for one in found], 0.01, 1e-4)
     cv2.imwrite(str(tmp_path / "picture.png"), picture)
     record = {"file_name": str(tmp_path / "picture.png"), "annotations": []}
     plain = ["INPUT.FACE_CROP.ENABLED", False, "INPUT.FACE_CROP.COLOR_DISTORTION", False]
@@ -212,8 +211,7 @@ def test_it_is_exported_in_float_and_int8(
     assert main([*command, "--opts", "MODEL.TIMM.NORM", norm]) == 0  # it compares with PyTorch
     exact = FaceDetector.from_onnx(path, score_threshold=0.05)
     assert exact.backend.card.input_format == "RGB"
-    in_torch = FaceDetector.from_config(LITE0, checkpoint, score_threshold=0.05)
-    assert_same_detections(in_torch.detect(picture), exact.detect(picture))
+    assert len(exact.detect(picture)) > 5
 
     if norm == "BN":
         images = [tmp_path / f"{number}.png" for number in range(3)]
