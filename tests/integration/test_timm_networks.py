@@ -13,7 +13,10 @@ import pytest
 import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.engine import default_argument_parser
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
 
 from df2s2_d2 import FFP, AnchorCoverage, TimmBackbone, timm_backbone
 from face_d2 import FaceDetector, train_net
@@ -233,3 +236,29 @@ def test_it_is_exported_in_float_and_int8(
             for detector in (FaceDetector.from_onnx(path, score_threshold=0.0), rounded)
         ]
         assert np.abs(scores[0] - scores[1]).max() < 0.2
+
+
+def test_fcos_takes_a_training_step() -> None:
+    fcos = pytest.importorskip(
+        "detectron2.modeling.meta_arch.fcos", reason="this Detectron2 has no FCOS"
+    )
+    bottom_up = TimmBackbone("tf_efficientnet_lite0")
+    model = fcos.FCOS(
+        backbone=FFP(bottom_up, ["res3", "res4", "res5"], 32, init_gain=0.1),
+        head=fcos.FCOSHead(
+            input_shape=[ShapeSpec(channels=32)] * 5, num_classes=1, conv_dims=[32], norm="GN"
+        ),
+        head_in_features=["ffp3", "ffp4", "ffp5", "ffp6", "ffp7"],
+        num_classes=1,
+        pixel_mean=[127.0] * 3,
+        pixel_std=[128.0] * 3,
+    )
+    faces = Instances((70, 93))
+    faces.gt_boxes = Boxes(torch.tensor([[10.0, 10, 40, 50]]))
+    faces.gt_classes = torch.zeros(1, dtype=torch.int64)
+    image = torch.zeros(3, 70, 93, dtype=torch.uint8)
+    with EventStorage():
+        losses = model([{"image": image, "instances": faces}] * 2)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    assert all(p.grad is not None for p in bottom_up.parameters() if p.requires_grad)
