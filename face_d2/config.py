@@ -15,7 +15,14 @@ from face_d2.plugins import import_detectors
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["add_face_config", "find_config", "get_cfg", "get_config_file", "load_config"]
+__all__ = [
+    "add_face_config",
+    "find_config",
+    "get_cfg",
+    "get_config_file",
+    "load_config",
+    "with_weights",
+]
 
 
 def add_face_config(cfg: CfgNode) -> None:
@@ -72,6 +79,18 @@ def get_cfg() -> CfgNode:
     add_face_config(cfg)
     for detector in detectors:
         detector.add_config(cfg)
+    return cfg
+
+
+def with_weights(cfg: CfgNode, weights: str | os.PathLike[str]) -> CfgNode:
+    """A copy of the config that names the checkpoint its network is going to get.
+
+    Build the network with it: a backbone that is loaded while it is built (``MODEL.TIMM.WEIGHTS``)
+    then needs no weights of its own.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = str(weights)
     return cfg
 
 

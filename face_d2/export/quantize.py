@@ -36,7 +36,7 @@ _FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
 #: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
-_BETWEEN = ("Relu", "Add")
+_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6's
 
 
 @dataclass(frozen=True)
