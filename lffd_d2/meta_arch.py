@@ -129,11 +129,12 @@ class LFFD(OneStageDetector):
         _warn_of_other_sampling(cfg, variant.branches)
         return {
             "backbone": backbone,
-            "head": LFFDHead.for_variant(variant, node.INIT),
+            "head": LFFDHead.for_variant(variant, node.INIT, node.PRIOR_PROB),
             "loss": LFFDLoss(
                 neg_pos_ratio=node.NEG_POS_RATIO,
                 neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,
                 loss_scale=node.LOSS_SCALE,
+                box_loss=node.BOX_LOSS,
                 box_norm=node.BOX_NORM,
                 box_weight=node.BOX_LOSS_WEIGHT,
             ),

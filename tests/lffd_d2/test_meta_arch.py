@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
@@ -254,6 +257,43 @@ def test_candidates_and_detections_are_limited(tiny_cfg: CfgNode) -> None:
     torch.testing.assert_close(few.scores, every.scores[:7])
 
 
+@pytest.mark.parametrize("prior", [0.5, 0.01])
+def test_fresh_branches_start_at_the_prior(tiny_cfg: CfgNode, prior: float) -> None:
+    tiny_cfg.MODEL.LFFD.INIT = "fixup"
+    tiny_cfg.MODEL.LFFD.PRIOR_PROB = prior
+    maps = build_model(tiny_cfg).forward_maps(torch.randn(1, 3, 64, 64))
+    for scores in maps[::2]:
+        torch.testing.assert_close(scores, torch.full_like(scores, prior))
+
+
+def test_the_default_prior_is_the_released_start(tiny_cfg: CfgNode) -> None:
+    for branch in build_model(tiny_cfg).head.values():
+        assert not branch.score.bias.any()
+
+
+def test_branches_a_checkpoint_holds_keep_its_scores(tiny_cfg: CfgNode, tmp_path: Path) -> None:
+    saved = build_model(tiny_cfg)
+    with torch.no_grad():
+        saved.head["c4"].score.bias.copy_(torch.tensor([0.3, -0.2]))
+    state = {k: v for k, v in saved.state_dict().items() if not k.startswith("head.c7")}
+    torch.save({"model": state, "__author__": "test"}, tmp_path / "part.pth")
+    tiny_cfg.MODEL.LFFD.PRIOR_PROB = 0.01
+    model = build_model(tiny_cfg)
+    DetectionCheckpointer(model).load(str(tmp_path / "part.pth"))
+    assert model.head["c4"].score.bias.tolist() == pytest.approx([0.3, -0.2])
+    assert model.head["c7"].score.bias.tolist() == pytest.approx([0, math.log(99)])
+
+
+@pytest.mark.parametrize("kind", ["l2", "giou", "diou", "ciou"])
+def test_every_box_loss_trains_from_zero_outputs(tiny_cfg: CfgNode, kind: str) -> None:
+    tiny_cfg.MODEL.LFFD.INIT = "fixup"
+    tiny_cfg.MODEL.LFFD.BOX_LOSS = kind
+    result, _ = losses(
+        build_model(tiny_cfg), [training_input([[20.0, 30.0, 50.0, 62.0]]), training_input([])]
+    )
+    assert result["loss_box_reg"] > 0
+
+
 def test_layers_above_the_taps_require_no_gradient(tiny_cfg: CfgNode) -> None:
     tiny_cfg.MODEL.LFFD.TAPS, tiny_cfg.MODEL.LFFD.FACE_RANGES = ["c4"], [[10, 20]]
     parts = build_model(tiny_cfg).backbone.named_children()
@@ -271,6 +311,10 @@ def test_layers_above_the_taps_require_no_gradient(tiny_cfg: CfgNode) -> None:
         ("SCALE_MEASURE", "height", "SCALE_MEASURE"),
         ("REG_NORM", "anchor", "REG_NORM"),
         ("LOSS_SCALE", "sum", "LOSS_SCALE"),
+        ("BOX_LOSS", "iou", "BOX_LOSS is one of"),
+        ("PRIOR_PROB", 0.0, "PRIOR_PROB must lie between 0 and 1"),
+        ("PRIOR_PROB", 1.0, "PRIOR_PROB must lie between 0 and 1"),
+        ("PRIOR_PROB", float("nan"), "PRIOR_PROB must lie between 0 and 1"),
         ("SKIP_BRANCHES", ["c8"], "SKIP_BRANCHES must name some of the taps"),
         ("SKIP_BRANCHES", ["c4", "c7"], "leave at least one"),
         ("TOPK_CANDIDATES_TEST", -1, "TOPK_CANDIDATES_TEST must be at least 1, got -1"),
