@@ -116,55 +116,48 @@ class LFFDLoss:
             Score losses and weighted box losses, both (branches,); their sums are the objective.
         """
         processes = comm.get_world_size()
-        images = logits[0].new_tensor([len(logits[0])])
         positives = torch.stack([target.positive.sum() for target in labels])
-        boxes = torch.tensor([len(target.box_cells) for target in labels]).to(positives)
+        negatives = torch.stack([target.negative.sum() for target in labels])
+        # Filled on the device: a copy of host numbers would make the host wait for it.
+        boxes = [positives.new_full((), len(target.box_cells)) for target in labels]
+        images = positives.new_full((1,), len(logits[0]))
         all_positives, all_boxes, all_images = sum_over_processes(
-            torch.cat([positives, boxes, images.to(positives)])
+            torch.cat([positives, torch.stack(boxes), images])
         ).split([len(labels), len(labels), 1])
+        kept = self._kept_negatives(all_positives.double() / processes, negatives)
+        all_selected = sum_over_processes(positives + kept)
 
-        score_sums, selected = [], []
-        for branch_logits, target, has in zip(logits, labels, (all_positives / processes).tolist()):
-            losses = self._selected_cross_entropy(branch_logits, target, has)
-            score_sums.append(losses.sum())
-            selected.append(len(losses))
-        all_selected = sum_over_processes(torch.tensor(selected).to(positives))
+        score_sums = [
+            _cross_entropy(branch_logits, target, count)
+            for branch_logits, target, count in zip(logits, labels, kept.tolist())
+        ]
         box_sums = self._box_losses(offsets, labels)
         if self.box_norm == "positives":
-            box_divisor = all_boxes.clamp(min=1)
+            box_means = torch.stack(box_sums) / all_boxes.clamp(min=1)
         else:
-            box_divisor = torch.tensor([2 * o.shape[2] * o.shape[3] for o in offsets]).to(all_boxes)
+            areas = [o.shape[2] * o.shape[3] for o in offsets]
+            box_means = torch.stack([total / (2 * area) for total, area in zip(box_sums, areas)])
 
         scale = processes / (all_images if self.loss_scale == "batch" else 1)
         score = torch.stack(score_sums) / all_selected.clamp(min=1) * scale
-        box = box_sums / box_divisor * (scale * self.box_weight)
-        return score, box
+        return score, box_means * (scale * self.box_weight)
 
-    def _selected_cross_entropy(
-        self, logits: Tensor, target: BranchLabels, positives: float
-    ) -> Tensor:
-        """Cross-entropies of the positives and of the hardest negatives.
+    def _kept_negatives(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """How many negatives count, per branch.
 
         Args:
-            logits: (N, 2, h, w).
-            target: labels of the branch.
-            positives: RFs that are positive on this branch, per process on average.
+            positives: (branches,) float64, positive RFs, per process on average.
+            negatives: (branches,) int64, negative RFs of this process.
 
         Returns:
-            (number selected,) losses.
+            (branches,) int64.
         """
-        log_probabilities = F.log_softmax(logits.float(), dim=1)
-        positive = -log_probabilities[:, FACE][target.positive]
-        negative = -log_probabilities[:, BACKGROUND][target.negative]
-        if positives > 0:
-            kept = min(int(self.neg_pos_ratio * positives), len(negative))
-        else:
-            kept = int(self.neg_fraction_no_pos * len(negative))
-        hardest = negative.topk(kept, sorted=False).values
-        return torch.cat([positive, hardest])
+        by_ratio = torch.minimum(self.neg_pos_ratio * positives, negatives.double()).long()
+        by_share = (self.neg_fraction_no_pos * negatives.double()).long()
+        return torch.where(positives > 0, by_ratio, by_share)
 
-    def _box_losses(self, offsets: list[Tensor], labels: list[BranchLabels]) -> Tensor:
-        """(branches,) sums of the box losses of the RFs whose box is learned."""
+    def _box_losses(self, offsets: list[Tensor], labels: list[BranchLabels]) -> list[Tensor]:
+        """Per branch, the sum of the box losses of the RFs whose box is learned."""
         predicted = torch.cat([_at_cells(o, t.box_cells) for o, t in zip(offsets, labels)])
         wanted = torch.cat([target.box_targets for target in labels])
         if self.box_loss == "l2":
@@ -172,7 +165,23 @@ class LFFDLoss:
         else:
             losses = _iou_losses(_IOU_LOSSES[self.box_loss], predicted, wanted)
         parts = losses.split([len(target.box_cells) for target in labels])
-        return torch.stack([part.sum() for part in parts])
+        return [part.sum() for part in parts]
+
+
+def _cross_entropy(logits: Tensor, target: BranchLabels, kept: int) -> Tensor:
+    """Sum of the cross-entropies of the positives and of the hardest negatives.
+
+    Masks are applied by ``where``: picking elements by a mask makes the host wait for a GPU.
+
+    Args:
+        logits: (N, 2, h, w).
+        target: labels of the branch.
+        kept: negatives that count, at most as many as there are.
+    """
+    losses = -F.log_softmax(logits.float(), dim=1)
+    positive = torch.where(target.positive, losses[:, FACE], 0.0)
+    negative = torch.where(target.negative, losses[:, BACKGROUND], -torch.inf)
+    return positive.sum() + negative.flatten().topk(kept, sorted=False).values.sum()
 
 
 def _at_cells(offsets: Tensor, cells: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from face_d2.modeling.base import OneStageDetector
 from face_d2.modeling.nms import first_kept
-from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
+from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branches
 from lffd_d2.backbone import LFFDNet
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
@@ -27,6 +28,8 @@ from lffd_d2.receptive_field import Branch
 __all__ = ["LFFD"]
 
 logger = logging.getLogger(__name__)
+
+_LOG_PERIOD = 20  # iterations; that of Detectron2's writers
 
 
 @META_ARCH_REGISTRY.register()
@@ -114,6 +117,7 @@ class LFFD(OneStageDetector):
             b for b in variant.branches if b.tap not in skip_branches
         )
         self._active_taps = [b.tap for b in self.active_branches]
+        self._recent: deque[Tensor] = deque(maxlen=_LOG_PERIOD)
         self.branches[0].divisor(reg_norm)  # reports an unknown REG_NORM before training starts
 
     @classmethod
@@ -170,7 +174,10 @@ class LFFD(OneStageDetector):
         return tuple(maps)
 
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
-        """Training losses; per-branch values go to Detectron2's event storage.
+        """Training losses.
+
+        Per-branch values, means over 20 iterations, go to Detectron2's event storage whenever
+        its writers write by default: every 20th iteration.
 
         Args:
             images: N images, padded alike.
@@ -190,24 +197,21 @@ class LFFD(OneStageDetector):
     def label(
         self, map_sizes: Sequence[tuple[int, int]], targets: Sequence[Instances]
     ) -> list[BranchLabels]:
-        """Labels of every branch; see :func:`lffd_d2.assignment.label_branch`."""
+        """Labels of every branch; see :func:`lffd_d2.assignment.label_branches`."""
         boxes = [t.gt_boxes.tensor for t in targets]
         ignore = [
             t.gt_ignore if t.has("gt_ignore") else torch.zeros_like(b[:, 0], dtype=torch.bool)
             for t, b in zip(targets, boxes)
         ]
-        return [
-            label_branch(
-                branch,
-                map_size,
-                boxes,
-                ignore,
-                reg_norm=self.reg_norm,
-                scale_measure=self.scale_measure,
-                min_face=self.min_face,
-            )
-            for branch, map_size in zip(self.branches, map_sizes)
-        ]
+        return label_branches(
+            self.branches,
+            map_sizes,
+            boxes,
+            ignore,
+            reg_norm=self.reg_norm,
+            scale_measure=self.scale_measure,
+            min_face=self.min_face,
+        )
 
     @torch.no_grad()
     def detect(self, images: ImageList) -> list[Instances]:
@@ -294,12 +298,16 @@ class LFFD(OneStageDetector):
         )
 
     def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:
-        storage = get_event_storage()
         positives = torch.stack([target.positive.sum() for target in labels]).to(score)
-        values = torch.stack([score, box, positives]).detach().tolist()
-        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), values):
+        self._recent.append(torch.stack([score, box, positives]).detach())
+        storage = get_event_storage()
+        if (storage.iter + 1) % _LOG_PERIOD:  # reading the values makes the host wait for a GPU
+            return
+        means = torch.stack(list(self._recent)).mean(dim=0).tolist()
+        self._recent.clear()
+        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), means):
             for branch, value in zip(self.branches, row):
-                storage.put_scalar(f"{name}/{branch.tap}", value)
+                storage.put_scalar(f"{name}/{branch.tap}", value, smoothing_hint=False)
 
 
 def _warn_of_other_sampling(cfg: CfgNode, branches: Sequence[Branch]) -> None:
