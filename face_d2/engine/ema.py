@@ -47,6 +47,7 @@ class ModelEMA:
             )
         self._model = model
         self._decay = decay
+        self._own: dict[str, Tensor] | None = None  # the model's weights while averages are applied
         self.start()
 
     def start(self) -> None:
@@ -76,19 +77,21 @@ class ModelEMA:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the model holds the averaged weights; afterwards its own again."""
-        own = _copy(self._model.state_dict())
+        self._own = _copy(self._model.state_dict())
         self._model.load_state_dict(self._averages)
         try:
             yield
         finally:
-            self._model.load_state_dict(own)
+            self._model.load_state_dict(self._own)
+            self._own = None  # last: an interrupt may come in between
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed training needs beside the averages: the weights that it trains.
 
-        The averages themselves are the checkpoint's ``model`` (:class:`FaceCheckpointer`).
+        They are right inside :meth:`applied` as well. The averages themselves are the checkpoint's
+        ``model`` (:class:`face_d2.engine.checkpoint.FaceCheckpointer`).
         """
-        return {"updates": self.updates, "weights": self._model.state_dict()}
+        return {"updates": self.updates, "weights": self._own or self._model.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from :meth:`state_dict`. The model must hold the checkpoint's averages."""

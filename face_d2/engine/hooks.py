@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import re
+import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import HookBase
@@ -18,7 +21,7 @@ from face_d2.engine.ema import ModelEMA
 from face_d2.engine.loader import TrainLoader
 from face_d2.files import replaced_file
 
-__all__ = ["BestCheckpoint", "PeriodicCheckpoints", "UnreadableImages"]
+__all__ = ["BestCheckpoint", "PeriodicCheckpoints", "StopOnSignal", "UnreadableImages"]
 
 #: Parts of the names of figures that an evaluation leaves: WIDER FACE's and COCO's, FDDB's.
 _FIGURES = ("/AP", "fddb/")
@@ -159,6 +162,7 @@ class PeriodicCheckpoints(HookBase):
         self._seconds = 60 * minutes
         self._max_to_keep = max_to_keep
         self._kept: list[Path] = []
+        self._saved_iteration = -1
 
     def before_train(self) -> None:
         self._saved_at = time.monotonic()
@@ -173,19 +177,24 @@ class PeriodicCheckpoints(HookBase):
         done = self.trainer.iter + 1
         is_old = 0 < self._seconds <= time.monotonic() - self._saved_at
         if done % self._period == 0 or (is_old and done < self.trainer.max_iter):
-            self._save(f"model_{self.trainer.iter:07d}")
-            self._kept.append(Path(self._checkpointer.get_checkpoint_file()))
-            self._delete_old()
+            self.save()
         if done >= self.trainer.max_iter:
             self._save("model_final")
+
+    def save(self) -> None:
+        """Saves ``model_<iteration>.pth`` now, unless this iteration's checkpoint exists."""
+        if self._saved_iteration == self.trainer.iter:
+            return
+        self._save(f"model_{self.trainer.iter:07d}")
+        file = Path(self._checkpointer.get_checkpoint_file())
+        self._kept.append(file)
+        while self._max_to_keep and len(self._kept) > self._max_to_keep:
+            self._kept.pop(0).unlink(missing_ok=True)
 
     def _save(self, name: str) -> None:
         self._checkpointer.save(name, iteration=self.trainer.iter)
         self._saved_at = time.monotonic()
-
-    def _delete_old(self) -> None:
-        while self._max_to_keep and len(self._kept) > self._max_to_keep:
-            self._kept.pop(0).unlink(missing_ok=True)
+        self._saved_iteration = self.trainer.iter
 
 
 def _periodic_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
@@ -194,6 +203,72 @@ def _periodic_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
         (re.fullmatch(r"model_(\d{7,})\.pth", path.name), path) for path in Path(folder).iterdir()
     )
     return sorted((int(match[1]), path) for match, path in found if match)
+
+
+class StopOnSignal(HookBase):
+    """Saves a checkpoint before Ctrl-C (SIGINT) or SIGTERM ends the training.
+
+    A step that is under way is finished first; an evaluation is not. A second signal ends the run
+    at once. Register it right after ``checkpoints``, and only where the process trains alone:
+    several would have to agree on the iteration.
+
+    Args:
+        checkpoints: saves the checkpoint.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT, out of the training.
+        SystemExit: on SIGTERM, with the shells' code 143.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, checkpoints: PeriodicCheckpoints) -> None:
+        self._checkpoints = checkpoints
+        self._received: int | None = None
+        self._done = -1  # the last whole iteration
+        self._previous: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+            self._previous = {s: signal.signal(s, self._receive) for s in self._SIGNALS}
+
+    def after_step(self) -> None:
+        self._done = self.trainer.iter
+        if self._received is not None:
+            self._stop()
+
+    def after_train(self) -> None:
+        if self._received is not None and not self._is_stepping():
+            self._checkpoints.save()
+            logging.getLogger(__name__).info("Stopped. --resume goes on from this checkpoint.")
+        self._restore()
+
+    def _receive(self, number: int, frame: object) -> None:
+        again = self._received is not None
+        self._received = number
+        if again:
+            self._restore()
+        elif self._is_stepping():
+            logging.getLogger(__name__).info(
+                "%s: this iteration is finished and a checkpoint is saved; once more to stop at "
+                "once.",
+                signal.Signals(number).name,
+            )
+        if again or not self._is_stepping():
+            self._stop()
+
+    def _is_stepping(self) -> bool:
+        return self.trainer.iter != self._done
+
+    def _stop(self) -> NoReturn:
+        if self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
 
 class UnreadableImages(HookBase):

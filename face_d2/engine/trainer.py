@@ -30,7 +30,12 @@ from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.ema import build_ema
 from face_d2.engine.finite import FiniteLossTrainer, NonFiniteLossError
-from face_d2.engine.hooks import BestCheckpoint, PeriodicCheckpoints, UnreadableImages
+from face_d2.engine.hooks import (
+    BestCheckpoint,
+    PeriodicCheckpoints,
+    StopOnSignal,
+    UnreadableImages,
+)
 from face_d2.engine.loader import TrainLoader
 from face_d2.engine.preflight import check_data_sets, check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
@@ -84,10 +89,10 @@ class FaceTrainer(DefaultTrainer):
         if comm.is_main_process():
             check_test_sets(cfg)
 
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[HookBase]:
         if self.cfg.TEST.AUG.ENABLED:
             MultiScaleTTA(self.cfg, self._bare_model)  # reports bad keys before training starts
-        hooks = [self._own_hook(hook) for hook in super().build_hooks()]
+        hooks = [own for hook in super().build_hooks() for own in self._own_hooks(hook)]
         if self.cfg.TEST.AUG.ENABLED:
             # Before the writers, which are last and in the main process only.
             position = len(hooks) - int(comm.is_main_process())
@@ -105,19 +110,23 @@ class FaceTrainer(DefaultTrainer):
             )
         return hooks
 
-    def _own_hook(self, hook: HookBase | None) -> HookBase | None:
+    def _own_hooks(self, hook: HookBase | None) -> list[HookBase]:
         """What takes the place of one of Detectron2's hooks."""
         solver = self.cfg.SOLVER
+        if hook is None:
+            return []
         if isinstance(hook, PeriodicCheckpointer):
-            return PeriodicCheckpoints(
+            checkpoints = PeriodicCheckpoints(
                 self.checkpointer,
                 solver.CHECKPOINT_PERIOD,
                 minutes=solver.CHECKPOINT_MINUTES,
                 max_to_keep=solver.MAX_TO_KEEP,
             )
+            alone = comm.get_world_size() == 1
+            return [checkpoints, StopOnSignal(checkpoints)] if alone else [checkpoints]
         if isinstance(hook, EvalHook):
-            return EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_and_keep)
-        return hook
+            return [EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_and_keep)]
+        return [hook]
 
     def state_dict(self) -> dict[str, Any]:
         # Detectron2 0.5 leaves the optimizer out, so that a resumed run loses its momentum.
@@ -218,6 +227,7 @@ class FaceTrainer(DefaultTrainer):
             batches,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             max_bad_fraction=cfg.DATALOADER.MAX_BAD_FRACTION,
+            pin_memory=torch.device(cfg.MODEL.DEVICE).type == "cuda" and torch.cuda.is_available(),
         )
 
     @classmethod
@@ -232,6 +242,21 @@ class FaceTrainer(DefaultTrainer):
         single.defrost()
         single.TEST.AUG.ENABLED = False
         return build_evaluator(single, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluates, see Detectron2, without cuDNN's search for the fastest kernels.
+
+        ``CUDNN_BENCHMARK`` pays where shapes repeat, as in training; test images have hundreds of
+        sizes, each of which would start a search with its own workspace.
+        """
+        with _without_cudnn_search():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
@@ -276,3 +301,13 @@ class FaceTrainer(DefaultTrainer):
                 for buffer in self._bare_model.buffers():
                     torch.distributed.broadcast(buffer, 0)
             yield
+
+
+@contextmanager
+def _without_cudnn_search() -> Iterator[None]:
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches
