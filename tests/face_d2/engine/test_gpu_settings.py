@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from references.recorded_losses import build_trainer
+from references.recorded_losses import build_trainer, losses_of, on_gpu
 
 from face_d2 import train_net
 from face_d2.engine.trainer import FaceTrainer
@@ -81,3 +82,22 @@ def test_images_are_copied_to_a_gpu_without_waiting(
     monkeypatch.setattr(OneStageDetector, "device", torch.device(kind))
     model.preprocess_image([{"image": torch.zeros(1, 4, 4).as_subclass(Image)}])
     assert copies == [not waits]
+
+
+@pytest.mark.cuda
+def test_a_gpu_is_given_pinned_images_and_resumes_its_averages(
+    words: Words, tmp_path: Path
+) -> None:
+    line = on_gpu(words("DATASETS.TEST", (), "TEST.BEST_METRIC", "", "SOLVER.EMA.ENABLED", True))
+    trainer = build_trainer(line)
+    losses_of(trainer)
+    assert all(item["image"].is_pinned() for item in trainer._loader.latest)
+    saved = torch.load(tmp_path / "run" / "model_final.pth", weights_only=True)
+    resumed = build_trainer(line)
+    resumed.resume_or_load(resume=True)
+    averages, weights = resumed._ema.averages(), resumed._bare_model.state_dict()
+    for name, average in saved["model"].items():
+        assert averages[name].is_cuda
+        assert torch.equal(averages[name].cpu(), average.cpu())
+        trained = saved["trainer"]["ema"]["weights"][name]
+        assert torch.equal(weights[name].cpu(), trained.cpu())
