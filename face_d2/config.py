@@ -49,6 +49,20 @@ def add_face_config(cfg: CfgNode) -> None:
     # What SOLVER.AMP.ENABLED computes in: "float16" (GPUs; Detectron2's) or "bfloat16" (GPUs, CPU).
     cfg.SOLVER.AMP.PRECISION = "float16"
 
+    # Exponential moving average of the weights. Evaluation uses the averaged weights, and they are
+    # the "model" of every checkpoint; the weights that are trained lie beside them for --resume.
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    # A step keeps this share d of the average; after t steps d is at most (1 + t) / (10 + t).
+    cfg.SOLVER.EMA.DECAY = 0.999
+
+    # Besides SOLVER.CHECKPOINT_PERIOD (iterations): a checkpoint also when the last one is this
+    # many minutes old; 0 for none.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # How many checkpoints of both kinds are kept, the newest ones; 0 keeps all. model_final.pth and
+    # model_best.pth do not count.
+    cfg.SOLVER.MAX_TO_KEEP = 0
+
     # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 among
     # MIN_SIZES is the image as it is, like INPUT.MIN_SIZE_TEST 0.
     # Factors of the original size, in place of MIN_SIZES and MAX_SIZE when not empty.

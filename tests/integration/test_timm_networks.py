@@ -22,7 +22,7 @@ from df2s2_d2 import FFP, AnchorCoverage, TimmBackbone, timm_backbone
 from face_d2 import FaceDetector, train_net
 from face_d2.config import get_cfg, get_config_file
 from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.engine.cost import count_flops
+from face_d2.analysis.cost import count_flops
 
 LITE0 = "df2s2/df2s2_lite0_FFP.yaml"
 TIMM = {
@@ -205,7 +205,7 @@ def test_it_is_exported_in_float_and_int8(
 ) -> None:
     onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    from face_d2.export.command import main
+    from face_d2.cli.export import main
     from face_d2.export.quantize import write_int8
 
     path = tmp_path / "lite0.onnx"
