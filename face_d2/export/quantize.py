@@ -21,13 +21,24 @@ from face_d2.evaluation.wider_face_ground_truth import (
     ground_truth_from_images,
     read_ground_truth,
 )
+from face_d2.export.saturation import saturating_convolutions
 from face_d2.files import replaced_file
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
 
-__all__ = ["Quantisation", "average_precisions", "check_images", "quantize", "write_int8"]
+__all__ = [
+    "WEIGHT_BITS",
+    "Quantisation",
+    "average_precisions",
+    "check_images",
+    "quantize",
+    "write_int8",
+]
+
+#: Bits of a weight to the processors on which such a file gives the right answer.
+WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 with VNNI, Arm)"}
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
@@ -68,6 +79,7 @@ def quantize(
     *,
     ground_truth: str | Path | None = None,
     max_loss: float = 0.5,
+    weight_bits: int = 7,
 ) -> Quantisation:
     """Writes the int8 file, if it is good enough.
 
@@ -84,10 +96,11 @@ def quantize(
             ``event/name``; without it the boxes of the float file with a score of at least 0.5 are
             the faces.
         max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
+        weight_bits: as of :func:`write_int8`. With 8, the loss holds for processors like this one.
 
     Raises:
         ValueError: there is no image, two share event and name, the float file finds no face in
-            them, or ``source`` is another file.
+            them, ``source`` is another file, or ``weight_bits`` is out of its range.
         RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
     """
     if not images:
@@ -99,7 +112,7 @@ def quantize(
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
-            write_int8(detector, source, temporary, images, kept_float)
+            write_int8(detector, source, temporary, images, kept_float, weight_bits)
             aps = {
                 runtime: average_precisions(
                     FaceDetector.from_onnx(
@@ -173,8 +186,13 @@ def write_int8(
     path: Path,
     images: Sequence[str | Path],
     kept_float: Sequence[str] = (),
+    weight_bits: int = 7,
 ) -> None:
     """Writes an int8 file whatever it loses.
+
+    With weights of 7 bits (-64 to 64) the sum of two products fits into 16 bits, in which x86-64
+    processors without VNNI add them: the file gives the same answer on every processor. Weights of
+    8 bits give wrong answers on those processors.
 
     Args:
         detector: of the float file.
@@ -182,26 +200,47 @@ def write_int8(
         path: the file to write.
         images: from which value ranges are taken.
         kept_float: names of convolutions that stay in float.
+        weight_bits: one of ``WEIGHT_BITS``.
+
+    Raises:
+        ValueError: ``weight_bits`` is out of its range.
+        RuntimeError: with 7 bits, the sum of two products could leave 16 bits all the same.
     """
-    quantize_static(
-        str(source),
-        str(path),
-        _Reader(detector, images),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        op_types_to_quantize=["Conv", *_BETWEEN],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
-    )
-    file = onnx.load(path)
-    _free_outputs(file)
-    _clip_bytes(file)
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
-    metadata |= {"precision": "int8", "float_layers": ", ".join(kept_float)}
-    helper.set_model_props(file, metadata)
-    onnx.checker.check_model(file)
-    onnx.save(file, path)
+    if weight_bits not in WEIGHT_BITS:
+        raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
+    with replaced_file(path) as temporary:
+        quantize_static(
+            str(source),
+            str(temporary),
+            _Reader(detector, images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=weight_bits == 7,
+            op_types_to_quantize=["Conv", *_BETWEEN],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
+        )
+        file = onnx.load(temporary)
+        _free_outputs(file)
+        _clip_bytes(file)
+        metadata = {entry.key: entry.value for entry in file.metadata_props}
+        metadata |= {
+            "precision": "int8",
+            "float_layers": ", ".join(kept_float),
+            "weight_bits": str(weight_bits),
+            "processors": WEIGHT_BITS[weight_bits],
+        }
+        helper.set_model_props(file, metadata)
+        onnx.checker.check_model(file)
+        if weight_bits == 7 and (names := saturating_convolutions(file)):
+            raise RuntimeError(
+                "the sum of two int8 products can leave 16 bits, which gives wrong answers on "
+                f"x86-64 processors without VNNI, in {', '.join(names)}; ONNX Runtime's "
+                "quantisation should have kept weights within -64 and 64: take another version of "
+                "onnxruntime"
+            )
+        onnx.save(file, temporary)
 
 
 def _free_outputs(file: onnx.ModelProto) -> None:

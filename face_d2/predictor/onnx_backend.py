@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.model_card import ModelCard
 from face_d2.predictor.results import Found
-from face_d2.predictor.runtimes import RUNTIMES, open_graph
+from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
 from face_d2.predictor.suppression import select
 
 __all__ = ["OnnxBackend"]
@@ -60,6 +62,7 @@ class OnnxBackend:
                 f"{path}: its outputs are {self.card.outputs!r}; FaceDetector needs a file "
                 "exported with --outputs candidates"
             )
+        _warn_if_wrong_here(path, graph, chosen)
         if score_threshold is not None:
             settings = replace(self.card.suppression, score_threshold=score_threshold)
             self.card = replace(self.card, suppression=settings)
@@ -76,6 +79,20 @@ class OnnxBackend:
             return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
         boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
         return select(boxes[0], scores[0], levels, self.card.suppression)
+
+
+def _warn_if_wrong_here(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:
+    """Warns of weights of 8 bits; files that do not tell were written with such."""
+    if graph.metadata.get("precision") != "int8" or graph.metadata.get("weight_bits") == "7":
+        return
+    if int8_sums_saturate(runtime):
+        warnings.warn(
+            f"{path}: its int8 weights have 8 bits, which give wrong answers on this processor: "
+            f"{runtime} adds products of int8 in 16 bits here, which overflow. Export it again "
+            "without --int8-weights 8 (weights then have 7 bits), or use the float file",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _chosen(runtime: str) -> str:
