@@ -11,6 +11,7 @@
  * Without the limit or the support of the machine, the program ends with status 97.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -47,13 +48,19 @@ static const struct limit limits[] = {
     {"avx512vnni", ~0u, ~0u, ~0u, ~NEWER_7D, 0},
 };
 static const struct limit *chosen;
+static int (*set_action)(int, const struct sigaction *, struct sigaction *);
+static struct sigaction own, theirs; /* what SIGSEGV does, and what the program thinks it does */
 
 static void on_fault(int number, siginfo_t *info, void *context) {
-    (void)info;
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *code = (const uint8_t *)registers[REG_RIP];
-    if (code[0] != 0x0f || code[1] != 0xa2) { /* a fault of the program itself */
-        signal(number, SIG_DFL);
+    if (code[0] != 0x0f || code[1] != 0xa2) { /* not CPUID: a fault of the program itself */
+        if (theirs.sa_flags & SA_SIGINFO)
+            theirs.sa_sigaction(number, info, context);
+        else if (theirs.sa_handler != SIG_DFL && theirs.sa_handler != SIG_IGN)
+            theirs.sa_handler(number);
+        else
+            set_action(number, &theirs, NULL); /* back to the instruction, which ends the program */
         return;
     }
     uint32_t leaf = (uint32_t)registers[REG_RAX], part = (uint32_t)registers[REG_RCX];
@@ -74,15 +81,27 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     registers[REG_RIP] += 2;
 }
 
+/* Python's faulthandler, for one, asks for SIGSEGV: it gets those that are not CPUID's. */
+int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    if (!set_action) set_action = dlsym(RTLD_NEXT, "sigaction");
+    if (number != SIGSEGV || !chosen) return set_action(number, action, old);
+    if (old) *old = theirs;
+    if (action) theirs = *action;
+    return 0;
+}
+
 __attribute__((constructor)) static void start(void) {
     const char *name = getenv("LIMIT_PROCESSOR");
+    const struct limit *found = NULL;
     for (size_t k = 0; name && k < sizeof limits / sizeof *limits; k++)
-        if (!strcmp(name, limits[k].name)) chosen = &limits[k];
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    if (!chosen || sigaction(SIGSEGV, &action, NULL) ||
+        if (!strcmp(name, limits[k].name)) found = &limits[k];
+    own.sa_sigaction = on_fault;
+    own.sa_flags = SA_SIGINFO | SA_NODEFER;
+    if (!found || sigaction(SIGSEGV, &own, &theirs) ||
         syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
         fprintf(stderr, "LIMIT_PROCESSOR=%s: no such limit, or no CPUID faulting here\n",
                 name ? name : "");
         _exit(97);
     }
+    chosen = found;
 }

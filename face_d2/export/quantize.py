@@ -33,6 +33,8 @@ __all__ = [
     "Quantisation",
     "average_precisions",
     "check_images",
+    "find_faces",
+    "own_faces",
     "quantize",
     "write_int8",
 ]
@@ -106,8 +108,8 @@ def quantize(
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
     detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
-    predictions = _predictions(detector, images)
-    truth: WiderFaceGroundTruth | str | Path = ground_truth or _own_faces(predictions)
+    predictions = find_faces(detector, images)
+    truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
     float_ap = _average_precisions(predictions, truth)["AP_hard"]
     tried = []
     with replaced_file(path) as temporary:
@@ -360,10 +362,19 @@ def _next_convolutions(
     return reached
 
 
-def _predictions(
+def find_faces(
     detector: FaceDetector, images: Sequence[str | Path]
 ) -> dict[str, NDArray[np.float64]]:
-    """``{"event/name": (N, 5) x, y, w, h, score}``, as the evaluators take them."""
+    """What a detector finds, ``{"event/name": (N, 5) x, y, w, h, score}``, for the evaluators.
+
+    Args:
+        detector: of a low score threshold.
+        images: named ``event/name``.
+
+    Raises:
+        ValueError: two images share event and name.
+        Exception: an image's own error, if it cannot be read.
+    """
     predictions = {}
     for name, result in zip(_names(images), detector.stream(images)):
         if result.error is not None:
@@ -387,7 +398,15 @@ def _names(images: Sequence[str | Path]) -> list[str]:
     return list(owners)
 
 
-def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+    """Those with a score of at least 0.5, as ground truth for another form of the detector.
+
+    Args:
+        predictions: of :func:`find_faces`.
+
+    Raises:
+        ValueError: there are none.
+    """
     faces = []
     for name, rows in predictions.items():
         boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
@@ -414,7 +433,7 @@ def average_precisions(
     Raises:
         Exception: an image's own error, if it cannot be read.
     """
-    return _average_precisions(_predictions(detector, images), truth)
+    return _average_precisions(find_faces(detector, images), truth)
 
 
 def _average_precisions(
