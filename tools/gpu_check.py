@@ -41,8 +41,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
-
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import FrozenBatchNorm2d
@@ -52,13 +50,14 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+import face_d2.register
 from face_d2 import compat
-from face_d2.config import get_cfg, get_config_file
-from face_d2.synthetic.dataset import generate
-from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.analysis.cost import count_flops
+from face_d2.config import get_cfg, get_config_file
+from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
 from face_d2.engine.finite import FiniteLossTrainer
+from face_d2.synthetic.dataset import generate
 from face_d2.utils.files import replaced_file
 
 ROOT = Path(__file__).resolve().parent.parent

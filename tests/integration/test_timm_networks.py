@@ -20,9 +20,9 @@ from detectron2.utils.events import EventStorage
 
 from df2s2_d2 import FFP, AnchorCoverage, TimmBackbone, timm_backbone
 from face_d2 import FaceDetector, train_net
+from face_d2.analysis.cost import count_flops
 from face_d2.config import get_cfg, get_config_file
 from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.analysis.cost import count_flops
 
 LITE0 = "df2s2/df2s2_lite0_FFP.yaml"
 TIMM = {

@@ -13,8 +13,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from helpers.same_detections import assert_same_detections
 from helpers.host_waits import host_waits
+from helpers.same_detections import assert_same_detections
 from torch import Tensor
 
 from face_d2.config import get_cfg, get_config_file
