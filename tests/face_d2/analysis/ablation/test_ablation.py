@@ -89,7 +89,27 @@ def test_trains_what_is_missing_and_goes_on_after_a_failure(
     results = ["--results", str(output / "results")]
     main([suite, "--collect-only", "--output", str(elsewhere), *results])
     assert (elsewhere / "pair.md").read_text() == table
+    # And so does the file of one line a run that is made of them.
+    again = tmp_path / "again"
+    results = ["--results", str(elsewhere / "pair.jsonl")]
+    main([suite, "--collect-only", "--output", str(again), *results])
+    assert (again / "pair.md").read_text() == table
+    assert len((again / "pair.jsonl").read_text().splitlines()) == 4
     assert len(order(output)) == 4
+
+
+def test_a_file_of_results_is_only_read(
+    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "pair.jsonl"
+    for words, message in (([], "goes with --collect-only"), (["--collect-only"], "line 2")):
+        file.write_text(
+            '{"row": "a", "seed": 0, "dataset": "b", "settings": {}, "AP_hard": 1}\n{\n'
+        )
+        with pytest.raises(SystemExit) as stopped:
+            main([suite, "--results", str(file), "--output", str(tmp_path), *words])
+        assert stopped.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 def test_runs_side_by_side(suite: str, stand_in: None, tmp_path: Path) -> None:
