@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from face_d2.analysis.ablation.suite import Suite
 from face_d2.utils.files import replaced_file
@@ -70,19 +71,20 @@ def write_results(results: Results, path: str | Path) -> None:
 
 def markdown_table(suite: Suite, results: Results) -> str:
     """Mean and sample standard deviation over seeds, in Markdown, with what it was measured on."""
-    lines = [f"# {suite.title}", "", _line(_HEADER), _line(["---"] * len(_HEADER))]
+    rows = []
     for row, (label, _) in suite.rows.items():
         runs = results.get(row, [])
         if not runs:
-            lines.append(_line([label, "0", *["-"] * (len(_HEADER) - 2)]))
+            rows.append([label, "0", *["-"] * (len(_HEADER) - 2)])
             continue
         cells = [_spread([run[f"AP_{setting}"] for run in runs]) for setting in _SETTINGS]
         cells += [f"{runs[0]['parameters'] / 1e6:.2f}", f"{runs[0]['gflops']:.2f}"]
         cells.append(f"{statistics.median(run['ms_per_image'] for run in runs):.1f}")
         seconds = [s for run in runs if (s := run["training_seconds"]) is not None]
         cells.append(f"{statistics.mean(seconds) / 60:.1f}" if seconds else "-")
-        lines.append(_line([label, str(len(runs)), *cells]))
-    return "\n".join([*lines, "", *_notes(results)]) + "\n"
+        rows.append([label, str(len(runs)), *cells])
+    table = tabulate(rows, _HEADER, "github", disable_numparse=True)
+    return "\n".join([f"# {suite.title}", "", table, "", *_notes(results)]) + "\n"
 
 
 def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
@@ -169,7 +171,3 @@ def _notes(results: Results) -> list[str]:
         f"{width} x {height} image at inference. Parameters include what only training uses.",
         f"Time was taken on: {'; '.join(sorted({run['device'] for run in runs}))}.",
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
