@@ -13,7 +13,7 @@ residual unit. Layers are called ``c1``, ``c2``, ... from the image upwards.
 Paper: "LFFD: A Light and Fast Face Detector for Edge Devices", https://arxiv.org/abs/1904.10633,
 Table 2 and Figure 2. The variants themselves: :mod:`lffd_d2.variants`.
 
-This module needs nothing beyond the standard library.
+This module needs neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from tabulate import tabulate
 
 __all__ = [
     "Branch",
@@ -298,7 +300,7 @@ def branch_table(variant: Variant, input_size: int = 640) -> str:
         "divisor (rf)",
         "RF / mean face",
     )
-    rows = [header, ("---",) * len(header)]
+    rows = []
     for number, (branch, (_, side)) in enumerate(
         zip(variant.branches, variant.map_sizes(input_size, input_size)), start=1
     ):
@@ -319,4 +321,4 @@ def branch_table(variant: Variant, input_size: int = 640) -> str:
                 f"{branch.rf.size / ((low + high) / 2):.1f}",
             )
         )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return tabulate(rows, header, "github", disable_numparse=True)

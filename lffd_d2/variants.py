@@ -1,7 +1,6 @@
 """The LFFD variants, written down as data; see :mod:`lffd_d2.receptive_field` for what it means.
 
-Sources: arXiv 1904.10633, Table 2 and Figure 2, and the released LFFD code. This module needs
-nothing beyond the standard library.
+Sources: arXiv 1904.10633, Table 2 and Figure 2, and the released LFFD code.
 """
 
 from __future__ import annotations

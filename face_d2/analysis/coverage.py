@@ -16,6 +16,7 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from numpy.typing import NDArray
+from tabulate import tabulate
 from tqdm import tqdm
 
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper, face_arrays
@@ -198,9 +199,9 @@ def format_coverage(coverage: Coverage) -> str:
         [
             f"Faces of {coverage.dataset} that have {coverage.unit} to answer for them, in per "
             f"cent ({coverage.images:,} images, {coverage.ignored:,} ignored faces left out)",
-            *_aligned(table),
+            _aligned(table),
             f"Faces with {coverage.unit} on each level, in per cent",
-            *_aligned(table_of_levels),
+            _aligned(table_of_levels),
             "measured with",
             format_protocol(coverage.protocol),
         ]
@@ -299,9 +300,6 @@ def _figures(row: CoverageClass) -> dict[str, Any]:
     }
 
 
-def _aligned(table: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in table
-    ]
+def _aligned(table: list[list[str]]) -> str:
+    sides = ["left"] + ["right"] * (len(table[0]) - 1)
+    return tabulate(table, tablefmt="plain", disable_numparse=True, colalign=sides)

@@ -8,7 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.analysis.ablation.report import collect, markdown_table, plot_suite
+from face_d2.analysis.ablation.report import (
+    collect,
+    markdown_table,
+    plot_suite,
+    write_results,
+)
 from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
 from face_d2.utils.files import replaced_file
 
@@ -35,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         default=Path("output/ablation"),
         metavar="DIR",
-        help="trainings, SUITE.md and SUITE.png/.svg (%(default)s)",
+        help="trainings, SUITE.md, SUITE.jsonl and SUITE.png/.svg (%(default)s)",
     )
     parser.add_argument(
         "--results",
         type=Path,
-        metavar="DIR",
-        help="the finished runs' JSON files (OUTPUT/results); shared by suites",
+        metavar="PATH",
+        help="folder of the finished runs' JSON files (OUTPUT/results), shared by suites; with "
+        "--collect-only also a SUITE.jsonl",
     )
     parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs of one run (0)")
     parser.add_argument(
@@ -58,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             suite = read_suite(name)
             print(f"{name:14}{len(suite.rows)} rows: {suite.title}")
         return
+    if options.results and options.results.suffix == ".jsonl" and not options.collect_only:
+        parser.error(f"--results {options.results}: a .jsonl file goes with --collect-only")
     results_folder = options.results or options.output / "results"
     failures: list[str] = []
     try:
@@ -85,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with replaced_file(options.output / f"{suite.name}.md") as temporary:
             temporary.write_text(table, encoding="utf-8")
         if results:
+            write_results(results, options.output / f"{suite.name}.jsonl")
             plot_suite(suite, results, options.output / suite.name)
     except (OSError, ValueError) as error:
         parser.exit(2, f"error: {error}\n")

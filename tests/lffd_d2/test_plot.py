@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from helpers.tables import unpadded
 
 from lffd_d2 import LFFD
 from lffd_d2.cli.receptive_fields import main
@@ -65,7 +66,7 @@ def test_the_command_prints_the_table_and_draws(
         cv2.imwrite(str(tmp_path / "x.png"), pixels)
         arguments += ["--images", str(tmp_path / "x.png")]
     main(arguments)
-    assert "| 2 | c7 | 8 | 63 | 8 | 7 | 20-40 |" in capsys.readouterr().out
+    assert "| 2 | c7 | 8 | 63 | 8 | 7 | 20-40 |" in unpadded(capsys.readouterr().out)
     drawn = cv2.imread(str(picture))
     assert min(drawn.shape[:2]) > 300
     assert drawn.std() > 20

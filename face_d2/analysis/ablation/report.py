@@ -1,4 +1,4 @@
-"""The table and the plot of a suite, from the JSON files of its finished runs alone."""
+"""The table and the plot of a suite, from the results of its finished runs alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from face_d2.analysis.ablation.suite import Suite
+from face_d2.utils.files import replaced_file
 from face_d2.visualization.style import COLOURS, STYLE, save_figure
 
-__all__ = ["collect", "markdown_table", "plot_suite"]
+__all__ = ["collect", "markdown_table", "plot_suite", "write_results"]
 
 _SETTINGS = ("easy", "medium", "hard")
 _HEADER = (
@@ -27,46 +29,62 @@ _HEADER = (
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def collect(suite: Suite, folder: str | Path) -> dict[str, list[dict[str, Any]]]:
+def collect(suite: Suite, source: str | Path) -> dict[str, list[dict[str, Any]]]:
     """The finished runs of a suite.
 
     Args:
         suite: its rows are looked for.
-        folder: of the files ``ROW-seedN.json``.
+        source: a folder of files ``ROW-seedN.json``, or a JSON Lines file with one run a line.
 
     Returns:
         Row -> results in the order of seeds; rows without a finished run are absent.
 
     Raises:
+        OSError: the JSON Lines file cannot be read.
         ValueError: a file is no result, the results are of different data sets, or those of a row
             of different lengths of training.
     """
+    source = Path(source)
+    if source.suffix == ".jsonl":
+        lines = source.read_text(encoding="utf-8").splitlines()
+        runs = [_parse(line, f"{source}, line {number}") for number, line in enumerate(lines, 1)]
+    else:
+        files = (file for row in suite.rows for file in source.glob(f"{row}-seed*.json"))
+        runs = [_parse(file.read_text(encoding="utf-8"), str(file)) for file in files]
     results: dict[str, list[dict[str, Any]]] = {}
     for row in suite.rows:
-        found = [_read(file) for file in Path(folder).glob(f"{row}-seed*.json")]
+        found = [run for run in runs if run["row"] == row]
         if found:
-            results[row] = sorted(found, key=lambda result: result["seed"])
+            results[row] = sorted(found, key=lambda run: run["seed"])
     _check_equal("dataset", [run for runs in results.values() for run in runs])
     for runs in results.values():
         _check_equal("iterations", runs)
     return results
 
 
+def write_results(results: Results, path: str | Path) -> None:
+    """Writes the finished runs of a suite as JSON Lines, which :func:`collect` reads."""
+    with replaced_file(path) as temporary:
+        lines = [json.dumps(run, ensure_ascii=False) for runs in results.values() for run in runs]
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
 def markdown_table(suite: Suite, results: Results) -> str:
     """Mean and sample standard deviation over seeds, in Markdown, with what it was measured on."""
-    lines = [f"# {suite.title}", "", _line(_HEADER), _line(["---"] * len(_HEADER))]
+    rows = []
     for row, (label, _) in suite.rows.items():
         runs = results.get(row, [])
         if not runs:
-            lines.append(_line([label, "0", *["-"] * (len(_HEADER) - 2)]))
+            rows.append([label, "0", *["-"] * (len(_HEADER) - 2)])
             continue
         cells = [_spread([run[f"AP_{setting}"] for run in runs]) for setting in _SETTINGS]
         cells += [f"{runs[0]['parameters'] / 1e6:.2f}", f"{runs[0]['gflops']:.2f}"]
         cells.append(f"{statistics.median(run['ms_per_image'] for run in runs):.1f}")
         seconds = [s for run in runs if (s := run["training_seconds"]) is not None]
         cells.append(f"{statistics.mean(seconds) / 60:.1f}" if seconds else "-")
-        lines.append(_line([label, str(len(runs)), *cells]))
-    return "\n".join([*lines, "", *_notes(results)]) + "\n"
+        rows.append([label, str(len(runs)), *cells])
+    table = tabulate(rows, _HEADER, "github", disable_numparse=True)
+    return "\n".join([f"# {suite.title}", "", table, "", *_notes(results)]) + "\n"
 
 
 def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
@@ -108,14 +126,14 @@ def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
         return save_figure(figure, path)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        result = json.loads(file.read_text(encoding="utf-8"))
+        result = json.loads(text)
         missing = {"row", "seed", "dataset", "settings", "AP_hard"} - result.keys()
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file}: not the result of a run ({error}).") from error
+        raise ValueError(f"{where}: not the result of a run ({error}).") from error
     if missing:
-        raise ValueError(f"{file}: not the result of a run, {', '.join(sorted(missing))} missing.")
+        raise ValueError(f"{where}: not the result of a run, {', '.join(sorted(missing))} missing.")
     return result
 
 
@@ -153,7 +171,3 @@ def _notes(results: Results) -> list[str]:
         f"{width} x {height} image at inference. Parameters include what only training uses.",
         f"Time was taken on: {'; '.join(sorted({run['device'] for run in runs}))}.",
     ]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from face_d2.analysis.benchmark.published import PUBLISHED, TITAN_XP, PublishedDetector
 from face_d2.visualization.style import COLOURS, STYLE, save_figure
@@ -56,7 +57,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         ),
         "## Published (not measured here)",
         "",
-        *_published_table(),
+        _published_table(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -66,7 +67,7 @@ def _table(result: Mapping[str, Any], title: str, sizes: Sequence[str], cell: An
         [row["name"], *(cell(row["sizes"].get(size, {})) for size in sizes)]
         for row in result["rows"]
     ]
-    return [f"## {title}", "", *_lines(["", *sizes], rows), ""]
+    return [f"## {title}", "", _markdown(["", *sizes], rows), ""]
 
 
 def _milliseconds(timing: Mapping[str, Any] | None) -> str:
@@ -78,7 +79,7 @@ def _milliseconds(timing: Mapping[str, Any] | None) -> str:
     return f"{timing['median']:.4g} [{low:.4g}, {high:.4g}]"
 
 
-def _published_table() -> list[str]:
+def _published_table() -> str:
     sizes = ((480, 640), (720, 1280), (1080, 1920), (2160, 3840))
     header = ["", "parameters, M", "10^9 multiply-adds, 640x480", "MB", "AP easy / medium / hard"]
     header += [f"{TITAN_XP}, {width}x{height}, ms" for height, width in sizes]
@@ -88,12 +89,11 @@ def _published_table() -> list[str]:
         ap = "-" if one.ap is None else " / ".join(f"{value:.1f}" for value in one.ap)
         values = [one.parameters, one.gflops, one.megabytes, ap, *(times.get(s) for s in sizes)]
         rows.append([one.name, *("-" if value is None else str(value) for value in values)])
-    return _lines(header, rows)
+    return _markdown(header, rows)
 
 
-def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    both = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(row) + " |" for row in both]
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return tabulate(rows, header, "github", disable_numparse=True)
 
 
 def plot_times(result: Mapping[str, Any], path: str | Path) -> list[Path]:

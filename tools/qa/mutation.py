@@ -4,8 +4,8 @@ Claim measured: of 300 mutants, drawn by a fixed seed from all that cosmic-ray's
 the modules below, the tests named beside each module catch at least 85 %.
 
     pip install cosmic-ray
-    python benchmarks/mutation.py [--json PATH]
-    python benchmarks/mutation.py --state PATH   (a stopped run goes on; survivors are run again)
+    python tools/qa/mutation.py [--json PATH]
+    python tools/qa/mutation.py --state PATH   (a stopped run goes on; survivors are run again)
 
 Every mutant is one change of one module in memory. A child process imports the mutant and runs the
 tests until the first fails; a child that needs more than ``--timeout`` seconds counts as caught.
@@ -45,7 +45,7 @@ from cosmic_ray import plugins  # noqa: E402
 from cosmic_ray.ast import ast_nodes, get_ast  # noqa: E402
 from cosmic_ray.mutating import mutate_code  # noqa: E402
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GOAL = 0.85
 _WIDER = (
     "tests/face_d2/evaluation/wider_face/test_protocol.py",

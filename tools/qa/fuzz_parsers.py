@@ -4,7 +4,7 @@ Claim measured: of 100,000 files that atheris makes out of five small valid ones
 reads or refuses every one, by a ValueError that names the file; none takes 10 seconds or 1 GB.
 
     pip install atheris
-    python benchmarks/fuzz_parsers.py [--inputs 100000] [--json PATH]
+    python tools/qa/fuzz_parsers.py [--inputs 100000] [--json PATH]
 
 Files, parsers and what counts as a refusal are those of tests/face_d2/test_parser_fuzz.py, whose
 own damage is made by hypothesis. libFuzzer ends the process it runs in, so every parser has one.
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-SUITE = Path(__file__).resolve().parent.parent / "tests" / "face_d2" / "test_parser_fuzz.py"
+SUITE = Path(__file__).resolve().parents[2] / "tests" / "face_d2" / "test_parser_fuzz.py"
 KINDS = ("annotations", "file list", "fold", "predictions", "FDDB detections")
 
 

@@ -5,8 +5,8 @@ memory that is always held changes by at most 3 % and the number of open files n
 2,000 training iterations (generated faces, two loader processes) and over 5,000 predictions on
 pictures of varied sizes.
 
-    python benchmarks/soak.py [--iterations 2000] [--predictions 5000] [--json PATH]
-    python benchmarks/soak.py --iterations 60 --predictions 150      (about a minute)
+    python tools/qa/soak.py [--iterations 2000] [--predictions 5000] [--json PATH]
+    python tools/qa/soak.py --iterations 60 --predictions 150      (about a minute)
 """
 
 from __future__ import annotations
