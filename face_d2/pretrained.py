@@ -1,8 +1,8 @@
 """Trained detectors that ship with the package, by name.
 
-Each has three files in ``face_d2/weights``: ``NAME.onnx`` for prediction, ``NAME.safetensors`` (half
-precision) for training and evaluation, and ``NAME.md``, its model card. Nothing here loads torch
-or Detectron2, and nothing is downloaded.
+Each has three files in ``face_d2/weights``: ``NAME.onnx`` for prediction, ``NAME.safetensors`` (in
+half precision) for training and evaluation, and ``NAME.md``, its model card. Nothing here loads
+torch or Detectron2, and nothing is downloaded.
 """
 
 from __future__ import annotations

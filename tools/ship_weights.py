@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Turns a finished training into the files of a detector that ships with the package.
 
-Writes ``NAME.safetensors`` (the averaged weights in half precision) and ``NAME.onnx`` (exported from
-those very weights, checked against PyTorch) to face_d2/weights.
+Writes ``NAME.safetensors`` (the averaged weights in half precision) and ``NAME.onnx`` (exported
+from those very weights, checked against PyTorch) to face_d2/weights.
 """
 
 from __future__ import annotations
