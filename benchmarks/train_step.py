@@ -44,7 +44,7 @@ from df2s2_d2.segmentation import segmentation_targets
 from face_d2.config import load_config
 from face_d2.engine.trainer import FaceTrainer
 
-#: DF2S2 and the baseline: small ones for a CPU, and the design note's.
+#: DF2S2 and the baseline: small ones for a CPU, and those of arXiv 1811.08557, section 3.4.
 PAIRS = {
     "quick": ("quick/df2s2_real.yaml", "quick/retinanet_real.yaml"),
     "full": ("df2s2/df2s2_R50_FFP.yaml", "baseline/retinanet_R50_FPN.yaml"),

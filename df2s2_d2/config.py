@@ -1,4 +1,4 @@
-"""Configuration keys of DF2S2. The defaults are those of the README's table of defaults."""
+"""Configuration keys of DF2S2. docs/design.md gives reasons for the defaults."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # Sides of a batch are padded to a multiple of this. 0 is right for DF2S2 and RetinaNet; heads
     # that add up levels, Panoptic FPN's, need the deepest stride of these, 32.
     cfg.MODEL.FFP.SIZE_DIVISIBILITY = 0
-    # "mul_add" (the notes' F-block), "mul", "add"; "fpn" is Detectron2's own FPN.
+    # "mul_add" (the F-block of arXiv 1811.08557, section 3.3), "mul", "add"; "fpn" is Detectron2's.
     cfg.MODEL.FFP.FUSION = "mul_add"
-    # How the deeper map reaches the shallower one's size and width: "deconv" (the notes),
-    # "upsample_conv", "conv_upsample" (the two that the notes argue against).
+    # How the deeper map reaches the shallower one's size and width: "deconv" (arXiv
+    # 1811.08557, section 3.3), or the two that it argues against, "upsample_conv" and
+    # "conv_upsample".
     cfg.MODEL.FFP.UP = "deconv"
     cfg.MODEL.FFP.DECONV_KERNEL = 2  # or 4
     cfg.MODEL.FFP.PSI_ACTIVATION = "none"  # or "sigmoid"
@@ -60,18 +61,19 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
-    # "global_pos" (positives of all levels), "level_pos", "level_all" (the notes' letter),
-    # "running_pos" (running mean over iterations; for small batches and many face-free images).
+    # "global_pos" (positives of all levels), "level_pos", "level_all" (arXiv
+    # 1811.08557, section 3.4, read literally), "running_pos" (running mean over iterations; for
+    # small batches and many face-free images).
     cfg.MODEL.DF2S2.CLS_NORM = "global_pos"
     cfg.MODEL.DF2S2.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
     # Added to the logits in the loss: above 0 a score of 0.5 asks for more certainty, AP stays.
     cfg.MODEL.DF2S2.FOCAL_LOSS_MARGIN = 0.0
     cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11
-    cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of the notes
+    cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of arXiv 1811.08557, section 3.4
 
     cfg.MODEL.DF2S2.SEG_ENABLED = True
-    cfg.MODEL.DF2S2.SEG_WEIGHT = 0.25  # lambda2 of the notes
+    cfg.MODEL.DF2S2.SEG_WEIGHT = 0.25  # lambda2 of arXiv 1811.08557, section 3.4
     # Which faces a level's mask shows: "anchor" (they own one of its positive anchors) or "area"
     # (their side is 0.71 to 2.23 times the level's smallest anchor).
     cfg.MODEL.DF2S2.SEG_ASSIGN = "anchor"

@@ -1,4 +1,4 @@
-"""Feature fusion pyramid (design note DF2S2, 3.1 and 3.3).
+"""Feature fusion pyramid (arXiv 1811.08557, sections 3.1 and 3.3).
 
 Top-down over the stages of a network, every map is multiplied by what the fused deeper map says of
 it and keeps itself: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1), Psi being one
@@ -38,8 +38,9 @@ class FBlock(nn.Module):
         shallow_channels: width of the shallower map and of the result.
         fusion: "mul_add": ``s * Psi(d) + s`` (equation 1); "mul": ``s * Psi(d)``; "add":
             ``s + Psi(d)``.
-        up: what Psi is: "deconv", or one of the two the note argues against: "upsample_conv"
-            (nearest neighbour, then 3x3) and "conv_upsample" (3x3, then nearest neighbour).
+        up: what Psi is: "deconv", or one of the two that section 3.3 argues against:
+            "upsample_conv" (nearest neighbour, then 3x3) and "conv_upsample" (3x3, then nearest
+            neighbour).
         deconv_kernel: 2 or 4; the stride is 2 in both.
         activation: "none", or "sigmoid", which makes a gate of Psi.
         init_gain: of Psi's Xavier initialisation. Products of unnormalised maps grow from level to

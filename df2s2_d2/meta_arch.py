@@ -1,4 +1,4 @@
-"""DF2S2: anchors, labels, losses and inference (design note DF2S2, 3.1, 3.2 and 3.4).
+"""DF2S2: anchors, labels, losses and inference (arXiv 1811.08557, section 3).
 
 Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
 """
@@ -49,8 +49,8 @@ class DF2S2(OneStageDetector):
         matcher: labels anchors.
         box2box_transform: box deltas to boxes and back.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
-        smooth_l1_beta, box_weight: box loss, and lambda1 of the notes.
-        seg_weight: lambda2 of the notes.
+        smooth_l1_beta, box_weight: box loss, and lambda1 (section 3.4).
+        seg_weight: lambda2 (section 3.4).
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image:
             inference; candidates are counted per level, before NMS.

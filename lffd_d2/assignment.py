@@ -2,7 +2,7 @@
 
 A receptive field (RF) is positive when its centre lies in the box of exactly one face whose size
 is in its branch's range. RFs in a face of the gray zone around the range, or in two faces of the
-range, are ignored. Source: design note LFFD, "training and loss"; borders and ties as in the
+range, are ignored. Source: arXiv 1904.10633, section 3.4; borders and ties as in the
 released code.
 
 Letters: N images of a batch, M faces of all of them, (h, w) the map of a branch, P its positives.

@@ -42,7 +42,7 @@ def add_lffd_config(cfg: CN) -> None:
     # Smaller faces (network input pixels) are ignored by every branch, not taken for background.
     cfg.MODEL.LFFD.MIN_FACE = 8.0
     # Offsets are relative to half the range's upper end ("scale", the released weights) or to half
-    # the receptive field ("rf", paper and note).
+    # the receptive field ("rf", arXiv 1904.10633, section 3.4).
     cfg.MODEL.LFFD.REG_NORM = "scale"
 
     # Losses. "batch": divided by the images of a batch, which lr 0.1 was chosen for; "mean": not.

@@ -1,6 +1,6 @@
 """LFFD's losses: cross-entropy on the positives and the hardest negatives, and box losses.
 
-Source: design note LFFD, "training and loss" (only the largest of the sorted negative losses are
+Source: arXiv 1904.10633, section 3.4 (only the largest of the sorted negative losses are
 propagated); the scale of the objective is that of the released code.
 
 Letters: N images of a batch, (h, w) the map of a branch, P its positives.

@@ -3,8 +3,8 @@
 The theoretical receptive field is what can influence a unit; the effective one is what does, and
 is much smaller and denser in the middle (Luo et al., "Understanding the Effective Receptive Field
 in Deep Convolutional Neural Networks", https://arxiv.org/abs/1701.04128). LFFD's ranges are chosen
-so that a face fills the effective field and the theoretical one holds its surroundings (design
-note LFFD, figure "erf").
+so that a face fills the effective field and the theoretical one holds its surroundings (arXiv
+1904.10633, section 3.1).
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class ReceptiveField:
     start: int = 0
 
     def after(self, kind: str) -> ReceptiveField:
-        """The receptive field one ``D`` or ``S`` layer further up (note, "RF_compute")."""
+        """The receptive field one ``D`` or ``S`` layer further up (arXiv 1904.10633, 3.1)."""
         stride, padding = (2, 0) if kind == "D" else (1, 1)
         return ReceptiveField(
             size=self.size + (_KERNEL - 1) * self.stride,
@@ -83,7 +83,7 @@ class Branch:
 
         Args:
             reg_norm: ``"scale"``, half the greatest face size (released code and weights), or
-                ``"rf"``, half the receptive field (the paper and the note).
+                ``"rf"``, half the receptive field (arXiv 1904.10633, section 3.4).
         """
         if reg_norm == "scale":
             return self.face_range[1] / 2

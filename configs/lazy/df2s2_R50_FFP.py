@@ -1,4 +1,6 @@
-"""DF2S2 on WIDER FACE, the design note's schedule; the same run as ``df2s2/df2s2_R50_FFP.yaml``.
+"""DF2S2 on WIDER FACE; the same run as ``df2s2/df2s2_R50_FFP.yaml``.
+
+The schedule is that of arXiv 1811.08557, section 3.4.
 
 12,880 images / batch 32 = 402.5 iterations an epoch: 120 epochs = 48,300 iterations, learning rate
 x 0.1 after 80 (32,200) and 100 (40,250).

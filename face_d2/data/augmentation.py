@@ -39,8 +39,8 @@ class SquareFaceCrop(T.Augmentation):
 
     With probability 1/5 the largest square of the image, otherwise a square whose side is uniform
     in [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the
-    crop when its centre does (the mapper drops the others). Source: design note DF2S2 3.4 asks for
-    random crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
+    crop when its centre does (the mapper drops the others). Source: arXiv 1811.08557, section 3.4,
+    asks for random crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
 
     Args:
         size: side of the result, in pixels.

@@ -38,7 +38,7 @@ def test_every_variant_has_a_config(variant: str) -> None:
     assert list(cfg.MODEL.PIXEL_MEAN) == list(cfg.MODEL.PIXEL_STD) == [127.5] * 3
 
 
-def test_the_notes_are_taken_by_the_letter() -> None:
+def test_the_notes_config_takes_the_paper_literally() -> None:
     cfg = get_cfg()
     cfg.merge_from_file(get_config_file("lffd/lffd_25L8S_notes.yaml"))
     assert list(cfg.MODEL.PIXEL_MEAN) == [127.0] * 3
@@ -46,7 +46,7 @@ def test_the_notes_are_taken_by_the_letter() -> None:
 
 
 @pytest.mark.parametrize("name", ["25L8S", "25L8S_notes"])
-def test_the_default_schedule_is_the_notes(name: str) -> None:
+def test_the_default_schedule_is_the_papers(name: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(get_config_file(f"lffd/lffd_{name}.yaml"))
     solver = cfg.SOLVER

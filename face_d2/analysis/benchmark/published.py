@@ -1,4 +1,4 @@
-"""What the design notes and papers print about detectors, to stand beside what is measured.
+"""What papers print about detectors, to stand beside what is measured.
 
 Times are for batch 1 and the network alone. Accuracy is WIDER FACE's validation AP with one pass at
 the original resolution, as the LFFD paper measured all detectors. Sources: LFFD paper
