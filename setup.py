@@ -31,6 +31,7 @@ PACKAGES = [
     "face_d2.synthetic",
     "face_d2.utils",
     "face_d2.visualization",
+    "face_d2.weights",
 ]
 
 REQUIREMENTS = [
@@ -47,6 +48,9 @@ REQUIREMENTS = [
     "portalocker>=2.8",
     "tqdm>=4.60",
     "Pillow>=9.0",
+    # the detectors that ship with the package
+    "onnxruntime>=1.17",
+    "safetensors",
     # what Detectron2 0.5 asks for, without its upper bounds
     "iopath>=0.1.7",
     "omegaconf>=2.1",
@@ -70,7 +74,10 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_dir={"face_d2.configs": "configs"},
-    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"]},
+    package_data={
+        "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.weights": ["*.onnx", "*.safetensors", "*.md"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],

@@ -12,9 +12,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from face_d2 import model_zoo
-from face_d2.model_zoo import ReleasedFile, TrainedHere
+from face_d2.model_zoo import ReleasedFile, Shipped, TrainedHere
 
-__all__ = ["main", "released_table", "trained_table"]
+__all__ = ["main", "released_table", "shipped_table", "trained_table"]
+
+
+def shipped_table() -> str:
+    """Detectors that ship with the package, as a Markdown table."""
+    rows = [
+        [f"`{name}`", f"`{model.config}`", str(model.figures), model.figures.protocol]
+        for name, model in model_zoo.models().items()
+        if isinstance(model.weights, Shipped) and model.figures
+    ]
+    return _table(("name", "config", "easy / medium / hard", "measured on"), rows)
 
 
 def released_table() -> str:
@@ -63,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.name is None:
         if options.download or options.cache is not None:
             parser.error("--download and --cache go with a NAME")
+        print(f"Shipped with the package\n\n{shipped_table()}\n")
         print(f"Published\n\n{released_table()}\n\nTrained by a command\n\n{trained_table()}")
         return 0
     try:

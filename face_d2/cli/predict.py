@@ -9,6 +9,7 @@ from pathlib import Path
 
 from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
 from face_d2.predictor.records import FORMATS
+from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
 
 __all__ = ["main", "parser"]
 
@@ -27,6 +28,11 @@ def parser() -> argparse.ArgumentParser:
         help="image, video, folder, glob, camera index, or - for a list of files on stdin",
     )
     model = result.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        choices=tuple(PRETRAINED),
+        help=f"a detector that ships with the package; {DEFAULT} where no model is given",
+    )
     model.add_argument("--config-file", metavar="FILE", help="config, or the name of a shipped one")
     model.add_argument("--weights", metavar="FILE", help="checkpoint of that config's network")
     model.add_argument(
@@ -90,15 +96,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser()
     options = arguments.parse_args(argv)
-    if options.onnx and options.config_file:
-        arguments.error("one model at a time: --config-file and --weights, or --onnx, not both")
-    if not options.onnx and not options.config_file:
-        arguments.error("give a model: --config-file and --weights, or --onnx")
+    if sum(map(bool, (options.model, options.onnx, options.config_file))) > 1:
+        arguments.error("one model at a time: --model, --onnx, or --config-file and --weights")
+    if options.weights and not options.config_file:
+        arguments.error("--weights needs --config-file")
     if options.config_file and not options.weights:
         arguments.error("--config-file needs --weights")
     if options.onnx and (options.device or options.opts or options.weights):
         arguments.error("--weights, --device and --opts are for --config-file")
-    job = PredictJob(**vars(options))
+    values = vars(options)
+    shipped = values.pop("model")
+    if not options.onnx and not options.config_file:
+        shipped = shipped or DEFAULT
+    if shipped:
+        print(f"model: {shipped}", file=sys.stderr)
+        values["onnx"] = str(find_pretrained(shipped).onnx)
+    job = PredictJob(**values)
     if job.in_processes and (job.onnx or job.shard != (1, 1)):
         arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")
     try:

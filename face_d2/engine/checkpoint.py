@@ -12,9 +12,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
-from torch import nn
+from torch import Tensor, nn
 
 from face_d2.engine.ema import ModelEMA
+from face_d2.pretrained import PRETRAINED, find_pretrained
 from face_d2.utils.files import replaced_file
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
@@ -29,6 +30,8 @@ class _TensorsOnly(Checkpointer):
                 f"{f} is a network in ONNX's form, which holds no weights to load; "
                 "tools/predict.py --onnx runs it, tools/evaluate_widerface.py scores what it finds."
             )
+        if f.endswith(".safetensors"):
+            return {"model": _read_safetensors(f)}
         try:
             return torch.load(f, map_location="cpu", weights_only=True)
         except OSError:
@@ -39,6 +42,16 @@ class _TensorsOnly(Checkpointer):
                 f"{f} is no checkpoint of tensors and plain values, or is cut or damaged "
                 f"({type(error).__name__})."
             ) from error
+
+
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no file of safetensors ({error}).") from error
 
 
 class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
@@ -90,9 +103,13 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a file, see Detectron2; :meth:`missing` then tells what it left out.
 
+        The name of a detector that ships with the package stands for its file of weights.
+
         Raises:
             FileNotFoundError: there is no such file.
         """
+        if path in PRETRAINED:
+            path = str(find_pretrained(path).weights)
         # Other machines may lack the file: Detectron2 sends them the main process's weights.
         if comm.is_main_process() and path and "://" not in path and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint")

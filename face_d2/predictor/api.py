@@ -15,6 +15,7 @@ from face_d2.ops.spec import DetectorSpec
 from face_d2.ops.tiling import detect_tiled, least_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
 from face_d2.predictor.results import FaceResult, Found
+from face_d2.pretrained import DEFAULT, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
@@ -51,10 +52,19 @@ class _Item:
 class FaceDetector:
     """Finds faces in images.
 
-    Use :meth:`from_config` for trained weights, :meth:`from_onnx` for an exported file.
+    ``FaceDetector()`` is the default detector that ships with the package. :meth:`from_pretrained`
+    takes a shipped detector by name, :meth:`from_config` a checkpoint, :meth:`from_onnx` an
+    exported file.
+
+    Example::
+
+        from face_d2 import FaceDetector
+
+        faces = FaceDetector().detect("photo.jpg")
+        print(faces.boxes, faces.scores)  # (N, 4) XYXY pixels, (N,)
 
     Args:
-        backend: runs the network.
+        backend: runs the network; by default ONNX Runtime runs the default detector.
         max_pixels: an image whose searched size (after the config's resizing and the network's
             enlarging) has more pixels is searched in overlapping tiles of at most this many, which
             bounds the memory; the default takes a 3840 x 2160 frame in one pass.
@@ -69,12 +79,14 @@ class FaceDetector:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | None = None,
         *,
         max_pixels: int = 2**23,
         tile_overlap: int = 256,
         batch_size: int = 8,
     ) -> None:
+        if backend is None:
+            backend = _pretrained_backend(DEFAULT)
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         least = least_max_pixels(self._shared_faces, self._tile_align)
@@ -89,6 +101,50 @@ class FaceDetector:
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = DEFAULT,
+        *,
+        backend: str = "onnx",
+        score_threshold: float | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        **settings: Any,
+    ) -> FaceDetector:
+        """A detector that ships with the package. Nothing is downloaded.
+
+        Args:
+            name: "df2s2-lite0" or "lffd-20l5s"; their model cards are in ``docs/models``.
+            backend: "onnx" (ONNX Runtime, on the CPU, without torch in the process) or "torch".
+            score_threshold: detections score more than this; by default the model's, which is
+                low enough for a whole precision-recall curve. 0.5 suits most uses.
+            device: for "torch"; see :meth:`from_config`.
+            threads: for "onnx"; CPU threads, by default as many as the runtime likes.
+            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+
+        Raises:
+            ValueError: the name or the backend is unknown, a setting belongs to the other backend,
+                or a value is out of its range.
+            ImportError: for "torch": torch or Detectron2 is not installed.
+        """
+        model = find_pretrained(name)
+        if backend == "torch":
+            if threads is not None:
+                raise ValueError('threads is a setting of backend "onnx"')
+            return cls.from_config(
+                model.config,
+                model.weights,
+                device=device,
+                score_threshold=score_threshold,
+                **settings,
+            )
+        if backend != "onnx":
+            raise ValueError(f'backend is {backend!r}; expected "onnx" or "torch"')
+        if device is not None:
+            raise ValueError('device is a setting of backend "torch"')
+        return cls(_pretrained_backend(name, score_threshold, threads), **settings)
 
     @classmethod
     def from_config(
@@ -289,6 +345,15 @@ class FaceDetector:
             iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
         return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
+
+
+def _pretrained_backend(
+    name: str, score_threshold: float | None = None, threads: int | None = None
+) -> Backend:
+    from face_d2.predictor.onnx_backend import OnnxBackend
+
+    threshold = _checked_threshold(score_threshold)
+    return OnnxBackend(find_pretrained(name).onnx, "onnxruntime", threshold, threads)
 
 
 def _checked_threshold(score_threshold: float | None) -> float | None:

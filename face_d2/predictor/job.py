@@ -28,6 +28,7 @@ from face_d2.predictor.drawing import (
 from face_d2.predictor.images import load_image
 from face_d2.predictor.records import (
     Journal,
+    Record,
     check_text_names,
     make_record,
     write_format,
@@ -125,11 +126,29 @@ def predict(job: PredictJob) -> int:
         return 0  # the whole is put together elsewhere
     journal = Journal(job.output)
     print(escaped(write_format(job.format, journal, job.sources)))
-    failed = [r for r in journal.records(job.sources) if "error" in r]
+    records = list(journal.records(job.sources))
+    failed = [record for record in records if "error" in record]
     journal.close()
+    print(_summary(job, records), file=sys.stderr)
     for record in failed:
         print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
     return int(bool(failed))
+
+
+def _summary(job: PredictJob, records: Sequence[Record]) -> str:
+    """How many faces were found, and where pictures of them are."""
+    threshold = _shown_from(job)
+    scores = [face["score"] for record in records for face in record.get("faces", [])]
+    count = sum(score > threshold for score in scores)
+    folders = [folder for folder, wanted in (("drawn", job.draw), ("blurred", job.blur)) if wanted]
+    folders += ["crops"] if job.crop else []
+    places = "".join(f"; {escaped(str(job.output / folder))}" for folder in folders)
+    above = f" with a score above {threshold:g}" if threshold else ""
+    return f"{count} faces{above}{places}"
+
+
+def _shown_from(job: PredictJob) -> float:
+    return 0.0 if job.score_threshold is not None else SHOWN_FROM
 
 
 def _work_of_rank(job: PredictJob) -> None:
@@ -151,7 +170,7 @@ class _Run:
         self.painters = _painters(job)
         self.crop = job.crop
         self.max_frames = job.max_frames
-        self.shown_from = 0.0 if job.score_threshold is not None else SHOWN_FROM
+        self.shown_from = _shown_from(job)
         self.journal = Journal(self.output, shard, partial(_pictures, job))
 
     def work(self) -> None:
