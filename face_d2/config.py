@@ -15,7 +15,14 @@ from face_d2.plugins import import_detectors
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["add_face_config", "find_config", "get_cfg", "get_config_file", "load_config"]
+__all__ = [
+    "add_face_config",
+    "find_config",
+    "get_cfg",
+    "get_config_file",
+    "load_config",
+    "with_weights",
+]
 
 
 def add_face_config(cfg: CfgNode) -> None:
@@ -41,6 +48,20 @@ def add_face_config(cfg: CfgNode) -> None:
 
     # What SOLVER.AMP.ENABLED computes in: "float16" (GPUs; Detectron2's) or "bfloat16" (GPUs, CPU).
     cfg.SOLVER.AMP.PRECISION = "float16"
+
+    # Exponential moving average of the weights. Evaluation uses the averaged weights, and they are
+    # the "model" of every checkpoint; the weights that are trained lie beside them for --resume.
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    # A step keeps this share d of the average; after t steps d is at most (1 + t) / (10 + t).
+    cfg.SOLVER.EMA.DECAY = 0.999
+
+    # Besides SOLVER.CHECKPOINT_PERIOD (iterations): a checkpoint also when the last one is this
+    # many minutes old; 0 for none.
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
+    # How many checkpoints of both kinds are kept, the newest ones; 0 keeps all. model_final.pth and
+    # model_best.pth do not count.
+    cfg.SOLVER.MAX_TO_KEEP = 0
 
     # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 among
     # MIN_SIZES is the image as it is, like INPUT.MIN_SIZE_TEST 0.
@@ -72,6 +93,18 @@ def get_cfg() -> CfgNode:
     add_face_config(cfg)
     for detector in detectors:
         detector.add_config(cfg)
+    return cfg
+
+
+def with_weights(cfg: CfgNode, weights: str | os.PathLike[str]) -> CfgNode:
+    """A copy of the config that names the checkpoint its network is going to get.
+
+    Build the network with it: a backbone that is loaded while it is built (``MODEL.TIMM.WEIGHTS``)
+    then needs no weights of its own.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = str(weights)
     return cfg
 
 

@@ -16,8 +16,9 @@ from detectron2.engine import default_argument_parser, default_setup
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from torch import nn
 
-from face_d2.config import find_config, load_config
+from face_d2.config import find_config, load_config, with_weights
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.launch import launch
 from face_d2.engine.trainer import FaceTrainer
@@ -69,11 +70,14 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    model = FaceTrainer.build_model(cfg)
-    checkpointer = FaceCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+    earlier = FaceCheckpointer(nn.Identity(), save_dir=cfg.OUTPUT_DIR)
+    resumed = earlier.get_checkpoint_file() if args.resume else ""
+    weights = resumed or cfg.MODEL.WEIGHTS
+    if not weights:
         raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    model = FaceTrainer.build_model(with_weights(cfg, weights))
+    checkpointer = FaceCheckpointer(model)
+    checkpointer.load(weights)
     checkpointer.require_all()
     if cfg.TEST.AUG.ENABLED:
         MultiScaleTTA(cfg, model)  # reports bad keys before the first evaluation

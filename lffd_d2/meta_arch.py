@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +20,7 @@ from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.nms import NMS_TYPES, first_kept, suppress
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
-from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
+from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branches
 from lffd_d2.backbone import LFFDNet
 from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.head import LFFDHead
@@ -27,6 +28,8 @@ from lffd_d2.losses import LFFDLoss
 from lffd_d2.receptive_field import Branch
 
 __all__ = ["LFFD"]
+
+_LOG_PERIOD = 20  # iterations; that of Detectron2's writers
 
 
 @META_ARCH_REGISTRY.register()
@@ -116,6 +119,7 @@ class LFFD(OneStageDetector):
             b for b in variant.branches if b.tap not in skip_branches
         )
         self._active_taps = [b.tap for b in self.active_branches]
+        self._recent: deque[Tensor] = deque(maxlen=_LOG_PERIOD)
         self.branches[0].divisor(reg_norm)  # reports an unknown REG_NORM before training starts
 
     @classmethod
@@ -130,11 +134,12 @@ class LFFD(OneStageDetector):
         variant = backbone.variant
         return {
             "backbone": backbone,
-            "head": LFFDHead.for_variant(variant, node.INIT),
+            "head": LFFDHead.for_variant(variant, node.INIT, node.PRIOR_PROB),
             "loss": LFFDLoss(
                 neg_pos_ratio=node.NEG_POS_RATIO,
                 neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,
                 loss_scale=node.LOSS_SCALE,
+                box_loss=node.BOX_LOSS,
                 box_norm=node.BOX_NORM,
                 box_weight=node.BOX_LOSS_WEIGHT,
             ),
@@ -220,7 +225,10 @@ class LFFD(OneStageDetector):
         return ReceptiveFieldCoverage(self, training)
 
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
-        """Training losses; per-branch values go to Detectron2's event storage.
+        """Training losses.
+
+        Per-branch values, means over 20 iterations, go to Detectron2's event storage whenever
+        its writers write by default: every 20th iteration.
 
         Args:
             images: N images, padded alike.
@@ -240,24 +248,21 @@ class LFFD(OneStageDetector):
     def label(
         self, map_sizes: Sequence[tuple[int, int]], targets: Sequence[Instances]
     ) -> list[BranchLabels]:
-        """Labels of every branch; see :func:`lffd_d2.assignment.label_branch`."""
+        """Labels of every branch; see :func:`lffd_d2.assignment.label_branches`."""
         boxes = [t.gt_boxes.tensor for t in targets]
         ignore = [
             t.gt_ignore if t.has("gt_ignore") else torch.zeros_like(b[:, 0], dtype=torch.bool)
             for t, b in zip(targets, boxes)
         ]
-        return [
-            label_branch(
-                branch,
-                map_size,
-                boxes,
-                ignore,
-                reg_norm=self.reg_norm,
-                scale_measure=self.scale_measure,
-                min_face=self.min_face,
-            )
-            for branch, map_size in zip(self.branches, map_sizes)
-        ]
+        return label_branches(
+            self.branches,
+            map_sizes,
+            boxes,
+            ignore,
+            reg_norm=self.reg_norm,
+            scale_measure=self.scale_measure,
+            min_face=self.min_face,
+        )
 
     @torch.no_grad()
     def detect(self, images: ImageList) -> list[Instances]:
@@ -344,9 +349,13 @@ class LFFD(OneStageDetector):
         )
 
     def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:
-        storage = get_event_storage()
         positives = torch.stack([target.positive.sum() for target in labels]).to(score)
-        values = torch.stack([score, box, positives]).detach().tolist()
-        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), values):
+        self._recent.append(torch.stack([score, box, positives]).detach())
+        storage = get_event_storage()
+        if (storage.iter + 1) % _LOG_PERIOD:  # reading the values makes the host wait for a GPU
+            return
+        means = torch.stack(list(self._recent)).mean(dim=0).tolist()
+        self._recent.clear()
+        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), means):
             for branch, value in zip(self.branches, row):
-                storage.put_scalar(f"{name}/{branch.tap}", value)
+                storage.put_scalar(f"{name}/{branch.tap}", value, smoothing_hint=False)

@@ -40,10 +40,15 @@ class RangeSampler:
     goes to each range alike; with probability ``beyond_last_prob`` one choice is added, sizes from
     the greatest of the last range to 1.5 times that.
 
+    ``max_enlarge`` limits every face in the same way: ranges whose least size is more than
+    ``max_enlarge`` times the face are not drawn, nor sizes beyond that within a range. The first
+    range is always open; a face that would have to be enlarged by more gets its least size.
+
     Args:
         face_ranges: least and greatest size per range, ascending, in pixels.
         small_face_rules: how many of the ranges limit small faces.
         beyond_last_prob: chance of the additional choice.
+        max_enlarge: greatest factor by which a face is enlarged, at least 1; 0 is no limit.
 
     Raises:
         ValueError: the arguments contradict each other.
@@ -54,6 +59,7 @@ class RangeSampler:
         face_ranges: Sequence[Sequence[float]],
         small_face_rules: int,
         beyond_last_prob: float,
+        max_enlarge: float = 0.0,
     ) -> None:
         if not face_ranges or any(not 0 < low < high for low, high in face_ranges):
             raise ValueError(
@@ -68,9 +74,15 @@ class RangeSampler:
             raise ValueError(
                 f"INPUT.SCALE_SAMPLING.BEYOND_LAST_PROB is {beyond_last_prob}; expected [0, 1]."
             )
+        if not (max_enlarge == 0 or max_enlarge >= 1):
+            raise ValueError(
+                f"INPUT.SCALE_SAMPLING.MAX_ENLARGE is {max_enlarge}; expected a factor of at least "
+                "1, or 0 for no limit."
+            )
         self.face_ranges = [(float(low), float(high)) for low, high in face_ranges]
         self.small_face_rules = small_face_rules
         self.beyond_last_prob = beyond_last_prob
+        self.max_enlarge = max_enlarge
 
     def __call__(self, size: float) -> tuple[int, int]:
         """Draws for a face.
@@ -87,12 +99,18 @@ class RangeSampler:
             if size <= self.face_ranges[k][0]:
                 choices = k + 1
                 break
-        drawn = np.random.randint(choices)
-        if drawn == count:
-            greatest = self.face_ranges[-1][1]
-            return count - 1, int(greatest + np.random.randint(int(greatest / 2) + 1))
-        low, high = self.face_ranges[drawn]
-        return drawn, int(low + np.random.randint(int(high - low) + 1))
+        greatest = self.face_ranges[-1][1]
+        # Per choice, the least size and how much may be added to it.
+        sizes = [(low, int(high - low)) for low, high in self.face_ranges]
+        sizes = [*sizes, (greatest, int(greatest / 2))][:choices]
+        if self.max_enlarge:
+            limit = self.max_enlarge * size
+            within = sum(low <= limit for low, _ in sizes)
+            sizes = [(low, min(more, max(int(limit - low), 0))) for low, more in sizes]
+            sizes = sizes[: max(within, 1)]
+        drawn = np.random.randint(len(sizes))
+        least, more = sizes[drawn]
+        return min(drawn, count - 1), int(least + np.random.randint(more + 1))
 
 
 @dataclass(frozen=True)
@@ -189,6 +207,7 @@ class ScaleSamplingMapper:
                 [branch.face_range for branch in branches],
                 node.SMALL_FACE_RULES,
                 node.BEYOND_LAST_PROB,
+                node.MAX_ENLARGE,
             ),
             "strides": [branch.rf.stride for branch in branches],
             "size": node.SIZE,

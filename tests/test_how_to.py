@@ -19,6 +19,7 @@ from face_d2.config import get_cfg
 
 PAGES = {
     "use_ffp": [],
+    "timm": [],
     "use_lffd_backbone": [],
     "evaluate_any_detector": [
         "output/retinanet/widerface_val/widerface.json",

@@ -57,6 +57,7 @@ dataloader.train.mapper = L(ScaleSamplingMapper)(
     color_distortion=True,
     image_format="${model.input_format}",
 )
+dataloader.test.mapper.image_format = "${model.input_format}"
 dataloader.evaluator.evaluators[0].protocol[
     "image size"
 ] = "original, enlarged to a shorter side of 128 if below"

@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
+from face_d2.config import with_weights
 from face_d2.data.mapper import FaceDatasetMapper
 from face_d2.engine.checkpoint import FaceCheckpointer
 
@@ -70,7 +71,7 @@ def measure_cost(cfg: CfgNode, weights: str | Path) -> dict[str, Any]:
         inference, at ``flops_size``; ``ms_per_image``: median over test images, from the resized
         image in memory to boxes.
     """
-    model = build_model(cfg).eval()
+    model = build_model(with_weights(cfg, weights)).eval()
     FaceCheckpointer(model).load(str(weights))
     return {
         "parameters": sum(p.numel() for p in model.parameters()),

@@ -132,8 +132,10 @@ class OneStageDetector(nn.Module):
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalises, then pads with zeros to one size, a multiple of ``size_divisibility``."""
+        # A copy from a GPU must be waited for before it is read.
+        on_gpu = self.device.type == "cuda"
         images = [
-            (item["image"].to(self.device) - self.pixel_mean) / self.pixel_std
+            (item["image"].to(self.device, non_blocking=on_gpu) - self.pixel_mean) / self.pixel_std
             for item in batched_inputs
         ]
         return ImageList.from_tensors(images, self.size_divisibility)

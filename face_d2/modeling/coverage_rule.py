@@ -92,4 +92,6 @@ def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
+    if "TIMM" in cfg.MODEL:
+        cfg.MODEL.TIMM.WEIGHTS = ""  # the rule depends on no weights
     return build_model(cfg).coverage_rule(training)

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
-from face_d2.config import load_config
+from face_d2.config import load_config, with_weights
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
@@ -103,7 +103,7 @@ def build_detector(cfg: CfgNode, weights: str | os.PathLike[str]) -> OneStageDet
             damaged, or hold more than tensors and plain values.
     """
     detector_node(cfg)
-    model = build_model(cfg).eval()
+    model = build_model(with_weights(cfg, weights)).eval()
     checkpointer = FaceCheckpointer(model)
     checkpointer.load(str(weights))
     checkpointer.require_all()

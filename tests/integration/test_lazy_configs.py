@@ -185,3 +185,10 @@ def test_the_stock_script_runs_it(
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "model_final.pth").is_file()
     assert "copypaste: AP_easy,AP_medium,AP_hard" in done.stdout
+
+
+@pytest.mark.parametrize("name", YAML_OF)
+def test_a_network_for_rgb_is_trained_and_tested_with_rgb(name: str) -> None:
+    cfg = load(name, "model.input_format=RGB")
+    assert cfg.dataloader.train.mapper.image_format == "RGB"
+    assert cfg.dataloader.test.mapper.image_format == "RGB"

@@ -65,6 +65,26 @@ def test_the_released_codes_schedule(name: str) -> None:
     assert tuple(solver.STEPS) == (500_000, 1_000_000, 1_500_000)
 
 
+def test_the_recommended_config_departs_from_the_released_run_where_it_says() -> None:
+    """Its network and ranges stay, so that released weights load."""
+    base, cfg = get_cfg(), get_cfg()
+    base.merge_from_file(get_config_file("lffd/lffd_20L5S.yaml"))
+    cfg.merge_from_file(get_config_file("lffd/lffd_20L5S_recommended.yaml"))
+    changed = {k for k, v in cfg.MODEL.LFFD.items() if v != base.MODEL.LFFD[k]}
+    assert changed == {
+        *("INIT", "PRIOR_PROB", "LOSS_SCALE", "BOX_LOSS", "NEG_POS_RATIO", "SCORE_THRESH_TEST")
+    }
+    changed = {k for k, v in cfg.INPUT.SCALE_SAMPLING.items() if v != base.INPUT.SCALE_SAMPLING[k]}
+    assert changed == {"SIZE", "MAX_ENLARGE"}
+    assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR"
+
+
+def test_the_papers_settings_are_the_defaults() -> None:
+    cfg = get_cfg()
+    assert (cfg.MODEL.LFFD.PRIOR_PROB, cfg.MODEL.LFFD.BOX_LOSS) == (0.5, "l2")
+    assert cfg.INPUT.SCALE_SAMPLING.MAX_ENLARGE == 0
+
+
 @pytest.mark.parametrize("key", ["NEG_POS_RATIO", "MIN_FACE"])
 @pytest.mark.parametrize("word", ["3", "0.3"])
 def test_whole_numbers_and_fractions(tmp_path: Path, key: str, word: str) -> None:

@@ -85,6 +85,65 @@ def test_beyond_the_last_range_goes_to_half_as_much_again() -> None:
     assert {target for _, target in drawn} == set(range(10, 31))
 
 
+def sizes_by_the_rule(size: float, limit: float) -> dict[int, set[int]]:
+    """By range, the sizes of RANGES_5 that a face may be drawn at; beyond the last counts to it."""
+    allowed: dict[int, set[int]] = {}
+    for index, (low, high) in enumerate([*RANGES_5, (320, 480)]):
+        for target in range(low, high + 1):
+            if target <= limit * size or (index == 0 and target == low):
+                allowed.setdefault(min(index, 4), set()).add(target)
+    return allowed
+
+
+@pytest.mark.parametrize("size", [2, 6, 7, 9.9, 13, 14, 40, 75, 107, 120, 161, 400])
+def test_no_face_is_enlarged_by_more_than_the_limit(size: float) -> None:
+    sampler = RangeSampler(RANGES_5, 0, 1.0, max_enlarge=3)
+    expected = sizes_by_the_rule(size, 3)
+    drawn: dict[int, list[int]] = {}
+    for _ in range(4000):
+        index, target = sampler(size)
+        drawn.setdefault(index, []).append(target)
+    assert set(drawn) == set(expected)
+    for index, targets in drawn.items():
+        assert set(targets) <= expected[index]
+        assert min(targets) <= min(expected[index]) + 8
+        assert max(targets) >= max(expected[index]) - 8
+    choices = len(expected) + (3 * size >= 320)  # beyond the last is a choice of its own
+    for index in range(len(expected)):
+        share = (2 if index == 4 and choices == 6 else 1) / choices
+        spread = 5 * np.sqrt(4000 * share * (1 - share))
+        assert abs(len(drawn[index]) - 4000 * share) <= spread
+
+
+def test_the_rules_for_small_faces_hold_under_a_limit() -> None:
+    sampler = RangeSampler(RANGES_5, 2, 0.0, max_enlarge=100)
+    assert {sampler(9)[0] for _ in range(500)} == {0}
+    assert {sampler(15)[0] for _ in range(500)} == {0, 1}
+
+
+def test_without_a_limit_the_draws_are_as_released() -> None:
+    """The same random numbers give the same sizes, so that old runs can be repeated."""
+
+    def released(size: float) -> tuple[int, int]:
+        choices = 5 + int(np.random.rand() < 0.3)
+        if size <= 10:
+            choices = 1
+        elif size <= 20:
+            choices = 2
+        drawn = np.random.randint(choices)
+        if drawn == 5:
+            return 4, 320 + np.random.randint(161)
+        low, high = RANGES_5[drawn]
+        return drawn, low + np.random.randint(high - low + 1)
+
+    sizes = np.random.uniform(4, 400, 500)
+    sampler = RangeSampler(RANGES_5, 2, 0.3)
+    np.random.seed(1)
+    got = [sampler(size) for size in sizes]
+    np.random.seed(1)
+    assert got == [released(size) for size in sizes]
+
+
 def make_mapper(**changes: Any) -> ScaleSamplingMapper:
     settings: dict[str, Any] = {
         "sampler": RangeSampler(RANGES_8, 3, 0.1),
@@ -389,6 +448,18 @@ def test_colour_distortion_scales_and_blends(monkeypatch: pytest.MonkeyPatch) ->
         np.testing.assert_allclose(distort_colors(image), np.clip(wanted, 0, 255), atol=0.51)
 
 
+def test_the_limit_of_a_config_holds_in_its_crops(record: Record) -> None:
+    cfg = get_cfg()
+    cfg.INPUT.SCALE_SAMPLING.SIZE = 96
+    cfg.INPUT.SCALE_SAMPLING.NEGATIVE_RATIO = 0.0
+    cfg.INPUT.SCALE_SAMPLING.MAX_ENLARGE = 2.0
+    mapper = ScaleSamplingMapper(cfg, True)
+    item = record(gray_with_patches(100, 120, (20, 20, 40, 40)), (20, 20, 40, 40))
+    for _ in range(50):
+        box = mapper(item)["instances"].gt_boxes.tensor[0]
+        assert (box[2:] - box[:2]).max() <= 80 + 1e-3
+
+
 def test_built_from_a_config(record: Record) -> None:
     cfg = get_cfg()
     cfg.INPUT.SCALE_SAMPLING.SIZE = 96
@@ -405,6 +476,9 @@ def test_built_from_a_config(record: Record) -> None:
     [
         ("SCALE_SAMPLING.SMALL_FACE_RULES", 9, "SMALL_FACE_RULES"),
         ("SCALE_SAMPLING.BEYOND_LAST_PROB", 1.1, "BEYOND_LAST_PROB"),
+        ("SCALE_SAMPLING.MAX_ENLARGE", -1.0, "MAX_ENLARGE is -1.0"),
+        ("SCALE_SAMPLING.MAX_ENLARGE", 0.5, "at least 1, or 0"),
+        ("SCALE_SAMPLING.MAX_ENLARGE", float("nan"), "MAX_ENLARGE is nan"),
         ("SCALE_SAMPLING.SIZE", 0, "SIZE"),
         ("SCALE_SAMPLING.NEGATIVE_RATIO", -0.1, "NEGATIVE_RATIO"),
         ("SCALE_SAMPLING.NEGATIVE_SCALES", [2.0, 1.0], "NEGATIVE_SCALES"),

@@ -102,6 +102,7 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
     cfg.INPUT.MIN_SIZE_TEST = 0
     if not settings.weights:
         detector_node(cfg).SCORE_THRESH_TEST = _UNTRAINED_THRESHOLD
+        cfg.MODEL.TIMM.WEIGHTS = ""  # times need none
     model = build_detector(cfg, settings.weights) if settings.weights else build_model(cfg).eval()
     name = Path(settings.config_file).stem
     threshold = None if settings.weights else _UNTRAINED_THRESHOLD
