@@ -1,5 +1,8 @@
 """DF2S2: anchors, labels, losses and inference (design note DF2S2, 3.1, 3.2 and 3.4).
 
+Long because a Detectron2 meta-architecture names each of its settings three times: in the
+docstring, as an argument and in ``from_config``.
+
 Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
 """
 
