@@ -1,5 +1,5 @@
 """Packaging. Detectron2 is deliberately no requirement: it is not on PyPI under its own name, and
-an installed one must stay as it is (README, "Install")."""
+an installed one must stay as it is (docs/install.md)."""
 
 import re
 from pathlib import Path
