@@ -56,7 +56,7 @@ class Pretrained:
         return path
 
 
-#: By name; the first is the default.
+#: By name.
 PRETRAINED = {
     model.name: model
     for model in (
@@ -65,8 +65,8 @@ PRETRAINED = {
     )
 }
 
-#: The detector where none is named.
-DEFAULT = next(iter(PRETRAINED))
+#: The detector where none is named: the one with the higher average precision today.
+DEFAULT = "lffd-20l5s"
 
 
 def find_pretrained(name: str) -> Pretrained:
