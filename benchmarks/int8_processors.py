@@ -32,8 +32,9 @@ import numpy as np
 
 from face_d2.analysis.benchmark.timing import medians
 from face_d2.evaluation.wider_face.protocol import widerface_ap
+from face_d2.export.accuracy import find_faces, own_faces
 from face_d2.export.onnx_file import export_onnx
-from face_d2.export.quantize import find_faces, own_faces, write_int8
+from face_d2.export.quantize import write_int8
 from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image

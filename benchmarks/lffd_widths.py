@@ -30,8 +30,9 @@ from matplotlib.figure import Figure
 from face_d2.analysis.benchmark.timing import medians
 from face_d2.analysis.cost import FLOPS_SIZE, count_flops
 from face_d2.config import load_config
+from face_d2.export.accuracy import average_precisions
 from face_d2.export.onnx_file import export_onnx
-from face_d2.export.quantize import average_precisions, write_int8
+from face_d2.export.quantize import write_int8
 from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.torch_backend import build_detector

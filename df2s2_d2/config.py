@@ -59,6 +59,9 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.IOU_THRESHOLDS = [0.4, 0.5]
     # A face without a positive anchor gets its best one from this IoU on; 1.0 turns that off.
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
+    # Training ignores faces whose longer side is below this, in pixels of the network's input: they
+    # are neither face nor background for scores, boxes and masks.
+    cfg.MODEL.DF2S2.MIN_FACE = 0.0
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
     # "global_pos" (positives of all levels), "level_pos", "level_all" (arXiv

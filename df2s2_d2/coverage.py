@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from df2s2_d2.matching import AnchorGrid
+from df2s2_d2.matching import AnchorGrid, too_small
 from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ class AnchorCoverage(CoverageRule):
     """A face is answered for when it owns a positive anchor.
 
     An anchor belongs to the face it overlaps most, so that in a crowd a face may reach the
-    positive IoU and yet own nothing. What the low-quality matches add is counted apart.
+    positive IoU and yet own nothing. What the low-quality matches add is counted apart. A face
+    below ``MODEL.DF2S2.MIN_FACE`` owns nothing.
 
     Args:
         model: a DF2S2 or its RetinaNet baseline, on the CPU.
@@ -40,6 +41,7 @@ class AnchorCoverage(CoverageRule):
         )
         self.levels = tuple(model.in_features)
         self._matcher = matcher
+        self._min_face = model.min_face
         self._strides = model.strides
         self._divisor = max(model.size_divisibility, 1)
         self._shapes = list(model.anchor_generator.cell_anchors)
@@ -51,9 +53,9 @@ class AnchorCoverage(CoverageRule):
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
     ) -> FaceAnswers:
         grid = self._grid(size)
-        found = self._matcher(
-            grid, torch.as_tensor(boxes, dtype=torch.float32), torch.as_tensor(ignore)
-        )
+        faces = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        out = torch.as_tensor(ignore) | too_small(faces, self._min_face)
+        found = self._matcher(grid, faces, out)
         positive = found.labels == 1
         owner, level = found.faces[positive], grid.levels[positive]
         count, levels = len(boxes), len(self._strides)

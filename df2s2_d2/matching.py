@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher", "lay_anchors"]
+__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher", "lay_anchors", "too_small"]
 
 # Windows of at most this many cells are compared at a time; bounds the memory of a crowd.
 _PAIRS_AT_A_TIME = 1 << 19
@@ -257,6 +257,16 @@ class FaceAnchorMatcher:
         on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
         on_level[ignore] = False
         return AnchorLabels(labels, faces, forced, on_level)
+
+
+def too_small(boxes: Tensor, min_face: float) -> Tensor:
+    """(M,) bool: faces whose longer side is below ``min_face``.
+
+    Args:
+        boxes: (M, 4) XYXY.
+        min_face: in the unit of ``boxes``.
+    """
+    return ((boxes[:, 2:] - boxes[:, :2]) < min_face).all(dim=1)
 
 
 def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,10 +1,14 @@
 """DF2S2: anchors, labels, losses and inference (arXiv 1811.08557, section 3).
 
+Long because a Detectron2 meta-architecture names each of its settings three times: in the
+docstring, as an argument and in ``from_config``.
+
 Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +27,7 @@ from torchvision.ops import nms
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weights
-from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher, lay_anchors
+from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher, lay_anchors, too_small
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.freeze import freeze_unused
@@ -48,6 +52,8 @@ class DF2S2(OneStageDetector):
         anchor_generator: its shapes, strides and offset are used.
         matcher: labels anchors.
         box2box_transform: box deltas to boxes and back.
+        min_face: faces whose longer side is below this, in pixels of the network's input, are
+            ignored in training.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
         smooth_l1_beta, box_weight: box loss, and lambda1 (section 3.4).
         seg_weight: lambda2 (section 3.4).
@@ -70,6 +76,7 @@ class DF2S2(OneStageDetector):
         anchor_generator: DefaultAnchorGenerator,
         matcher: FaceAnchorMatcher,
         box2box_transform: Box2BoxTransform,
+        min_face: float = 0.0,
         cls_norm: str = "global_pos",
         focal_loss_alpha: float = 0.25,
         focal_loss_gamma: float = 2.0,
@@ -91,6 +98,11 @@ class DF2S2(OneStageDetector):
         _check_choice("CLS_NORM", cls_norm, CLS_NORMS)
         _check_choice("SEG_ASSIGN", seg_assign, ("anchor", "area"))
         _check_choice("SEG_REDUCTION", seg_reduction, ("mean", "sum"))
+        if not 0 <= min_face < math.inf:
+            raise ValueError(
+                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, at least 0 (0: no face is "
+                "ignored)."
+            )
         if test_topk_candidates < 1:
             raise ValueError(
                 f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
@@ -104,6 +116,7 @@ class DF2S2(OneStageDetector):
         self.anchor_generator = anchor_generator
         self.matcher = matcher
         self.box2box_transform = box2box_transform
+        self.min_face = min_face
         self.cls_norm = cls_norm
         # A buffer, so that it is saved and resumed.
         self.register_buffer(
@@ -161,6 +174,7 @@ class DF2S2(OneStageDetector):
             "anchor_generator": anchor_generator,
             "matcher": FaceAnchorMatcher(settings.IOU_THRESHOLDS, settings.LOW_QUALITY_MIN_IOU),
             "box2box_transform": Box2BoxTransform(weights=settings.BBOX_REG_WEIGHTS),
+            "min_face": settings.MIN_FACE,
             "cls_norm": settings.CLS_NORM,
             "focal_loss_alpha": settings.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": settings.FOCAL_LOSS_GAMMA,
@@ -260,7 +274,7 @@ class DF2S2(OneStageDetector):
         return [mask.sigmoid() for mask in masks]
 
     def levels_of_faces(self, target: Instances, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """(M, L) bool: the levels whose mask shows a face.
+        """(M, L) bool: the levels whose mask shows a face in training.
 
         Args:
             target: ``gt_boxes`` and optionally ``gt_ignore``.
@@ -401,11 +415,9 @@ class DF2S2(OneStageDetector):
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
         return area_levels(boxes, torch.stack(areas).sqrt()) & ~ignore[:, None]
 
-    @staticmethod
-    def _ignored(target: Instances) -> Tensor:
-        if target.has("gt_ignore"):
-            return target.gt_ignore
-        return torch.zeros(len(target), dtype=torch.bool, device=target.gt_boxes.device)
+    def _ignored(self, target: Instances) -> Tensor:
+        small = too_small(target.gt_boxes.tensor, self.min_face)
+        return small | target.gt_ignore if target.has("gt_ignore") else small
 
 
 def _flatten(level: Tensor, per_anchor: int) -> Tensor:

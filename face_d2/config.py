@@ -36,8 +36,13 @@ def add_face_config(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP = CN()
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
-    # Side of the smaller squares as a share of the image's shorter side.
+    # Smallest and largest side of a square as a share of the image's shorter side; 1 square in 5 is
+    # the largest one.
     cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
+    cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
+    # Range [least, greatest] of the factor that a crop is resized by, drawn log-uniformly: its side
+    # is SIZE / factor pixels, at most the shorter side. It replaces MIN_SCALE and MAX_SCALE.
+    cfg.INPUT.FACE_CROP.ZOOM = []
     # A square without a face is drawn again at most this often, then kept as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
     # Brightness, contrast, saturation and hue distortion.

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from face_d2.data.image_file import read_shrunk
 from face_d2.data.mapper import MAPPERS, face_arrays
+from lffd_d2.color_distortion import distort_colors
 from lffd_d2.config import variant_from_config
 
-__all__ = ["RangeSampler", "ScaleSamplingMapper", "distort_colors"]
+__all__ = ["RangeSampler", "ScaleSamplingMapper"]
 
 logger = logging.getLogger(__name__)
 
@@ -329,36 +330,6 @@ class ScaleSamplingMapper:
 def scale_sampling(cfg: CfgNode) -> ScaleSamplingMapper:
     """The training mapper of ``INPUT.SCALE_SAMPLING``, for the branches of ``MODEL.LFFD``."""
     return ScaleSamplingMapper(cfg, True)
-
-
-def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Distorts brightness, saturation and contrast, with probability 1/2.
-
-    Then each of the three, in random order, is changed with probability 1/2 by a factor of 0.5 to
-    1.5: brightness multiplies, saturation blends with the gray image, contrast with its mean.
-    Source: the released LFFD code.
-
-    Args:
-        image: (H, W, 3) BGR uint8.
-
-    Returns:
-        The same or a distorted image of the same form.
-    """
-    if np.random.rand() < 0.5:
-        return image
-    for kind in np.random.permutation(["brightness", "saturation", "contrast"]):
-        if np.random.rand() < 0.5:
-            continue
-        factor = np.random.uniform(0.5, 1.5)
-        if kind == "brightness":
-            other: Any = np.zeros_like(image)
-        else:
-            gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-            if kind == "contrast":
-                gray = np.full_like(gray, round(gray.mean()))
-            other = cv2.merge([gray, gray, gray])
-        image = cv2.addWeighted(image, factor, other, 1 - factor, 0)  # rounds and clips
-    return image
 
 
 def _place(

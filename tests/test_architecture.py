@@ -1,7 +1,8 @@
-"""Which package may import which: the contracts of pyproject.toml hold and notice a breach."""
+"""Which package may import which, and how large its parts may be."""
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -95,3 +96,22 @@ def test_what_needs_no_torch_imports_none(repo: Path) -> None:
         "    assert not loaded, (name, loaded)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=repo, check=True)
+
+
+def test_no_folder_and_no_module_is_too_large(repo: Path) -> None:
+    sizes = runpy.run_path(str(repo / "tools" / "qa" / "sizes.py"))
+    lines = sizes["modules"](repo)
+    shares = sizes["folder_shares"](lines)
+    assert {k: v for k, v in shares.items() if v > sizes["MAX_SHARE"]} == {}
+    assert sizes["too_long"](repo, lines) == {}
+
+
+def test_a_reason_in_the_docstring_excuses_a_long_module(tmp_path: Path, repo: Path) -> None:
+    sizes = runpy.run_path(str(repo / "tools" / "qa" / "sizes.py"))
+    folder = tmp_path / "face_d2"
+    folder.mkdir()
+    (folder / "long.py").write_text("x = 1\n" * 401)
+    (folder / "excused.py").write_text('"""Long because it is."""\n' + "x = 1\n" * 401)
+    lines = sizes["modules"](tmp_path)
+    assert sizes["too_long"](tmp_path, lines) == {Path("face_d2/long.py"): 401}
+    assert sizes["folder_shares"](lines) == {"face_d2": 1.0}

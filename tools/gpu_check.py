@@ -22,6 +22,7 @@ the time was over before the last stage.
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import argparse
 import contextlib
 import itertools
@@ -50,7 +51,6 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-import face_d2.register
 from face_d2 import compat
 from face_d2.analysis.cost import count_flops
 from face_d2.config import get_cfg, get_config_file

@@ -116,7 +116,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _images_for_int8(options: argparse.Namespace) -> list[str]:
     """Those of --int8, checked before anything is written."""
-    from face_d2.export.quantize import check_images
+    from face_d2.export.accuracy import check_images
     from face_d2.predictor.sources import find_sources
 
     images = [s.file for s in find_sources([str(options.int8)], None) if s.kind == "image"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
@@ -35,27 +38,53 @@ class BoundedResize(T.ResizeShortestEdge):
 
 
 class SquareFaceCrop(T.Augmentation):
-    """S3FD's random crop: one of five squares, resized to one size.
+    """A random square of the image, resized to one size.
 
-    With probability 1/5 the largest square of the image, otherwise a square whose side is uniform
-    in [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the
-    crop when its centre does (the mapper drops the others). Source: arXiv 1811.08557, section 3.4,
-    asks for random crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
+    The side follows S3FD's rule (arXiv 1708.05237, section 3.3): with probability 1/5 it is
+    ``max_scale`` times the image's shorter side, otherwise uniform in [``min_scale``,
+    ``max_scale``] times it. With ``zoom`` the factor of the resize is drawn instead, so that the
+    sizes of faces in the crop do not depend on the size of the image. The place of the square is
+    uniform. A face belongs to the crop if its center does (the mapper drops the others). Random
+    crops are those of arXiv 1811.08557, section 3.4.
 
     Args:
         size: side of the result, in pixels.
-        min_scale: smallest side of the four random squares as a share of the shorter side.
+        min_scale: smallest side of a square as a share of the shorter side.
         attempts: a square without a face centre is drawn again, at most this often; the last one is
             kept as background.
+        zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
+            ``size / factor`` pixels, at most the shorter side. Empty for S3FD's rule.
+        max_scale: largest side of a square as a share of the shorter side.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
-    def __init__(self, size: int, min_scale: float = 0.3, attempts: int = 10) -> None:
+    def __init__(
+        self,
+        size: int,
+        min_scale: float = 0.3,
+        attempts: int = 10,
+        zoom: Sequence[float] = (),
+        max_scale: float = 1.0,
+    ) -> None:
         super().__init__()
         if not 0 < min_scale <= 1:
             raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
+        if not min_scale <= max_scale <= 1:
+            raise ValueError(
+                f"INPUT.FACE_CROP.MAX_SCALE is {max_scale}; expected a share from MIN_SCALE, "
+                f"{min_scale}, to 1."
+            )
         if size < 1 or attempts < 1:
             raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
-        self.size, self.min_scale, self.attempts = size, min_scale, attempts
+        if len(zoom) and not (len(zoom) == 2 and 0 < zoom[0] <= zoom[1] < math.inf):
+            raise ValueError(
+                f"INPUT.FACE_CROP.ZOOM is {list(zoom)}; expected [] or two factors "
+                "[least, greatest] with 0 < least <= greatest, for example [0.5, 2.0]."
+            )
+        self.size, self.attempts, self.zoom = size, attempts, tuple(zoom)
+        self.min_scale, self.max_scale = min_scale, max_scale
 
     def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
         """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
@@ -71,12 +100,19 @@ class SquareFaceCrop(T.Augmentation):
         return TransformList([crop, resize(side, side, self.size, self.size)])
 
     def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
-        short = min(height, width)
-        scale = 1.0 if np.random.rand() < 0.2 else np.random.uniform(self.min_scale, 1.0)
-        side = max(int(short * scale), 1)
+        side = self._draw_side(min(height, width))
         x = np.random.randint(width - side + 1)
         y = np.random.randint(height - side + 1)
         return x, y, side
+
+    def _draw_side(self, short: int) -> int:
+        largest = np.random.rand() < 0.2
+        scale = self.max_scale if largest else np.random.uniform(self.min_scale, self.max_scale)
+        if not self.zoom:
+            return max(int(short * scale), 1)
+        # The numbers above are drawn all the same: trainings go on with the crops they began with.
+        factor = np.exp(np.random.uniform(*np.log(self.zoom)))
+        return min(max(round(self.size / factor), 1), short)
 
 
 class _Enlarge(T.ResizeTransform):

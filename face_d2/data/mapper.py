@@ -231,7 +231,9 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     crop = cfg.INPUT.FACE_CROP
     augmentations: list[T.Augmentation]
     if crop.ENABLED:
-        augmentations = [SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS)]
+        augmentations = [
+            SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS, crop.ZOOM, crop.MAX_SCALE)
+        ]
     else:
         augmentations = [
             BoundedResize(

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face.ground_truth import (
-    WiderFaceGroundTruth,
-    ground_truth_from_images,
-    read_ground_truth,
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.export.accuracy import (
+    average_precisions,
+    average_precisions_of,
+    find_faces,
+    own_faces,
 )
-from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.saturation import saturating_convolutions
 from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
@@ -31,10 +31,6 @@ from face_d2.utils.files import replaced_file
 __all__ = [
     "WEIGHT_BITS",
     "Quantisation",
-    "average_precisions",
-    "check_images",
-    "find_faces",
-    "own_faces",
     "quantize",
     "write_int8",
 ]
@@ -44,8 +40,8 @@ WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 wit
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
-#: Boxes of the float model that count as faces, and the threshold at which AP is measured.
-_FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
+#: Score threshold at which AP is measured.
+_LEAST_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
 #: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
@@ -110,7 +106,7 @@ def quantize(
     detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
     predictions = find_faces(detector, images)
     truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
-    float_ap = _average_precisions(predictions, truth)["AP_hard"]
+    float_ap = average_precisions_of(predictions, truth)["AP_hard"]
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
@@ -134,34 +130,6 @@ def quantize(
             f"int8 loses more than {max_loss} AP points: {'; '.join(tried)}. Give more images like "
             "those the detector will see, or allow a greater loss; no int8 file was written"
         )
-
-
-def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
-    """Finds out before any work what :func:`quantize` would refuse.
-
-    Args:
-        images: as of :func:`quantize`.
-        ground_truth: as of :func:`quantize`.
-
-    Raises:
-        ValueError: there is no image, one cannot be decoded, two share event and name, or the
-            ground truth does not name one.
-        OSError: an image cannot be opened, or there is no such ground truth.
-    """
-    if not images:
-        raise ValueError("int8 needs images to take the value ranges from")
-    names = _names(images)
-    if ground_truth is not None:
-        named = set(read_ground_truth(ground_truth).names)
-        unknown = [(name, path) for name, path in zip(names, images) if name not in named]
-        if unknown:
-            name, path = unknown[0]
-            raise ValueError(
-                "FOLDER must be the folder of EVENT folders that the ground truth names; "
-                f"{ground_truth} names {min(named)}, but not {name} ({path})"
-            )
-    for path in images:
-        load_image(path)
 
 
 class _Reader(CalibrationDataReader):
@@ -360,84 +328,3 @@ def _next_convolutions(
             elif user.op_type != "Shape":  # sizes are no values
                 left.extend(user.output)
     return reached
-
-
-def find_faces(
-    detector: FaceDetector, images: Sequence[str | Path]
-) -> dict[str, NDArray[np.float64]]:
-    """What a detector finds, ``{"event/name": (N, 5) x, y, w, h, score}``, for the evaluators.
-
-    Args:
-        detector: of a low score threshold.
-        images: named ``event/name``.
-
-    Raises:
-        ValueError: two images share event and name.
-        Exception: an image's own error, if it cannot be read.
-    """
-    predictions = {}
-    for name, result in zip(_names(images), detector.stream(images)):
-        if result.error is not None:
-            raise result.error
-        sides = result.boxes[:, 2:] - result.boxes[:, :2]
-        rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
-        predictions[name] = rows.astype(np.float64)
-    return predictions
-
-
-def _names(images: Sequence[str | Path]) -> list[str]:
-    """``event/name`` of each image, none twice."""
-    owners: dict[str, str | Path] = {}
-    for path in images:
-        name = f"{Path(path).parent.name}/{Path(path).stem}"
-        if name in owners:
-            raise ValueError(
-                f"{owners[name]} and {path} share the name {name!r}; give each image its own"
-            )
-        owners[name] = path
-    return list(owners)
-
-
-def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
-    """Those with a score of at least 0.5, as ground truth for another form of the detector.
-
-    Args:
-        predictions: of :func:`find_faces`.
-
-    Raises:
-        ValueError: there are none.
-    """
-    faces = []
-    for name, rows in predictions.items():
-        boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
-        faces.append(WiderFaceImage(f"{name}.jpg", boxes, np.zeros((len(boxes), 6), np.int64)))
-    if not sum(len(image.boxes) for image in faces):
-        raise ValueError(
-            "the float model finds no face in the images for int8, so the loss cannot be measured"
-        )
-    return ground_truth_from_images(faces, "boxes of the float model")
-
-
-def average_precisions(
-    detector: FaceDetector,
-    images: Sequence[str | Path],
-    truth: WiderFaceGroundTruth | str | Path,
-) -> dict[str, float]:
-    """AP_easy, AP_medium and AP_hard in percent of what a detector finds in images.
-
-    Args:
-        detector: of a low score threshold.
-        images: named ``event/name``.
-        truth: WIDER FACE's annotation text or ``.mat`` folder.
-
-    Raises:
-        Exception: an image's own error, if it cannot be read.
-    """
-    return _average_precisions(find_faces(detector, images), truth)
-
-
-def _average_precisions(
-    predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
-) -> dict[str, float]:
-    found = widerface_ap(predictions, truth, images=list(predictions))
-    return {name: 100 * value for name, value in found.items()}

@@ -197,9 +197,9 @@ class FaceDetector:
 
         Args:
             path: the ONNX file, its outputs "candidates" (the default of the export).
-            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, where
-                it is installed, otherwise ONNX Runtime. The precision is always the file's. Both
-                use the CPU; ``FaceDetector.runtime`` tells which it is.
+            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, with
+                VNNI and without, where it is installed, otherwise ONNX Runtime. The precision is
+                always the file's. Both use the CPU; ``FaceDetector.runtime`` tells which it is.
             score_threshold: detections score more than this; by default the file's.
             threads: CPU threads; by default as many as the runtime likes.
             settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
@@ -208,6 +208,10 @@ class FaceDetector:
             FileNotFoundError: there is no such file.
             ImportError: the runtime is not installed.
             ValueError: the file is not such a file, or a value is out of its range.
+
+        Warns:
+            RuntimeWarning: the file's int8 weights have 8 bits, and this processor's sums of such
+                products overflow: the answers are wrong.
         """
         from face_d2.predictor.onnx_backend import OnnxBackend
 

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.synthetic.background import paint_background
+from face_d2.synthetic.bodies import draw_body, hand, held_thing
 from face_d2.synthetic.canvas import Canvas, Rng, noise
 from face_d2.synthetic.head import FACE_HEIGHT, draw_head
 from face_d2.synthetic.look import Look, sample_look
-from face_d2.synthetic.objects import draw_body, draw_lookalike, hand, head_from_behind, held_thing
+from face_d2.synthetic.lookalikes import draw_lookalike, head_from_behind
 from face_d2.synthetic.solids import Light, Pose, random_light
 
 EVENTS = ("0--Portrait", "1--Group", "2--Crowd", "3--Street", "4--Stage", "5--Still_Life")

@@ -149,6 +149,25 @@ def test_missing_gt_ignore_means_no_ignored_face(tiny_model: Build) -> None:
     )
 
 
+@pytest.mark.parametrize("seg_assign", ["anchor", "area"])
+def test_faces_below_min_face_are_ignored_by_their_longer_side(
+    tiny_model: Build, seg_assign: str
+) -> None:
+    """Losses are those of a model without the key where these faces are marked as ignored."""
+    rows = [[10, 10, 17, 21], [40, 5, 90, 60], [60.0, 40, 68, 51.9], [2, 40, 10, 50]]
+    key = ("MODEL.DF2S2.SEG_ASSIGN", seg_assign)
+    marked = batch(faces(rows, [True, False, True, True]), faces([]))
+    expected = losses_of(tiny_model(*key), marked)
+    plain = batch(faces(rows, [False, False, False, True]), faces([]))
+    found = losses_of(tiny_model(*key, "MODEL.DF2S2.MIN_FACE", 12.0), plain)
+    taught = losses_of(tiny_model(*key), plain)
+    exact = losses_of(tiny_model(*key, "MODEL.DF2S2.MIN_FACE", 11.0), plain)
+    for name, value in expected.items():
+        assert found[name].item() == value.item(), name
+        assert found[name].item() != taught[name].item(), name
+        assert exact[name].item() == taught[name].item(), name  # a side of MIN_FACE is large enough
+
+
 def test_a_few_steps_reduce_the_loss(tiny_model: Build) -> None:
     model = tiny_model("MODEL.DF2S2.CONV_DIM", 32, "MODEL.FFP.OUT_CHANNELS", 32)
     inputs = batch(*TWO_IMAGES)
@@ -336,6 +355,7 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
         ),
         (("MODEL.DF2S2.PRIOR_PROB", 0.0), r"MODEL\.DF2S2\.PRIOR_PROB is 0\.0.*between 0 and 1"),
         (("MODEL.DF2S2.PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.PRIOR_PROB is 1\.0.*between 0 and 1"),
+        (("MODEL.DF2S2.MIN_FACE", -1.0), r"MODEL\.DF2S2\.MIN_FACE is -1\.0.*at least 0"),
         (("MODEL.DF2S2.NORM", "XX"), r"MODEL\.DF2S2\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),

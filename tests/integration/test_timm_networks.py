@@ -18,11 +18,12 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from df2s2_d2 import FFP, AnchorCoverage, TimmBackbone, timm_backbone
+from df2s2_d2 import FFP, TimmBackbone, timm_backbone
 from face_d2 import FaceDetector, train_net
 from face_d2.analysis.cost import count_flops
 from face_d2.config import get_cfg, get_config_file
 from face_d2.data.mapper import FaceDatasetMapper
+from face_d2.modeling.coverage_rule import build_coverage_rule
 
 LITE0 = "df2s2/df2s2_lite0_FFP.yaml"
 TIMM = {
@@ -144,7 +145,7 @@ def test_the_preset_trains_resumes_and_is_evaluated_without_the_package(
 def test_prediction_coverage_and_cost_need_no_package(checkpoint: Path, picture: Any) -> None:
     detector = FaceDetector.from_config(LITE0, checkpoint, score_threshold=0.0)
     assert len(detector.detect(picture)) > 0
-    coverage = AnchorCoverage(lite0_cfg(), training=False)
+    coverage = build_coverage_rule(lite0_cfg(), training=False)
     boxes = np.array([[10.0, 10, 42, 52]])
     assert coverage(boxes, np.zeros(1, bool), (131, 197)).verdicts.tolist() == [0]
     flops = count_flops(build_model(lite0_cfg("MODEL.WEIGHTS", str(checkpoint))), (64, 64))
@@ -212,7 +213,7 @@ def test_it_is_exported_in_float_and_int8(
     command = ["--config-file", LITE0, "--weights", str(checkpoint), "--output", str(path)]
     assert main([*command, "--opts", "MODEL.TIMM.NORM", norm]) == 0  # it compares with PyTorch
     exact = FaceDetector.from_onnx(path, score_threshold=0.05)
-    assert exact.backend.card.input_format == "RGB"
+    assert exact.backend.spec.input_format == "RGB"
     assert len(exact.detect(picture)) > 5
 
     if norm == "BN":

@@ -16,7 +16,8 @@ from PIL import Image
 
 from face_d2.config import get_cfg
 from face_d2.data.image_file import read_shrunk
-from lffd_d2.scale_sampling import RangeSampler, ScaleSamplingMapper, distort_colors
+from lffd_d2.color_distortion import distort_colors
+from lffd_d2.scale_sampling import RangeSampler, ScaleSamplingMapper
 
 RANGES_8 = [(10, 15), (15, 20), (20, 40), (40, 70), (70, 110), (110, 250), (250, 400), (400, 560)]
 STRIDES_8 = [4, 4, 8, 8, 16, 32, 32, 32]

@@ -117,6 +117,55 @@ def test_crop_squares() -> None:
     assert np.allclose(histogram, 1 / 7, atol=0.03)
 
 
+def crop_sides(cfg: Any, image: np.ndarray, count: int) -> np.ndarray:
+    crop = FaceDatasetMapper(cfg, True).augmentations.augs[0]
+    transforms = [crop.get_transform(image, np.empty((0, 4))) for _ in range(count)]
+    return np.array([transform.transforms[0].w for transform in transforms])
+
+
+def test_max_scale_is_the_largest_square_of_a_crop() -> None:
+    np.random.seed(5)
+    cfg = mapper_cfg("INPUT.FACE_CROP.MIN_SCALE", 0.2, "INPUT.FACE_CROP.MAX_SCALE", 0.5)
+    sides = crop_sides(cfg, np.zeros((100, 160, 3), np.uint8), 3000)
+    assert sides.max() == 50
+    assert np.mean(sides == 50) == pytest.approx(0.2, abs=0.03)
+    histogram = np.histogram(sides[sides < 50], bins=3, range=(20, 50))[0]
+    assert np.allclose(histogram / histogram.sum(), 1 / 3, atol=0.03)
+
+
+def test_zoom_draws_the_factor_of_the_resize_log_uniformly() -> None:
+    np.random.seed(6)
+    cfg = mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.25, 4.0])
+    sides = crop_sides(cfg, np.zeros((1000, 1600, 3), np.uint8), 3000)
+    assert sides.min() >= 64 / 4
+    assert sides.max() <= 64 / 0.25
+    histogram = np.histogram(np.log2(64 / sides), bins=4, range=(-2, 2))[0]
+    assert np.allclose(histogram / 3000, 1 / 4, atol=0.03)
+
+
+def test_zoom_takes_no_square_larger_than_the_image_or_smaller_than_a_pixel() -> None:
+    image = np.zeros((100, 160, 3), np.uint8)
+    assert set(crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.1, 0.5]), image, 9)) == {100}
+    assert set(crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [500.0, 900.0]), image, 9)) == {1}
+
+
+def test_zoom_draws_the_numbers_of_the_other_rule_before_its_own() -> None:
+    """A training that is resumed sees the crops that it would have seen."""
+    image = np.zeros((700, 900, 3), np.uint8)
+    np.random.seed(7)
+    found = crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.4, 2.0]), image, 50)
+    np.random.seed(7)
+    expected = []
+    for _ in range(50):
+        if np.random.rand() >= 0.2:
+            np.random.uniform(0.3, 1.0)
+        factor = np.exp(np.random.uniform(np.log(0.4), np.log(2.0)))
+        expected.append(min(max(round(64 / factor), 1), 700))
+        np.random.randint(900 - expected[-1] + 1)
+        np.random.randint(700 - expected[-1] + 1)
+    assert found.tolist() == expected
+
+
 def test_crop_prefers_squares_with_a_face() -> None:
     np.random.seed(2)
     image = np.zeros((100, 400, 3), np.uint8)
@@ -228,6 +277,12 @@ def test_annotations_of_several_modes() -> None:
     [
         lambda: SquareFaceCrop(64, 0.0),
         lambda: SquareFaceCrop(0),
+        lambda: SquareFaceCrop(64, 0.5, max_scale=0.4),
+        lambda: SquareFaceCrop(64, max_scale=1.1),
+        lambda: SquareFaceCrop(64, zoom=[0.5]),
+        lambda: SquareFaceCrop(64, zoom=[0.0, 2.0]),
+        lambda: SquareFaceCrop(64, zoom=[2.0, 0.5]),
+        lambda: SquareFaceCrop(64, zoom=[0.5, float("inf")]),
         lambda: PhotometricDistortion("YUV"),
     ],
 )

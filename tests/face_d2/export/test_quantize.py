@@ -19,6 +19,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not
 
 from face_d2.cli import export as command  # noqa: E402
 from face_d2.cli.export import main  # noqa: E402
+from face_d2.export import accuracy  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
 
@@ -179,7 +180,7 @@ def test_images_are_needed(
         quantize(released_onnx, tmp_path / "x.onnx", [])
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         quantize(released_onnx, tmp_path / "x.onnx", [tmp_path / "missing.jpg"])
-    monkeypatch.setattr(module, "_FACE_SCORE", 2.0)
+    monkeypatch.setattr(accuracy, "_FACE_SCORE", 2.0)
     with pytest.raises(ValueError, match="finds no face"):
         quantize(released_onnx, tmp_path / "x.onnx", photos[:1])
 
@@ -192,7 +193,7 @@ def test_images_that_share_event_and_name_are_errors(
     images = [tmp_path / "s1/ev/a.jpg", tmp_path / others]
     message = rf"s1/ev/a\.jpg and .*{re.escape(others)} share the name 'ev/a'"
     with pytest.raises(ValueError, match=message):
-        module.check_images(images, None)
+        accuracy.check_images(images, None)
     with pytest.raises(ValueError, match=message):
         quantize("any.onnx", tmp_path / "x.onnx", images)
 

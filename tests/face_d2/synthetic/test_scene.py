@@ -10,7 +10,7 @@ import pytest
 from face_d2.synthetic.canvas import Canvas, box_points
 from face_d2.synthetic.head import HeadPicture, draw_head
 from face_d2.synthetic.look import Look, sample_look
-from face_d2.synthetic.objects import LOOKALIKES
+from face_d2.synthetic.lookalikes import LOOKALIKES
 from face_d2.synthetic.scene import EVENTS, Picture, Stage, annotate, draw_scene
 from face_d2.synthetic.solids import Light, Pose
 
