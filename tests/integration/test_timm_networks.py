@@ -18,7 +18,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from df2s2_d2 import FFP, TimmBackbone, timm_backbone
+from df2s2_d2 import FFP, TimmBackbone, timm_weights
 from face_d2 import FaceDetector, train_net
 from face_d2.analysis.cost import count_flops
 from face_d2.config import get_cfg, get_config_file
@@ -95,7 +95,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package of EfficientNet-Lite0's weights is not installed."""
-    monkeypatch.setattr(timm_backbone, "find_spec", lambda name: None)
+    monkeypatch.setattr(timm_weights, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_preset_trains_resumes_and_is_evaluated_without_the_package(
     name = "backbone.bottom_up.network.conv_stem.weight"
     fresh = build_model(lite0_cfg()).state_dict()[name]
     assert 0 < (trained[name] - fresh).abs().max() < 0.1  # it began with the package's weights
-    monkeypatch.setattr(timm_backbone, "find_spec", lambda _: None)
+    monkeypatch.setattr(timm_weights, "find_spec", lambda _: None)
     train_net.main(["--eval-only", "--resume", *words(LITE0, tmp_path, small)])
     weights = {"MODEL.WEIGHTS": tmp_path / "model_final.pth"}
     train_net.main(["--eval-only", *words(LITE0, tmp_path / "eval", small, weights)])
