@@ -63,7 +63,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def sources(repo: Path) -> set[str]:
-    """What an installation must hold: every module, and every config under its place there."""
+    """What an installation must hold: every module and config, and the shipped detectors."""
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES
@@ -72,6 +72,12 @@ def sources(repo: Path) -> set[str]:
     for pattern in ("*.yaml", "*.py"):
         for file in (repo / "configs").rglob(pattern):
             files.add(f"face_d2/{file.relative_to(repo).as_posix()}")
+    weights = repo / "face_d2" / "weights"
+    files |= {
+        file.relative_to(repo).as_posix()
+        for kind in ("onnx", "safetensors", "md")
+        for file in weights.glob(f"*.{kind}")
+    }
     return files
 
 
