@@ -47,6 +47,11 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.IOU_THRESHOLDS = [0.4, 0.5]
     # A face without a positive anchor gets its best one from this IoU on; 1.0 turns that off.
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
+    # How many; 1 is its best. S3FD (arXiv 1708.05237, 3.2) takes about as many as a face owns.
+    cfg.MODEL.DF2S2.LOW_QUALITY_TOPK = 1
+    # Faces whose longer side is below this, in pixels of the training crop, are ignored: neither
+    # faces nor background, in any branch. 0 learns from all.
+    cfg.MODEL.DF2S2.MIN_FACE = 0.0
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
     # "global_pos" (positives of all levels), "level_pos", "level_all" (the notes' letter),
@@ -56,7 +61,9 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
     # Added to the logits in the loss: above 0 a score of 0.5 asks for more certainty, AP stays.
     cfg.MODEL.DF2S2.FOCAL_LOSS_MARGIN = 0.0
-    cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11
+    # "smooth_l1" of the box deltas, or "giou", "diou", "ciou" of the boxes.
+    cfg.MODEL.DF2S2.BOX_LOSS = "smooth_l1"
+    cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11  # of "smooth_l1" alone
     cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of the notes
 
     cfg.MODEL.DF2S2.SEG_ENABLED = True

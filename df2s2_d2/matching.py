@@ -127,12 +127,15 @@ class AnchorLabels:
         forced: (R,) bool: positive anchors below the positive threshold (low-quality matches).
         on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none,
             the level whose shape would fit it best. All False for ignored faces.
+        ignore: (M,) bool: the faces that are neither positive nor background: those that the caller
+            named, and those that are too small.
     """
 
     labels: Tensor
     faces: Tensor
     forced: Tensor
     on_level: Tensor
+    ignore: Tensor
 
 
 class FaceAnchorMatcher:
@@ -140,19 +143,31 @@ class FaceAnchorMatcher:
 
     An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold
     on it is positive, below the lower one background, between them ignored. A face left without a
-    positive anchor takes its best anchors that are not another face's, if their IoU reaches
-    ``low_quality_min_iou``; where two such faces want one anchor, the larger IoU wins. Anchors that
-    would not be background to an ignored face are ignored.
+    positive anchor takes the ``low_quality_topk`` best anchors that are not another face's, and
+    those that equal the last of them, if their IoU reaches ``low_quality_min_iou``; where two such
+    faces want one anchor, the larger IoU wins. Anchors that would not be background to an ignored
+    face are ignored.
 
     Args:
         iou_thresholds: (background below, positive from); equal values leave none ignored.
         low_quality_min_iou: in (0, 1]; 1 forces no match.
+        low_quality_topk: anchors that a face without a positive one takes, at least 1. The second
+            stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
+        min_face: faces whose longer side is below this, in pixels, are ignored. So small a face
+            overlaps no anchor enough to be ignored by its IoU, so it is enlarged to the smallest
+            anchor's sides first. 0 ignores none.
 
     Raises:
         ValueError: when a threshold is out of range.
     """
 
-    def __init__(self, iou_thresholds: Sequence[float], low_quality_min_iou: float) -> None:
+    def __init__(
+        self,
+        iou_thresholds: Sequence[float],
+        low_quality_min_iou: float,
+        low_quality_topk: int = 1,
+        min_face: float = 0.0,
+    ) -> None:
         low, high = iou_thresholds
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -164,8 +179,19 @@ class FaceAnchorMatcher:
                 f"MODEL.DF2S2.LOW_QUALITY_MIN_IOU is {low_quality_min_iou}; expected (0, 1] "
                 "(1 forces no match)."
             )
+        if low_quality_topk < 1:
+            raise ValueError(
+                f"MODEL.DF2S2.LOW_QUALITY_TOPK is {low_quality_topk}; expected at least 1 "
+                "(LOW_QUALITY_MIN_IOU 1 forces no match)."
+            )
         self.background_below, self.positive_from = low, high
         self.low_quality_min_iou = low_quality_min_iou
+        if min_face < 0:
+            raise ValueError(
+                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, 0 to learn from all faces."
+            )
+        self.low_quality_topk = low_quality_topk
+        self.min_face = min_face
 
     def __call__(self, grid: AnchorGrid, boxes: Tensor, ignore: Tensor) -> AnchorLabels:
         """Labels all anchors of an image.
@@ -198,7 +224,8 @@ class FaceAnchorMatcher:
         faces = (found.faces.view(len(counts), -1) - starts[:, None]).clamp_(min=0)
         shape = faces.shape
         parts = (found.labels.view(shape), faces, found.forced.view(shape))
-        return [AnchorLabels(*rows) for rows in zip(*parts, found.on_level.split(counts))]
+        per_face = (found.on_level.split(counts), found.ignore.split(counts))
+        return [AnchorLabels(*rows) for rows in zip(*parts, *per_face)]
 
     def _label(
         self,
@@ -224,7 +251,15 @@ class FaceAnchorMatcher:
         num_levels = int(grid.shape_levels[-1]) + 1
         on_level = torch.zeros(num_faces, num_levels, dtype=torch.bool, device=boxes.device)
         if num_faces == 0:
-            return AnchorLabels(labels, faces, labels > 0, on_level)
+            return AnchorLabels(labels, faces, labels > 0, on_level, ignore)
+        if self.min_face > 0:
+            sizes = boxes[:, 2:] - boxes[:, :2]
+            small = sizes.amax(dim=1) < self.min_face
+            ignore = ignore | small
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            half = torch.maximum(sizes, grid.shape_sizes.amin(dim=0)) / 2
+            enlarged = torch.cat([centres - half, centres + half], dim=1)
+            boxes = torch.where(small[:, None], enlarged, boxes)
 
         lowest = min(self.background_below, self.low_quality_min_iou)
         face, anchor, iou = _pairs(grid, boxes, lowest)  # each (P,)
@@ -244,8 +279,7 @@ class FaceAnchorMatcher:
         owned[owner[positive]] = True
         free = ~owned[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
         face, anchor, iou = face[free], anchor[free], iou[free]
-        face_best, _ = _best_per(face, iou, anchor, num_faces)
-        wanted = iou == face_best[face]
+        wanted = iou >= _nth_largest(face, iou, self.low_quality_topk, num_faces)[face]
         best, owner = _best_per(anchor[wanted], iou[wanted], face[wanted], num_anchors)
         forced = best > 0
         labels[forced] = 1
@@ -256,7 +290,7 @@ class FaceAnchorMatcher:
         homeless = ~on_level.any(dim=1)
         on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
         on_level[ignore] = False
-        return AnchorLabels(labels, faces, forced, on_level)
+        return AnchorLabels(labels, faces, forced, on_level, ignore)
 
 
 def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,6 +363,26 @@ def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Te
     owner = torch.full((size,), torch.iinfo(torch.int64).max, device=value.device)
     owner.scatter_reduce_(0, group[holds], item[holds], "amin")
     return best, owner
+
+
+def _nth_largest(group: Tensor, value: Tensor, n: int, size: int) -> Tensor:
+    """(size,) per group its ``n``-th largest value, of fewer the smallest; 0 for an empty group.
+
+    Args:
+        group: (P,) int64.
+        value: (P,) float32 in [0, 1].
+        n: at least 1.
+        size: number of groups.
+    """
+    # One sort orders by group, then by falling value; float64 holds both exactly.
+    order = (2 * group.double() - value.double()).argsort()
+    count = torch.zeros(size, dtype=torch.int64, device=group.device)
+    count.index_add_(0, group, torch.ones_like(group))
+    first = count.cumsum(0) - count
+    at = first + (count - 1).clamp(0, n - 1)
+    # Empty groups behind the last one point past the end.
+    ordered = torch.cat([value[order], value.new_zeros(1)])
+    return torch.where(count > 0, ordered[at.clamp(max=len(value))], 0)
 
 
 def _fitting_level(grid: AnchorGrid, boxes: Tensor) -> Tensor:

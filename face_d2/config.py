@@ -24,12 +24,17 @@ def add_face_config(cfg: CfgNode) -> None:
     # Which training mapper: "face_crop" (square crops, DF2S2) or "scale_sampling" (LFFD).
     cfg.INPUT.MAPPER = "face_crop"
 
-    # S3FD's random crop: one of five squares, faces kept by their centre, resized to SIZE x SIZE.
+    # Random square crops, resized to SIZE x SIZE; a face stays when its centre is in the crop.
     cfg.INPUT.FACE_CROP = CN()
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
-    # Side of the smaller squares as a share of the image's shorter side.
+    # What MIN_SCALE and MAX_SCALE multiply. "image": the image's shorter side, as S3FD does. "size":
+    # SIZE, so that a scale is how much the crop is shrunk, whatever the size of the image.
+    cfg.INPUT.FACE_CROP.SCALE_BY = "image"
+    # Smallest and largest side of a crop. Where a crop is larger than the image, the rest is
+    # PIXEL_MEAN.
     cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
+    cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
     # A square without a face is drawn again at most this often, then kept as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
     # Brightness, contrast, saturation and hue distortion.

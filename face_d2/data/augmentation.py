@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from detectron2.data import transforms as T
@@ -35,27 +37,57 @@ class BoundedResize(T.ResizeShortestEdge):
 
 
 class SquareFaceCrop(T.Augmentation):
-    """S3FD's random crop: one of five squares, resized to one size.
+    """A random square of the image, resized to one size.
 
-    With probability 1/5 the largest square of the image, otherwise a square whose side is uniform
-    in [``min_scale``, 1] of the image's shorter side; its place is uniform. A face belongs to the
-    crop when its centre does (the mapper drops the others). Source: design note DF2S2 3.4 asks for
-    random crops; the recipe is S3FD's (arXiv 1708.05237, 3.3).
+    A face belongs to the crop when its centre does; the mapper drops the others. The place of the
+    square is uniform. A square that is longer than the image in some direction holds all of the
+    image in that direction, and ``fill`` around it. The side of the square is drawn in one of two
+    ways:
+
+    - ``scale_by="image"``: S3FD's five squares (arXiv 1708.05237, 3.3; arXiv 1811.08557, 3.4 asks
+      for random crops). With probability 1/5 the side is the image's shorter side, or the nearest
+      one that the scales allow. Otherwise it is the shorter side times a uniform scale.
+    - ``scale_by="size"``: ``size`` times a log-uniform scale. The crop is then shrunk by this
+      scale, so that the faces in crops of [0.5, 2] are half to twice as large as in the image,
+      whatever the size of the image.
 
     Args:
         size: side of the result, in pixels.
-        min_scale: smallest side of the four random squares as a share of the shorter side.
+        min_scale: smallest scale, above 0.
         attempts: a square without a face centre is drawn again, at most this often; the last one is
             kept as background.
+        max_scale: largest scale, at least ``min_scale``; may be above 1.
+        scale_by: "image" or "size".
+        fill: colour of what lies outside the image, one value per channel in 0-255.
+
+    Raises:
+        ValueError: on an impossible argument.
     """
 
-    def __init__(self, size: int, min_scale: float = 0.3, attempts: int = 10) -> None:
+    def __init__(
+        self,
+        size: int,
+        min_scale: float = 0.3,
+        attempts: int = 10,
+        max_scale: float = 1.0,
+        scale_by: str = "image",
+        fill: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
         super().__init__()
-        if not 0 < min_scale <= 1:
-            raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
+        if not 0 < min_scale <= max_scale:
+            raise ValueError(
+                f"INPUT.FACE_CROP.MIN_SCALE is {min_scale} and MAX_SCALE {max_scale}; expected "
+                "0 < MIN_SCALE <= MAX_SCALE."
+            )
+        if scale_by not in ("image", "size"):
+            raise ValueError(
+                f"INPUT.FACE_CROP.SCALE_BY is {scale_by!r}; expected 'image' or 'size'."
+            )
         if size < 1 or attempts < 1:
             raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
-        self.size, self.min_scale, self.attempts = size, min_scale, attempts
+        self.size, self.attempts, self.scale_by = size, attempts, scale_by
+        self.min_scale, self.max_scale = min_scale, max_scale
+        self.fill = tuple(round(value) for value in fill)
 
     def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
         """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
@@ -66,17 +98,51 @@ class SquareFaceCrop(T.Augmentation):
             inside = (centres >= (x, y)) & (centres < (x + side, y + side))
             if len(boxes) == 0 or inside.all(axis=1).any():
                 break
-        crop = CropTransform(x, y, side, side, orig_w=width, orig_h=height)
+        if side <= min(height, width):
+            crop = CropTransform(x, y, side, side, orig_w=width, orig_h=height)
+        else:
+            crop = _PaddedCrop(x, y, side, width, height, self.fill)
         resize = _Enlarge if side < self.size else T.ResizeTransform
         return TransformList([crop, resize(side, side, self.size, self.size)])
 
     def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
-        short = min(height, width)
-        scale = 1.0 if np.random.rand() < 0.2 else np.random.uniform(self.min_scale, 1.0)
-        side = max(int(short * scale), 1)
-        x = np.random.randint(width - side + 1)
-        y = np.random.randint(height - side + 1)
-        return x, y, side
+        if self.scale_by == "size":
+            low, high = np.log((self.min_scale, self.max_scale))
+            side = round(self.size * np.exp(np.random.uniform(low, high)))
+        elif np.random.rand() < 0.2:
+            side = min(height, width) * np.clip(1.0, self.min_scale, self.max_scale)
+        else:
+            side = min(height, width) * np.random.uniform(self.min_scale, self.max_scale)
+        side = max(int(side), 1)
+        return _draw_start(width, side), _draw_start(height, side), side
+
+
+def _draw_start(length: int, side: int) -> int:
+    """A place in a line of ``length`` pixels for ``side``, which holds the line or is held by it.
+
+    Negative where ``side`` is the longer one.
+    """
+    return int(np.random.randint(min(length - side, 0), max(length - side, 0) + 1))
+
+
+class _PaddedCrop(CropTransform):
+    """A square crop that may reach beyond the image; ``fill`` is the colour out there."""
+
+    def __init__(
+        self, x: int, y: int, side: int, width: int, height: int, fill: tuple[int, ...]
+    ) -> None:
+        super().__init__(x, y, side, side, orig_w=width, orig_h=height)
+        self.fill = fill
+
+    def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = img.shape[:2]
+        inside = img[max(self.y0, 0) : self.y0 + self.h, max(self.x0, 0) : self.x0 + self.w]
+        top, left = max(-self.y0, 0), max(-self.x0, 0)
+        bottom = max(self.y0 + self.h - height, 0)
+        right = max(self.x0 + self.w - width, 0)
+        return cv2.copyMakeBorder(
+            inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=self.fill
+        )
 
 
 class _Enlarge(T.ResizeTransform):

@@ -201,7 +201,16 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     crop = cfg.INPUT.FACE_CROP
     augmentations: list[T.Augmentation]
     if crop.ENABLED:
-        augmentations = [SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS)]
+        augmentations = [
+            SquareFaceCrop(
+                crop.SIZE,
+                crop.MIN_SCALE,
+                crop.ATTEMPTS,
+                max_scale=crop.MAX_SCALE,
+                scale_by=crop.SCALE_BY,
+                fill=cfg.MODEL.PIXEL_MEAN,
+            )
+        ]
     else:
         augmentations = [
             BoundedResize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from references import df2s2_reference
 from references.same_detections import assert_same_detections
 
-from df2s2_d2.losses import CLS_NORMS, level_weights
+from df2s2_d2.losses import CLS_NORMS, iou_box_loss, level_weights
 from df2s2_d2.segmentation import box_mask
 
 Build = Callable[..., torch.nn.Module]
@@ -107,6 +109,94 @@ def test_loss_equals_plain_loops(
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
+def test_iou_losses_equal_their_formulas(
+    tiny_model: Build, kind: str, weights: tuple[float, ...]
+) -> None:
+    """On the decoded boxes of the positives, divided as the smooth L1 loss is."""
+    model = tiny_model(
+        *("MODEL.DF2S2.BOX_LOSS", kind, "MODEL.DF2S2.BOX_WEIGHT", 0.7),
+        *("MODEL.DF2S2.CLS_NORM", "level_pos", "MODEL.DF2S2.BBOX_REG_WEIGHTS", weights),
+    )
+    inputs = batch(*TWO_IMAGES)
+    generator = torch.Generator().manual_seed(2)
+    sizes = [(-(-64 // s), -(-96 // s)) for s in model.strides]
+    logits = [torch.randn(2, 6, *s, generator=generator) for s in sizes]
+    deltas = [torch.randn(2, 24, *s, generator=generator) * 0.5 for s in sizes]
+    masks = [torch.zeros(2, 1, *s) for s in sizes]
+    model.head.forward = lambda features, segment: (logits, deltas, masks)
+    found = losses_of(model, inputs)["loss_box_reg"]
+
+    grid = model._grid(sizes)
+    by_level, positives = [0.0] * len(sizes), [0] * len(sizes)
+    for n, item in enumerate(inputs):
+        boxes, ignore = item["instances"].gt_boxes.tensor, item["instances"].gt_ignore
+        match = model.matcher(grid, boxes, ignore)
+        flat = torch.cat([d[n].view(6, 4, -1).permute(2, 0, 1).reshape(-1, 4) for d in deltas])
+        for r in (match.labels == 1).nonzero()[:, 0].tolist():
+            x0, y0, x1, y1 = grid.boxes[r].tolist()
+            dx, dy, dw, dh = (d / w for d, w in zip(flat[r].tolist(), weights))
+            x, y = (x0 + x1) / 2 + dx * (x1 - x0), (y0 + y1) / 2 + dy * (y1 - y0)
+            w, h = (x1 - x0) * math.exp(dw) / 2, (y1 - y0) * math.exp(dh) / 2
+            face = boxes[match.faces[r]].tolist()
+            level = int(grid.levels[r])
+            by_level[level] += df2s2_reference.iou_loss(kind, [x - w, y - h, x + w, y + h], face)
+            positives[level] += 1
+    expected = 0.7 * sum(s / max(p, 1) for s, p in zip(by_level, positives))
+    assert sum(positives) > 20
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_iou_losses_stay_finite_on_wild_predictions_and_pull_them_back(kind: str) -> None:
+    from detectron2.modeling.box_regression import Box2BoxTransform
+
+    wild = [0.0, 3.0, -3.0, 90.0, -90.0, 1e4, -1e4, 1e20, -1e20]
+    deltas = torch.tensor(list(itertools.product(wild, wild)))[:, [0, 0, 1, 1]].requires_grad_()
+    count = len(deltas)
+    anchors = torch.tensor([[3000.0, 2000, 3812, 3218]]).expand(count, 4)
+    boxes = torch.tensor([[3100.0, 2100, 3100.001, 3300]]).expand(count, 4)  # hardly any width
+    transform = Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0))
+    for faces_ in (boxes, anchors):
+        loss = iou_box_loss(kind, deltas, anchors, faces_, torch.ones(count), transform)
+        (gradient,) = torch.autograd.grad(loss, deltas)
+        assert torch.isfinite(loss)
+        assert torch.isfinite(gradient).all()
+    # On a face as large as its anchor, what is too wide by far gets narrower.
+    wide = (deltas[:, 0] == 0) & (deltas[:, 2] >= 90)
+    assert wide.sum() == 3
+    assert (gradient[wide, 2] > 0).all()
+
+
+def test_iou_loss_without_positives_is_a_zero_that_keeps_the_graph(tiny_model: Build) -> None:
+    model = tiny_model("MODEL.DF2S2.BOX_LOSS", "diou")
+    losses = losses_of(model, batch(faces([])))
+    losses["loss_box_reg"].backward()
+    assert losses["loss_box_reg"].item() == 0
+    assert model.head.bbox_pred.weight.grad is not None
+
+
+def test_no_branch_learns_from_faces_below_min_face(tiny_model: Build) -> None:
+    """The masks leave their pixels out, the classification their anchors."""
+    small = [20.0, 20, 25, 26]
+    with_small = batch(faces([[40, 5, 90, 60], small]))
+    without = batch(faces([[40, 5, 90, 60]]))
+    ignored = batch(faces([[40, 5, 90, 60], small], [False, True]))
+    for key, value in (("MODEL.DF2S2.SEG_ASSIGN", "anchor"), ("MODEL.DF2S2.SEG_ASSIGN", "area")):
+        model = tiny_model("MODEL.DF2S2.MIN_FACE", 7.0, key, value)
+        found = losses_of(model, with_small)
+        model_of_all = tiny_model(key, value)
+        by_hand = losses_of(model_of_all, ignored)
+        assert float(found["loss_seg"]) == pytest.approx(float(by_hand["loss_seg"]))
+        assert float(found["loss_box_reg"]) == float(by_hand["loss_box_reg"])
+        assert float(found["loss_cls"]) < float(losses_of(model_of_all, without)["loss_cls"])
+        shown = model.levels_of_faces(
+            with_small[0]["instances"], [(16, 24), (8, 12)] + [(1, 1)] * 4
+        )
+        assert not shown[1].any()
 
 
 CROWD = faces([[x, y, x + 7, y + 9] for x in range(0, 90, 5) for y in range(0, 56, 5)])
@@ -316,6 +406,9 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
     [
         (("MODEL.DF2S2.CLS_NORM", "mean"), "CLS_NORM"),
         (("MODEL.DF2S2.SEG_ASSIGN", "iou"), "SEG_ASSIGN"),
+        (("MODEL.DF2S2.BOX_LOSS", "iou"), r"BOX_LOSS is 'iou'.*smooth_l1.*ciou"),
+        (("MODEL.DF2S2.MIN_FACE", -1.0), r"MIN_FACE is -1\.0"),
+        (("MODEL.DF2S2.LOW_QUALITY_TOPK", 0), r"LOW_QUALITY_TOPK is 0"),
         (("MODEL.DF2S2.SEG_REDUCTION", "none"), "SEG_REDUCTION"),
         (("MODEL.DF2S2.SHARE_TOWER", "some"), "SHARE_TOWER"),
         (("MODEL.FFP.OUT_CHANNELS", 0), "MODEL.FFP.OUT_CHANNELS"),

@@ -117,6 +117,80 @@ def test_crop_squares() -> None:
     assert np.allclose(histogram, 1 / 7, atol=0.03)
 
 
+def drawn_sides(crop: SquareFaceCrop, height: int, width: int, count: int = 2000) -> np.ndarray:
+    np.random.seed(5)
+    image = np.zeros((height, width, 3), np.uint8)
+    none = np.empty((0, 4))
+    return np.array([crop.get_transform(image, none).transforms[0].w for _ in range(count)])
+
+
+def test_the_largest_square_is_no_larger_than_max_scale() -> None:
+    sides = drawn_sides(SquareFaceCrop(32, 0.2, 1, max_scale=0.5), 100, 160)
+    assert (sides.min(), sides.max()) == (20, 50)
+    assert (sides == 50).mean() == pytest.approx(0.2, abs=0.03)
+    assert sides[sides < 50].mean() == pytest.approx(34.5, abs=1)
+
+
+def test_max_scale_above_1_reaches_beyond_the_image() -> None:
+    sides = drawn_sides(SquareFaceCrop(32, 0.3, 1, max_scale=2.0), 100, 160)
+    assert sides.max() > 190
+    assert (sides == 100).mean() == pytest.approx(0.2, abs=0.03)  # still the largest square
+    assert (sides[sides != 100] > 100).mean() == pytest.approx(1 / 1.7, abs=0.04)
+
+
+@pytest.mark.parametrize("size", [(30, 40), (100, 160), (900, 700)])
+def test_crops_scaled_by_size_shrink_every_image_alike(size: tuple[int, int]) -> None:
+    """Half of the crops are smaller than SIZE, half larger; no side stands out."""
+    sides = drawn_sides(SquareFaceCrop(64, 0.5, 1, max_scale=2.0, scale_by="size"), *size)
+    assert (sides.min(), sides.max()) == (32, pytest.approx(127, abs=1))
+    octaves = np.log2(sides / 64)
+    histogram = np.histogram(octaves, bins=4, range=(-1, 1.001))[0] / len(sides)
+    assert np.allclose(histogram, 0.25, atol=0.04)
+    assert np.unique(sides, return_counts=True)[1].max() < 0.05 * len(sides)
+
+
+@pytest.mark.parametrize("size", [(30, 200), (200, 30), (40, 40), (100, 61)])
+def test_a_crop_beyond_the_image_is_filled_and_its_boxes_agree(size: tuple[int, int]) -> None:
+    """Along a side that the crop exceeds it holds all of the image, anywhere; else it is inside."""
+    np.random.seed(6)
+    height, width = size
+    image = np.full((height, width, 3), 200, np.uint8)
+    image[10:20, 5:25] = 255
+    crop = SquareFaceCrop(60, 1.0, 1, 1.0, "size", fill=(10.2, 20.0, 29.9))
+    starts = set()
+    for _ in range(40):
+        transform = crop.get_transform(image, np.empty((0, 4)))
+        found = transform.apply_image(image)
+        assert found.shape == (60, 60, 3)
+        whole = transform.apply_box(np.array([[0.0, 0, width, height]]))[0]
+        for start, end, length in ((whole[0], whole[2], width), (whole[1], whole[3], height)):
+            if length <= 60:
+                assert 0 <= start <= end <= 60
+            else:
+                assert start <= 0 < 60 <= end
+        expected = np.full((60, 60, 3), (10, 20, 30), np.uint8)
+        x0, y0, x1, y1 = np.clip(whole, 0, 60).astype(int)
+        expected[y0:y1, x0:x1] = 200
+        x0, y0, x1, y1 = np.clip(
+            transform.apply_box(np.array([[5.0, 10, 25, 20]]))[0], 0, 60
+        ).astype(int)
+        expected[y0:y1, x0:x1] = 255
+        assert np.array_equal(found, expected)
+        starts.add(tuple(whole[:2].tolist()))
+    assert len(starts) > 10
+
+
+def test_crop_keys_reach_the_crop() -> None:
+    cfg = mapper_cfg()
+    assert cfg.INPUT.FACE_CROP.MAX_SCALE == 1.0
+    cfg.INPUT.FACE_CROP.MAX_SCALE = 1.5
+    cfg.INPUT.FACE_CROP.SCALE_BY = "size"
+    cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.4]
+    crop = FaceDatasetMapper(cfg, True).augmentations.augs[0]
+    assert (crop.min_scale, crop.max_scale, crop.scale_by) == (0.3, 1.5, "size")
+    assert crop.fill == (1, 2, 3)
+
+
 def test_crop_prefers_squares_with_a_face() -> None:
     np.random.seed(2)
     image = np.zeros((100, 400, 3), np.uint8)
@@ -228,6 +302,8 @@ def test_annotations_of_several_modes() -> None:
     [
         lambda: SquareFaceCrop(64, 0.0),
         lambda: SquareFaceCrop(0),
+        lambda: SquareFaceCrop(64, 0.5, max_scale=0.4),
+        lambda: SquareFaceCrop(64, scale_by="pixels"),
         lambda: PhotometricDistortion("YUV"),
     ],
 )
