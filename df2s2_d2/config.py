@@ -42,6 +42,12 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.SHARE_TOWER = "all"
     # Score every location starts with, which keeps the first steps of the focal loss stable.
     cfg.MODEL.DF2S2.PRIOR_PROB = 0.01
+    # The same for the pixels of the masks. 0.5 is no prior: the segmentation loss then outweighs
+    # the others in the first steps.
+    cfg.MODEL.DF2S2.SEG_PRIOR_PROB = 0.5
+    # Weights of the last convolution of every branch: "xavier", or "normal" (deviation 0.01, as in
+    # RetinaNet), which starts every location at its prior.
+    cfg.MODEL.DF2S2.PREDICTOR_INIT = "xavier"
 
     # Anchors below the first IoU are background, from the second on positive, between ignored.
     cfg.MODEL.DF2S2.IOU_THRESHOLDS = [0.4, 0.5]

@@ -145,9 +145,10 @@ def iou_box_loss(
         transform: turns deltas into boxes.
     """
     deltas = deltas.float()
-    limits = deltas.new_tensor(_DELTA_LIMITS) * deltas.new_tensor(transform.weights)
+    limits = [limit * weight for limit, weight in zip(_DELTA_LIMITS, transform.weights)]
     # The value is limited and the gradient is not, so that a wild prediction is pulled back.
-    limited = torch.minimum(torch.maximum(deltas, -limits), limits)
+    columns = zip(deltas.unbind(dim=1), limits)
+    limited = torch.stack([column.clamp(-limit, limit) for column, limit in columns], dim=1)
     deltas = limited.detach() + (deltas - deltas.detach())
     # The loss does not depend on the place. Near 0, coordinates are the most precise.
     centres = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2

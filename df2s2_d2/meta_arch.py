@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from df2s2_d2.losses import (
     iou_box_loss,
     level_weights,
 )
-from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher
+from df2s2_d2.matching import AnchorGrid, AnchorGridCache, AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import OneStageDetector
 from face_d2.modeling.nms import first_kept
@@ -108,6 +109,7 @@ class DF2S2(OneStageDetector):
         self.strides = [backbone.output_shape()[name].stride for name in in_features]
         self.head = head
         self.anchor_generator = anchor_generator
+        self._grids = AnchorGridCache()
         self.matcher = matcher
         self.box2box_transform = box2box_transform
         self.cls_norm = cls_norm
@@ -160,6 +162,8 @@ class DF2S2(OneStageDetector):
             share_tower=settings.SHARE_TOWER,
             segmentation=settings.SEG_ENABLED,
             prior_prob=settings.PRIOR_PROB,
+            seg_prior_prob=settings.SEG_PRIOR_PROB,
+            predictor_init=settings.PREDICTOR_INIT,
         )
         return {
             "backbone": backbone,
@@ -272,9 +276,9 @@ class DF2S2(OneStageDetector):
             labels, grid.levels, len(logits), self.cls_norm, self.running_positives
         )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
-        faces = torch.stack([match.faces for match in matches])[image, anchor]
-        starts = torch.tensor([0, *map(len, boxes[:-1])], device=faces.device).cumsum(0)
-        matched = torch.cat(list(boxes))[faces + starts[image]]
+        starts = accumulate(map(len, boxes[:-1]), initial=0)
+        faces = torch.stack([match.faces + start for match, start in zip(matches, starts)])
+        matched = torch.cat(list(boxes))[faces[image, anchor]]
         get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))
         return {
             "loss_cls": classification_loss(
@@ -357,8 +361,7 @@ class DF2S2(OneStageDetector):
         return [maps[name] for name in self.in_features]
 
     def _grid(self, sizes: Sequence[tuple[int, int]]) -> AnchorGrid:
-        offset = self.anchor_generator.offset
-        return AnchorGrid.build(self._shapes(), self.strides, offset, sizes)
+        return self._grids(self._shapes(), self.strides, self.anchor_generator.offset, sizes)
 
     def _shapes(self) -> list[Tensor]:
         return list(self.anchor_generator.cell_anchors)  # per level (A, 4)

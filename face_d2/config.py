@@ -28,8 +28,8 @@ def add_face_config(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP = CN()
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
-    # What MIN_SCALE and MAX_SCALE multiply. "image": the image's shorter side, as S3FD does. "size":
-    # SIZE, so that a scale is how much the crop is shrunk, whatever the size of the image.
+    # What MIN_SCALE and MAX_SCALE multiply: "image", the image's shorter side, as in S3FD; or
+    # "size", SIZE, so that a scale is how much the crop is shrunk, whatever the image's size.
     cfg.INPUT.FACE_CROP.SCALE_BY = "image"
     # Smallest and largest side of a crop. Where a crop is larger than the image, the rest is
     # PIXEL_MEAN.
@@ -37,6 +37,9 @@ def add_face_config(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
     # A square without a face is drawn again at most this often, then kept as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
+    # A face whose centre is outside the crop is background; it is ignored instead where at least
+    # this share of its area is in the crop. 1 ignores none.
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 1.0
     # Brightness, contrast, saturation and hue distortion.
     cfg.INPUT.FACE_CROP.COLOR_DISTORTION = True
 

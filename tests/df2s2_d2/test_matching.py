@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import df2s2_reference
 
-from df2s2_d2.matching import AnchorGrid, FaceAnchorMatcher
+from df2s2_d2.matching import AnchorGrid, AnchorGridCache, FaceAnchorMatcher
 
 
 def make_grid(sizes=((20, 24), (10, 12), (5, 6)), strides=(4, 8, 16), offset=0.5) -> AnchorGrid:
@@ -38,6 +41,58 @@ def test_grid_equals_detectron2s_anchor_generator(offset: float) -> None:
     expected = generator([torch.zeros(1, 1, *size) for size in sizes])
     assert torch.equal(grid.boxes, Boxes.cat(expected).tensor)
     assert grid.levels.tolist() == [0] * (7 * 9 * 4) + [1] * (4 * 5 * 4)
+
+
+def test_grids_are_built_once_a_size() -> None:
+    shapes = [torch.tensor([[-8.0, -8, 8, 8]]), torch.tensor([[-16.0, -16, 16, 16]])]
+    grids = AnchorGridCache(keep=2)
+
+    def grid(side: int) -> AnchorGrid:
+        return grids(shapes, [4, 8], 0.5, [(side, side), (side // 2, side // 2)])
+
+    first = grid(4)
+    assert grid(4) is first
+    assert len(grid(6).boxes) == 36 + 9
+    assert grid(4) is first
+    grid(8)  # 6 has to go
+    assert grid(4) is first
+    moved = [s.double() for s in shapes]  # as a model's buffers when it moves
+    again = grids(moved, [4, 8], 0.5, [(4, 4), (2, 2)])
+    assert again is not first
+    assert again.boxes.dtype == torch.float64
+    assert copy.deepcopy(grids)(shapes, [4, 8], 0.5, [(4, 4), (2, 2)]) is not first
+    pickle.loads(pickle.dumps(grids))
+
+
+def test_grids_of_inference_mode_are_not_learned_with() -> None:
+    shapes, grids = [torch.tensor([[-8.0, -8, 8, 8]])], AnchorGridCache()
+    with torch.inference_mode():
+        assert grids(shapes, [4], 0.5, [(3, 3)]).boxes.is_inference()
+    learned = torch.ones(1, requires_grad=True)
+    (learned * grids(shapes, [4], 0.5, [(3, 3)]).boxes).sum().backward()  # keeps the boxes
+    assert learned.grad is not None
+
+
+def test_what_is_traced_is_not_kept() -> None:
+    """A trace lays the anchors of any size; a stand-in without values leaves no trace behind."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    shapes, grids = [torch.tensor([[-8.0, -8, 8, 8]])], AnchorGridCache()
+
+    def boxes(features: torch.Tensor) -> torch.Tensor:
+        return grids(shapes, [4], 0.5, [tuple(features.shape[-2:])]).boxes
+
+    boxes(torch.zeros(3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(boxes, torch.zeros(3, 4))
+    for size in ((3, 4), (5, 2)):
+        found = traced(torch.zeros(size))
+        assert torch.equal(found, AnchorGrid.build(shapes, [4], 0.5, [size]).boxes)
+    mode = FakeTensorMode()
+    with mode:
+        grids([mode.from_tensor(shapes[0])], [4], 0.5, [(7, 7)])
+    assert type(boxes(torch.zeros(7, 7))) is torch.Tensor
 
 
 @st.composite

@@ -336,6 +336,29 @@ def test_prior(tiny_model: Build) -> None:
     assert torch.allclose(model.head.cls_score.bias.sigmoid(), torch.tensor(0.05))
 
 
+@pytest.mark.parametrize("prior", [0.5, 0.02])
+def test_prior_of_the_masks(tiny_model: Build, prior: float) -> None:
+    model = tiny_model("MODEL.DF2S2.SEG_PRIOR_PROB", prior)
+    assert torch.allclose(model.head.seg_score.bias.sigmoid(), torch.tensor(prior))
+    assert torch.allclose(model.head.cls_score.bias.sigmoid(), torch.tensor(0.01))
+    assert model.head.bbox_pred.bias.abs().sum() == 0
+
+
+@pytest.mark.parametrize("segmentation", [True, False])
+def test_normal_predictors_start_at_the_priors(tiny_model: Build, segmentation: bool) -> None:
+    wide = ("MODEL.DF2S2.CONV_DIM", 64, "MODEL.DF2S2.SEG_ENABLED", segmentation)
+    xavier = tiny_model(*wide).head
+    normal = tiny_model(*wide, "MODEL.DF2S2.PREDICTOR_INIT", "normal").head
+    names = ["cls_score", "bbox_pred"] + ["seg_score"] * segmentation
+    for name in names:
+        assert getattr(normal, name).weight.std().item() == pytest.approx(0.01, rel=0.15)
+        assert getattr(xavier, name).weight.std().item() > 0.025
+        assert torch.equal(getattr(normal, name).bias, getattr(xavier, name).bias)
+    towers = [n for n, _ in normal.named_parameters() if "subnet" in n]
+    assert towers
+    assert all(torch.equal(normal.state_dict()[n], xavier.state_dict()[n]) for n in towers)
+
+
 def test_detections_are_sorted_inside_the_image_and_capped(tiny_model: Build) -> None:
     model = calmed(
         tiny_model("MODEL.DF2S2.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 40)
@@ -429,6 +452,8 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
         ),
         (("MODEL.DF2S2.PRIOR_PROB", 0.0), r"MODEL\.DF2S2\.PRIOR_PROB is 0\.0.*between 0 and 1"),
         (("MODEL.DF2S2.PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.PRIOR_PROB is 1\.0.*between 0 and 1"),
+        (("MODEL.DF2S2.SEG_PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.SEG_PRIOR_PROB is 1\.0"),
+        (("MODEL.DF2S2.PREDICTOR_INIT", "he"), r"PREDICTOR_INIT is 'he'.*xavier.*normal"),
         (("MODEL.DF2S2.NORM", "XX"), r"MODEL\.DF2S2\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),

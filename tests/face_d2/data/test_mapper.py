@@ -191,6 +191,31 @@ def test_crop_keys_reach_the_crop() -> None:
     assert crop.fill == (1, 2, 3)
 
 
+def test_faces_that_show_enough_are_ignored() -> None:
+    """Their centres are outside; the share is of the area, and a box without area never counts."""
+    boxes = np.array(
+        [[-30.0, 20, 20, 60], [-12, -12, 10, 10], [-30, 70, 8, 80], [5, 5, 20, 20], [-9, 3, -9, 9]]
+    )
+    shares = [0.4, 100 / 484, 8 / 38, 1, 0]
+    ignore = np.array([False, False, True, False, False])
+
+    def kept(least: float) -> list[tuple[list[float], bool]]:
+        found = face_instances(boxes, ignore, (100, 90), clip=True, ignore_visible=least)
+        return list(zip(found.gt_boxes.tensor.tolist(), found.gt_ignore.tolist()))
+
+    inside = ([5, 5, 20, 20], False)
+    assert kept(1.0) == [inside]
+    assert kept(0.3) == [([0, 20, 20, 60], True), inside]
+    assert kept(shares[2]) == [([0, 20, 20, 60], True), ([0, 70, 8, 80], True), inside]
+    assert len(kept(0.01)) == 4
+    cfg = mapper_cfg()
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 0.3
+    assert FaceDatasetMapper(cfg, True).ignore_visible == 0.3
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 0.0
+    with pytest.raises(ValueError, match=r"IGNORE_VISIBLE is 0\.0"):
+        FaceDatasetMapper(cfg, True)
+
+
 def test_crop_prefers_squares_with_a_face() -> None:
     np.random.seed(2)
     image = np.zeros((100, 400, 3), np.uint8)
