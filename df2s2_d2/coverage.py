@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 from df2s2_d2.matching import AnchorGrid
-from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, register_coverage
+from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
+
+if TYPE_CHECKING:
+    from df2s2_d2.meta_arch import DF2S2
 
 __all__ = ["AnchorCoverage"]
 
 
-@register_coverage("DF2S2")
 class AnchorCoverage(CoverageRule):
     """A face is answered for when it owns a positive anchor.
 
     An anchor belongs to the face it overlaps most, so that in a crowd a face may reach the
-    positive IoU and yet own nothing. What the low-quality matches add is counted apart.
+    positive IoU and yet own nothing. What the low-quality matches add is counted apart. A face
+    below ``MODEL.DF2S2.MIN_FACE`` owns nothing.
 
     Args:
-        cfg: of a DF2S2 or its RetinaNet baseline.
-        training: all levels learn and answer alike, so that it changes nothing here.
+        model: a DF2S2 or its RetinaNet baseline, on the CPU.
     """
 
     unit = "anchors"
     gaps = ("no anchor",)
 
-    def __init__(self, cfg: CfgNode, training: bool) -> None:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
-        model = build_model(cfg)
+    def __init__(self, model: DF2S2) -> None:
         matcher = model.matcher
         floor = matcher.low_quality_min_iou
         self.answers = (
@@ -55,9 +52,8 @@ class AnchorCoverage(CoverageRule):
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
     ) -> FaceAnswers:
         grid = self._grid(size)
-        found = self._matcher(
-            grid, torch.as_tensor(boxes, dtype=torch.float32), torch.as_tensor(ignore)
-        )
+        faces = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        found = self._matcher(grid, faces, torch.as_tensor(ignore))
         positive = found.labels == 1
         owner, level = found.faces[positive], grid.levels[positive]
         count, levels = len(boxes), len(self._strides)

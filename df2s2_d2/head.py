@@ -1,7 +1,8 @@
 """The head: one tower of convolutions under classification, boxes and segmentation.
 
-Design note DF2S2, 3.1 (classification and boxes share everything but the last convolution, and all
-levels share all of it) and 3.2 (segmentation shares the tower too, and is used in training only).
+arXiv 1811.08557, sections 3.1 (classification and boxes share everything but the last convolution,
+and all levels share all of it) and 3.2 (segmentation shares the tower too, and is used in training
+only).
 """
 
 from __future__ import annotations

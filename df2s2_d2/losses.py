@@ -1,4 +1,4 @@
-"""Detection losses of DF2S2 and what they are divided by (design note DF2S2, 3.4).
+"""Detection losses of DF2S2 and what they are divided by (arXiv 1811.08557, section 3.4).
 
 Letters: N = images, R = anchors of all levels, L = levels.
 """

@@ -14,6 +14,7 @@ and an anchor that reach the lowest IoU of interest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -244,9 +245,10 @@ class FaceAnchorMatcher:
             )
         self.background_below, self.positive_from = low, high
         self.low_quality_min_iou = low_quality_min_iou
-        if min_face < 0:
+        if not 0 <= min_face < math.inf:
             raise ValueError(
-                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, 0 to learn from all faces."
+                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, at least 0 (0: no face is "
+                "ignored)."
             )
         self.low_quality_topk = low_quality_topk
         self.min_face = min_face
@@ -332,8 +334,8 @@ class FaceAnchorMatcher:
         iou = iou.where(real, 0)
         best, owner = _best_per(anchor, iou, face, num_anchors)
         positive = best >= self.positive_from
-        labels[torch.maximum(best, shunned) >= self.background_below] = -1
-        labels[positive] = 1
+        labels.masked_fill_(torch.maximum(best, shunned) >= self.background_below, -1)
+        labels.masked_fill_(positive, 1)
         faces = torch.where(positive, owner, faces)
 
         won = positive[anchor] & (owner[anchor] == face)
@@ -345,7 +347,7 @@ class FaceAnchorMatcher:
         wanted = iou >= _nth_largest(face, iou, self.low_quality_topk, num_faces)[face]
         best, owner = _best_per(anchor, iou.where(wanted, 0), face, num_anchors)
         forced = best > 0
-        labels[forced] = 1
+        labels.masked_fill_(forced, 1)
         faces = torch.where(forced, owner, faces)
 
         won = wanted & (owner[anchor] == face)
@@ -396,12 +398,13 @@ def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[
     low = torch.ceil((offset - reach) / stride).long().clamp(min=0)
     high = torch.minimum(torch.floor((offset + reach) / stride).long(), grid.cells[None] - 1)
     extent = (high - low + 1).clamp(min=0)  # (M, S, 2) columns and rows
-    extent[needed > smaller.prod(-1) * (1 + 1e-5)] = 0  # not even concentric boxes reach it
+    # Not even concentric boxes reach it.
+    extent.masked_fill_((needed > smaller.prod(-1) * (1 + 1e-5))[..., None], 0)
 
     face, shape = extent.prod(-1).nonzero(as_tuple=True)  # windows that are not empty
     low, extent = low[face, shape], extent[face, shape]
     counts = extent.prod(-1)
-    pairs = counts.cpu().numpy()
+    pairs = np.array(counts.tolist(), dtype=np.int64)
     blocks = np.bincount((pairs.cumsum() - 1) // _PAIRS_AT_A_TIME)
     ends = blocks.cumsum()
     for first, end in zip(ends - blocks, ends):

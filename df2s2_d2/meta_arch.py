@@ -1,4 +1,7 @@
-"""DF2S2: anchors, labels, losses and inference (design note DF2S2, 3.1, 3.2 and 3.4).
+"""DF2S2: anchors, labels, losses and inference (arXiv 1811.08557, section 3).
+
+Long because a Detectron2 meta-architecture names each of its settings three times: in the
+docstring, as an argument and in ``from_config``.
 
 Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
 """
@@ -6,6 +9,7 @@ Letters: N = images, L = levels, A = anchors per location, R = anchors of all le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -20,6 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
+from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
     BOX_LOSSES,
@@ -29,11 +34,19 @@ from df2s2_d2.losses import (
     iou_box_loss,
     level_weights,
 )
-from df2s2_d2.matching import AnchorGrid, AnchorGridCache, AnchorLabels, FaceAnchorMatcher
+from df2s2_d2.matching import (
+    AnchorGrid,
+    AnchorGridCache,
+    AnchorLabels,
+    FaceAnchorMatcher,
+    lay_anchors,
+)
 from df2s2_d2.segmentation import area_levels, segmentation_loss
-from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
-from face_d2.modeling.unused import freeze_unused
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Level, Suppression
 
 __all__ = ["DF2S2"]
 
@@ -54,8 +67,9 @@ class DF2S2(OneStageDetector):
         box2box_transform: box deltas to boxes and back.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
         box_loss: "smooth_l1" of the deltas, or "giou", "diou", "ciou" of the boxes.
-        smooth_l1_beta, box_weight: of smooth L1; of any box loss, lambda1 of arXiv 1811.08557, 3.4.
-        seg_weight: lambda2 of the notes.
+        smooth_l1_beta: of "smooth_l1" alone.
+        box_weight: lambda1 (section 3.4).
+        seg_weight: lambda2 (section 3.4).
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image:
             inference; candidates are counted per level, before NMS.
@@ -208,6 +222,57 @@ class DF2S2(OneStageDetector):
         logits, deltas, _ = self.head(self._features(images))
         return tuple(part for level in zip(logits, deltas) for part in level)
 
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """``logits_<level>`` and ``deltas_<level>``, shallow to deep."""
+        return tuple(f"{kind}_{name}" for name in self.in_features for kind in ("logits", "deltas"))
+
+    def decode(self, maps: Sequence[Tensor]) -> Candidates:
+        """See :meth:`OneStageDetector.decode`."""
+        boxes, scores, levels = [], [], []
+        for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
+            anchors = lay_anchors(
+                self._shapes()[index],
+                self.strides[index],
+                self.anchor_generator.offset,
+                logits.shape[2:],
+            )
+            flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
+            moves = deltas.permute(0, 2, 3, 1).reshape(-1, 4)  # (N h w A, 4)
+            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)  # (N h w A, 4)
+            box = self.box2box_transform.apply_deltas(moves, places)
+            boxes.append(box.reshape(flat.shape[0], -1, 4))
+            scores.append(flat.sigmoid())
+            levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
+        """See :meth:`OneStageDetector.spec`; the sizes of a level are those of its anchors."""
+        sides = [anchors[:, 2:] - anchors[:, :2] for anchors in self._shapes()]
+        return DetectorSpec(
+            detector="DF2S2",
+            config=config,
+            input_format=self.input_format,
+            size_rule=replace(size_rule, min_side=0),
+            least_side=1,
+            levels=tuple(
+                Level(name, stride, (round(side.min().item(), 2), round(side.max().item(), 2)))
+                for name, stride, side in zip(self.in_features, self.strides, sides)
+            ),
+            suppression=Suppression(
+                score_threshold=self.test_score_thresh,
+                topk=self.test_topk_candidates,
+                topk_per_level=True,
+                nms_type="iou",
+                nms_threshold=self.test_nms_thresh,
+                max_detections=self.max_detections_per_image,
+            ),
+        )
+
+    def coverage_rule(self, training: bool) -> AnchorCoverage:
+        """See :meth:`OneStageDetector.coverage_rule`; ``training`` changes nothing."""
+        return AnchorCoverage(self)
+
     def segment(self, images: Tensor) -> list[Tensor]:
         """Face masks of every level, to look at what the segmentation branch learned.
 
@@ -226,7 +291,7 @@ class DF2S2(OneStageDetector):
         return [mask.sigmoid() for mask in masks]
 
     def levels_of_faces(self, target: Instances, sizes: Sequence[tuple[int, int]]) -> Tensor:
-        """(M, L) bool: the levels whose mask shows a face.
+        """(M, L) bool: the levels whose mask shows a face in training.
 
         Args:
             target: ``gt_boxes`` and optionally ``gt_ignore``.

@@ -1,4 +1,4 @@
-"""The segmentation branch's targets and loss (design note DF2S2, 3.2 and 3.4).
+"""The segmentation branch's targets and loss (arXiv 1811.08557, sections 3.2 and 3.4).
 
 Every level has one mask of face boxes, of the faces that the level detects, so that both branches
 look at the same scales. A pixel stands for the centre of its cell, where the anchors stand too.

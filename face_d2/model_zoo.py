@@ -4,6 +4,8 @@
 
     from face_d2 import FaceDetector, model_zoo
 
+    model = model_zoo.get("df2s2-lite0", trained=True)  # ships with the package
+
     name = "lffd/lffd_25L8S.yaml"
     model = model_zoo.get(name, trained=True, download=True)
     detector = FaceDetector.from_config(name, model_zoo.get_checkpoint_file(name))
@@ -17,17 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from face_d2.config import get_cfg, get_config_file
-from face_d2.data.image_size import cache_dir
-from face_d2.download import download as fetch
-from face_d2.download import verify
-from face_d2.files import replaced_file
-from face_d2.plugins import DETECTORS
+from face_d2.config import get_config_file, load_config
+from face_d2.plugins import import_detectors
+from face_d2.pretrained import PRETRAINED
+from face_d2.utils.download import download as fetch
+from face_d2.utils.download import verify
+from face_d2.utils.files import cache_dir, replaced_file
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -37,6 +38,7 @@ __all__ = [
     "Figures",
     "Model",
     "ReleasedFile",
+    "Shipped",
     "TrainedHere",
     "find",
     "get",
@@ -54,7 +56,7 @@ class ReleasedFile:
 
     Attributes:
         url: where; its last part is the file's name in the cache.
-        checksum: see :func:`face_d2.download.verify`.
+        checksum: see :func:`face_d2.utils.download.verify`.
         licence: under which they are given.
         size: bytes, where known.
         convert: makes the checkpoint (second argument) of the file (first); None if it is one.
@@ -70,6 +72,17 @@ class ReleasedFile:
     def name(self) -> str:
         """The file's name."""
         return Path(unquote(urlsplit(self.url).path)).name
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Weights that come with the package.
+
+    Attributes:
+        name: the detector's, see :mod:`face_d2.pretrained`.
+    """
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -119,19 +132,29 @@ class Model:
 
     config: str
     finds: str
-    weights: ReleasedFile | TrainedHere
+    weights: ReleasedFile | Shipped | TrainedHere
     figures: Figures | None = None
     checked: str = ""
 
 
 def models() -> dict[str, Model]:
-    """All models by name."""
-    found = [m for package in DETECTORS for m in import_module(f"{package}.zoo").MODELS]
-    return {model.config: model for model in found}
+    """All models by name, those that ship with the package first."""
+    protocol = "WIDER val, 223/114 subset, as they are"
+    shipped = {
+        name: Model(
+            model.config,
+            "faces",
+            Shipped(name),
+            Figures(*model.average_precision, protocol, measured_here=True),
+        )
+        for name, model in PRETRAINED.items()
+    }
+    found = [model for detector in import_detectors() for model in detector.MODELS]
+    return {**shipped, **{model.config: model for model in found}}
 
 
 def find(name: str) -> Model:
-    """A model by its config's name; ``.yaml`` may be left out.
+    """A model by its name: that of a shipped detector, or its config's without ``.yaml`` or with.
 
     Raises:
         ValueError: there is none of that name; those that there are are named.
@@ -150,6 +173,10 @@ def get_checkpoint_url(name: str) -> str:
         ValueError: there is no such model, or its weights are not published.
     """
     model = find(name)
+    if isinstance(model.weights, Shipped):
+        raise ValueError(
+            f"{name} ships with the package; get_checkpoint_file({name!r}) is its file"
+        )
     if isinstance(model.weights, TrainedHere):
         raise ValueError(
             f"weights of {model.config} are not published; train them: {model.weights.command}"
@@ -178,6 +205,8 @@ def get_checkpoint_file(
     """
     model = find(name)
     weights = model.weights
+    if isinstance(weights, Shipped):
+        return str(PRETRAINED[weights.name].weights)
     if isinstance(weights, TrainedHere):
         if not Path(weights.file).is_file():
             raise FileNotFoundError(
@@ -216,7 +245,8 @@ def get_config(
     """The config of a name, of any that is shipped.
 
     Args:
-        name: of a YAML file, e.g. "lffd/lffd_25L8S.yaml"; ``.yaml`` may be left out.
+        name: of a shipped detector, or of a YAML file, e.g. "lffd/lffd_25L8S.yaml"; ``.yaml`` may
+            be left out.
         trained: put the model's checkpoint into ``MODEL.WEIGHTS``; else it stays as in the file.
         download: see :func:`get_checkpoint_file`.
         cache: see :func:`get_checkpoint_file`.
@@ -225,8 +255,8 @@ def get_config(
         FileNotFoundError: there is no such config, or see :func:`get_checkpoint_file`.
         ValueError: see :func:`get_checkpoint_file`.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(name if name.endswith(".yaml") else f"{name}.yaml"))
+    config = PRETRAINED[name].config if name in PRETRAINED else name
+    cfg = load_config(get_config_file(config if config.endswith(".yaml") else f"{config}.yaml"))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_file(name, download=download, cache=cache)
     return cfg

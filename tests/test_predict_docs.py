@@ -13,10 +13,10 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from face_d2.benchmark.command import parser as benchmark_parser
+from face_d2.cli.benchmark import parser as benchmark_parser
+from face_d2.cli.export import main as export_main
+from face_d2.cli.predict import main as predict_main
 from face_d2.config import get_cfg, get_config_file
-from face_d2.export.command import main as export_main
-from face_d2.predictor.command import main as predict_main
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "tools/predict.py": predict_main,
@@ -80,19 +80,9 @@ def test_the_page_runs_from_top_to_bottom(repo: Path, workplace: Path) -> None:
 def test_commands_of_the_benchmarks_page(repo: Path) -> None:
     """They take hours; here their words are understood; tests/face_d2/benchmark runs the tool."""
     text = (repo / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    text += (repo / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"python tools/benchmark\.py (.*?)[`\n]", text)
+    text += (repo / "docs" / "train.md").read_text(encoding="utf-8")
+    lines = re.findall(r"python tools/benchmark\.py (.*?)(?:\s+#.*)?[`\n]", text)
     assert len(lines) == 5
     for line in lines:
         options = benchmark_parser().parse_args(shlex.split(line))
         assert Path(get_config_file(options.config_file)).is_file()
-
-
-def test_first_contact_in_the_readme(repo: Path, workplace: Path) -> None:
-    text = (repo / "README.md").read_text(encoding="utf-8")
-    (python,) = re.findall(r"^```py\n(.*?)^```", text, re.M | re.S)
-    (line,) = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
-    exec(compile(python, "README.md", "exec"), {})
-    _, tool, *words = shlex.split(line)
-    assert COMMANDS[tool](words) == 0
-    assert (workplace / "output/predict/drawn/street.jpg").is_file()

@@ -1,47 +1,56 @@
 #!/usr/bin/env python
-"""Trains the detectors on generated faces on the CPU and shows what they find: ``make demo``.
+"""Shows what the detectors find, as shipped and as trained here: ``make demo``.
 
-Leaves in ``output/demo``: ``results.json``, the precision-recall curves, a sheet of validation
-images with the detections of each detector side by side, and one of DF2S2's segmentation masks.
+First the shipped detectors search the photographs of ``examples/photos``; then both detectors are
+trained on generated faces on the CPU.
+
+Leaves in ``output/demo``: ``photographs-NAME.jpg``, ``results.json``, the precision-recall curves,
+a sheet of validation images with the detections of each detector side by side, and one of DF2S2's
+segmentation masks.
 """
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from face_d2.plugins import import_detectors
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
 
-import_detectors()
-
-import cv2  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.data import DatasetCatalog  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from torch import nn  # noqa: E402
-
-from df2s2_d2.mask_sheet import mask_sheet  # noqa: E402
-from face_d2.config import get_config_file  # noqa: E402
-from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances  # noqa: E402
-from face_d2.data.register import register_wider_face  # noqa: E402
-from face_d2.data.synthetic import generate, lookalike_images, synthetic_root  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.evaluation import widerface_ap  # noqa: E402
-from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
-from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
-from face_d2.evaluation.sheets import SheetItem, detection_sheet  # noqa: E402
-from face_d2.evaluation.wider_face_files import read_predictions  # noqa: E402
-from face_d2.train_net import load_cfg  # noqa: E402
-from face_d2.train_net import train_or_evaluate  # noqa: E402
-from face_d2.train_net import parser as train_parser  # noqa: E402
+from df2s2_d2.mask_sheet import mask_sheet
+from face_d2 import FaceDetector
+from face_d2.config import get_config_file
+from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances
+from face_d2.data.register import register_wider_face
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.evaluation import widerface_ap
+from face_d2.evaluation.evaluators import dataset_ground_truth
+from face_d2.evaluation.wider_face.files import read_predictions
+from face_d2.predictor.drawing import draw_faces, save_image
+from face_d2.predictor.images import load_image
+from face_d2.pretrained import PRETRAINED
+from face_d2.synthetic.dataset import generate, lookalike_images, synthetic_root
+from face_d2.train_net import load_cfg
+from face_d2.train_net import parser as train_parser
+from face_d2.train_net import train_or_evaluate
+from face_d2.visualization.plots import plot_precision_recall
+from face_d2.visualization.sheets import SheetItem, detection_sheet
 
 DETECTORS = ("df2s2", "lffd")
 SHOWN_SCORE = 0.5
+PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photos"
 
 
 def main() -> None:
@@ -61,6 +70,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
+    _search_photographs(options.output)
     overrides = _data(options)
     results: dict[str, dict[str, float]] = {}
     curves: dict[str, Any] = {}
@@ -87,6 +97,31 @@ def main() -> None:
     plot_precision_recall(curves, options.output / "pr_curves.png")
     (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     _report(results, dataset, options, time.monotonic() - started)
+
+
+def _search_photographs(output: Path) -> None:
+    """Draws what the shipped detectors find on the example photographs."""
+    files = [PHOTOGRAPHS / name for name in ("nasa_group.jpg", "astronaut.jpg", "grace_hopper.jpg")]
+    for name in PRETRAINED:
+        detector = FaceDetector.from_pretrained(name, score_threshold=SHOWN_SCORE)
+        drawn, count = [], 0
+        for file in files:
+            image = load_image(file)
+            result = detector.detect(image)
+            drawn.append(draw_faces(image, result))
+            count += len(result.boxes)
+        path = output / f"photographs-{name}.jpg"
+        save_image(_side_by_side(drawn, 320), path)
+        print(f"{name}: {count} faces on {len(files)} photographs, drawn in {path}", flush=True)
+
+
+def _side_by_side(images: Sequence[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+    """Images (H, W, 3) of any sizes in one row of a height."""
+    row = [
+        np.asarray(Image.fromarray(i).resize((round(i.shape[1] * height / i.shape[0]), height)))
+        for i in images
+    ]
+    return np.concatenate(row, axis=1)
 
 
 def _data(options: argparse.Namespace) -> list[object]:

@@ -1,4 +1,6 @@
-"""DF2S2 on WIDER FACE, the design note's schedule; the same run as ``df2s2/df2s2_R50_FFP.yaml``.
+"""DF2S2 on WIDER FACE; the same run as ``df2s2/df2s2_R50_FFP.yaml``.
+
+The schedule is that of arXiv 1811.08557, section 3.4.
 
 12,880 images / batch 32 = 402.5 iterations an epoch: 120 epochs = 48,300 iterations, learning rate
 x 0.1 after 80 (32,200) and 100 (40,250).
@@ -81,13 +83,14 @@ lr_multiplier = L(WarmupParamScheduler)(
 dataloader.train.mapper = L(FaceDatasetMapper)(
     is_train=True,
     augmentations=[
-        L(SquareFaceCrop)(size=640, min_scale=0.3, attempts=10),
+        L(SquareFaceCrop)(size=640, min_scale=0.3, attempts=10, fill="${model.pixel_mean}"),
         L(PhotometricDistortion)(image_format="${...image_format}"),
         L(T.RandomFlip)(),
     ],
     image_format="${model.input_format}",
 )
 # Short side 800, the long side as it comes.
+dataloader.test.mapper.image_format = "${model.input_format}"
 dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=800, max_size=sys.maxsize)
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -10,7 +11,7 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, Transform, TransformList
 from numpy.typing import NDArray
 
-from face_d2.predictor.resize import THIN
+from face_d2.ops.resize import THIN
 
 __all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
 
@@ -39,29 +40,29 @@ class BoundedResize(T.ResizeShortestEdge):
 class SquareFaceCrop(T.Augmentation):
     """A random square of the image, resized to one size.
 
-    A face belongs to the crop when its centre does; the mapper drops the others. The place of the
-    square is uniform. A square that is longer than the image in some direction holds all of the
-    image in that direction, and ``fill`` around it. The side of the square is drawn in one of two
-    ways:
-
-    - ``scale_by="image"``: S3FD's five squares (arXiv 1708.05237, 3.3; arXiv 1811.08557, 3.4 asks
-      for random crops). With probability 1/5 the side is the image's shorter side, or the nearest
-      one that the scales allow. Otherwise it is the shorter side times a uniform scale.
-    - ``scale_by="size"``: ``size`` times a log-uniform scale. The crop is then shrunk by this
-      scale, so that the faces in crops of [0.5, 2] are half to twice as large as in the image,
-      whatever the size of the image.
+    The side follows S3FD's rule (arXiv 1708.05237, section 3.3): with probability 1/5 it is that of
+    the image's largest square, or ``max_scale`` times it where that is less; otherwise it is
+    uniform in [``min_scale``, ``max_scale``] times the image's shorter side. With ``zoom`` the
+    factor of the resize is drawn instead, so that the sizes of faces in the crop do not depend on
+    the size of the image. The place of the square is uniform. Where the square is longer than the
+    image, it holds all of the image and ``fill`` around it. A face belongs to the crop if its
+    center does (the mapper drops the others). Random crops are those of arXiv 1811.08557, section
+    3.4.
 
     Args:
         size: side of the result, in pixels.
-        min_scale: smallest scale, above 0.
+        min_scale: smallest side of a square as a share of the shorter side.
         attempts: a square without a face centre is drawn again, at most this often; the last one is
             kept as background.
-        max_scale: largest scale, at least ``min_scale``; may be above 1.
-        scale_by: "image" or "size".
-        fill: colour of what lies outside the image, one value per channel in 0-255.
+        zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
+            ``size / factor`` pixels, at most ``max_scale`` times the shorter side. Empty for S3FD's
+            rule.
+        max_scale: largest side of a square as a share of the shorter side; above 1, squares reach
+            beyond the image.
+        fill: color of what is outside the image, a value in 0-255 per channel.
 
     Raises:
-        ValueError: on an impossible argument.
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -69,23 +70,26 @@ class SquareFaceCrop(T.Augmentation):
         size: int,
         min_scale: float = 0.3,
         attempts: int = 10,
+        zoom: Sequence[float] = (),
         max_scale: float = 1.0,
-        scale_by: str = "image",
         fill: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
-        if not 0 < min_scale <= max_scale:
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
+        if not min_scale <= max_scale < math.inf:
             raise ValueError(
-                f"INPUT.FACE_CROP.MIN_SCALE is {min_scale} and MAX_SCALE {max_scale}; expected "
-                "0 < MIN_SCALE <= MAX_SCALE."
-            )
-        if scale_by not in ("image", "size"):
-            raise ValueError(
-                f"INPUT.FACE_CROP.SCALE_BY is {scale_by!r}; expected 'image' or 'size'."
+                f"INPUT.FACE_CROP.MAX_SCALE is {max_scale}; expected a share from MIN_SCALE, "
+                f"{min_scale}, on."
             )
         if size < 1 or attempts < 1:
             raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
-        self.size, self.attempts, self.scale_by = size, attempts, scale_by
+        if len(zoom) and not (len(zoom) == 2 and 0 < zoom[0] <= zoom[1] < math.inf):
+            raise ValueError(
+                f"INPUT.FACE_CROP.ZOOM is {list(zoom)}; expected [] or two factors "
+                "[least, greatest] with 0 < least <= greatest, for example [0.5, 2.0]."
+            )
+        self.size, self.attempts, self.zoom = size, attempts, tuple(zoom)
         self.min_scale, self.max_scale = min_scale, max_scale
         self.fill = tuple(round(value) for value in fill)
 
@@ -106,27 +110,27 @@ class SquareFaceCrop(T.Augmentation):
         return TransformList([crop, resize(side, side, self.size, self.size)])
 
     def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
-        if self.scale_by == "size":
-            low, high = np.log((self.min_scale, self.max_scale))
-            side = round(self.size * np.exp(np.random.uniform(low, high)))
-        elif np.random.rand() < 0.2:
-            side = min(height, width) * np.clip(1.0, self.min_scale, self.max_scale)
-        else:
-            side = min(height, width) * np.random.uniform(self.min_scale, self.max_scale)
-        side = max(int(side), 1)
+        side = self._draw_side(min(height, width))
         return _draw_start(width, side), _draw_start(height, side), side
+
+    def _draw_side(self, short: int) -> int:
+        largest = np.random.rand() < 0.2
+        largest_scale = min(self.max_scale, 1.0)
+        scale = largest_scale if largest else np.random.uniform(self.min_scale, self.max_scale)
+        if not self.zoom:
+            return max(int(short * scale), 1)
+        # The numbers above are drawn all the same: trainings go on with the crops they began with.
+        factor = np.exp(np.random.uniform(*np.log(self.zoom)))
+        return max(min(round(self.size / factor), int(short * self.max_scale)), 1)
 
 
 def _draw_start(length: int, side: int) -> int:
-    """A place in a line of ``length`` pixels for ``side``, which holds the line or is held by it.
-
-    Negative where ``side`` is the longer one.
-    """
+    """Where ``side`` pixels begin that lie in a line of ``length`` pixels, or around all of it."""
     return int(np.random.randint(min(length - side, 0), max(length - side, 0) + 1))
 
 
 class _PaddedCrop(CropTransform):
-    """A square crop that may reach beyond the image; ``fill`` is the colour out there."""
+    """A square crop that may reach beyond the image; ``fill`` is the color out there."""
 
     def __init__(
         self, x: int, y: int, side: int, width: int, height: int, fill: tuple[int, ...]

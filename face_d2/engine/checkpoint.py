@@ -12,8 +12,11 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from torch import Tensor, nn
 
-from face_d2.files import replaced_file
+from face_d2.engine.ema import ModelEMA
+from face_d2.pretrained import PRETRAINED, find_pretrained
+from face_d2.utils.files import replaced_file
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
 
@@ -27,6 +30,8 @@ class _TensorsOnly(Checkpointer):
                 f"{f} is a network in ONNX's form, which holds no weights to load; "
                 "tools/predict.py --onnx runs it, tools/evaluate_widerface.py scores what it finds."
             )
+        if f.endswith(".safetensors"):
+            return {"model": _read_safetensors(f)}
         try:
             return torch.load(f, map_location="cpu", weights_only=True)
         except OSError:
@@ -39,6 +44,16 @@ class _TensorsOnly(Checkpointer):
             ) from error
 
 
+def _read_safetensors(path: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no file of safetensors ({error}).") from error
+
+
 class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     """Detectron2's checkpointer, safe against kills, full disks and hostile files.
 
@@ -46,16 +61,32 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     moved there when complete. ``.pth`` files are read as tensors and plain values only; ``.pkl``
     files, the form of Detectron2's own weights, as arrays only.
 
+    Args:
+        model, save_dir, checkpointables: see Detectron2.
+        ema: when given, its averaged weights are saved as the checkpoint's ``model``, so that
+            whatever reads the file gets the network that was evaluated.
+
     Raises:
         OSError: when saving fails; older checkpoints are untouched.
         ValueError: when a file holds anything else, or is damaged.
     """
 
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        ema: ModelEMA | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self._ema = ema
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves the model, what is checkpointed with it, and ``kwargs`` as ``<name>.pth``."""
         if not (self.save_dir and self.save_to_disk):
             return
-        state = {"model": self.model.state_dict()}
+        state = {"model": self._ema.averages() if self._ema else self.model.state_dict()}
         state.update({key: part.state_dict() for key, part in self.checkpointables.items()})
         state.update(kwargs)
         path = Path(self.save_dir) / f"{name}.pth"
@@ -72,9 +103,13 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a file, see Detectron2; :meth:`missing` then tells what it left out.
 
+        The name of a detector that ships with the package stands for its file of weights.
+
         Raises:
             FileNotFoundError: there is no such file.
         """
+        if path in PRETRAINED:
+            path = str(find_pretrained(path).weights)
         # Other machines may lack the file: Detectron2 sends them the main process's weights.
         if comm.is_main_process() and path and "://" not in path and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint")

@@ -14,29 +14,38 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_ground_truth import (
-    WiderFaceGroundTruth,
-    ground_truth_from_images,
-    read_ground_truth,
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.export.accuracy import (
+    average_precisions,
+    average_precisions_of,
+    find_faces,
+    own_faces,
 )
-from face_d2.files import replaced_file
+from face_d2.export.saturation import saturating_convolutions
+from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
+from face_d2.utils.files import replaced_file
 
-__all__ = ["Quantisation", "average_precisions", "check_images", "quantize", "write_int8"]
+__all__ = [
+    "WEIGHT_BITS",
+    "Quantisation",
+    "quantize",
+    "write_int8",
+]
+
+#: Bits of a weight to the processors on which such a file gives the right answer.
+WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 with VNNI, Arm)"}
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
-#: Boxes of the float model that count as faces, and the threshold at which AP is measured.
-_FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
+#: Score threshold at which AP is measured.
+_LEAST_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
 #: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
-_BETWEEN = ("Relu", "Add")
+_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6's
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ def quantize(
     *,
     ground_truth: str | Path | None = None,
     max_loss: float = 0.5,
+    weight_bits: int = 7,
 ) -> Quantisation:
     """Writes the int8 file, if it is good enough.
 
@@ -84,22 +94,23 @@ def quantize(
             ``event/name``; without it the boxes of the float file with a score of at least 0.5 are
             the faces.
         max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
+        weight_bits: as of :func:`write_int8`. With 8, the loss holds for processors like this one.
 
     Raises:
         ValueError: there is no image, two share event and name, the float file finds no face in
-            them, or ``source`` is another file.
+            them, ``source`` is another file, or ``weight_bits`` is out of its range.
         RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
     detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
-    predictions = _predictions(detector, images)
-    truth: WiderFaceGroundTruth | str | Path = ground_truth or _own_faces(predictions)
-    float_ap = _average_precisions(predictions, truth)["AP_hard"]
+    predictions = find_faces(detector, images)
+    truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
+    float_ap = average_precisions_of(predictions, truth)["AP_hard"]
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
-            write_int8(detector, source, temporary, images, kept_float)
+            write_int8(detector, source, temporary, images, kept_float, weight_bits)
             aps = {
                 runtime: average_precisions(
                     FaceDetector.from_onnx(
@@ -121,50 +132,22 @@ def quantize(
         )
 
 
-def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
-    """Finds out before any work what :func:`quantize` would refuse.
-
-    Args:
-        images: as of :func:`quantize`.
-        ground_truth: as of :func:`quantize`.
-
-    Raises:
-        ValueError: there is no image, one cannot be decoded, two share event and name, or the
-            ground truth does not name one.
-        OSError: an image cannot be opened, or there is no such ground truth.
-    """
-    if not images:
-        raise ValueError("int8 needs images to take the value ranges from")
-    names = _names(images)
-    if ground_truth is not None:
-        named = set(read_ground_truth(ground_truth).names)
-        unknown = [(name, path) for name, path in zip(names, images) if name not in named]
-        if unknown:
-            name, path = unknown[0]
-            raise ValueError(
-                "FOLDER must be the folder of EVENT folders that the ground truth names; "
-                f"{ground_truth} names {min(named)}, but not {name} ({path})"
-            )
-    for path in images:
-        load_image(path)
-
-
 class _Reader(CalibrationDataReader):
     """Images as the float file is given them."""
 
     def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
         step = -(-len(images) // _CALIBRATION_IMAGES)
         self._paths = iter(images[::step])
-        self._card = detector.backend.card
+        self._spec = detector.backend.spec
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         path = next(self._paths, None)
         if path is None:
             return None
         image = load_image(path)
-        if self._card.input_format == "RGB":
+        if self._spec.input_format == "RGB":
             image = image[:, :, ::-1]
-        return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
+        return {"image": resize(image, *self._spec.size_rule.resized(*image.shape[:2]))[None]}
 
 
 def write_int8(
@@ -173,8 +156,13 @@ def write_int8(
     path: Path,
     images: Sequence[str | Path],
     kept_float: Sequence[str] = (),
+    weight_bits: int = 7,
 ) -> None:
     """Writes an int8 file whatever it loses.
+
+    With weights of 7 bits (-64 to 64) the sum of two products fits into 16 bits, in which x86-64
+    processors without VNNI add them: the file gives the same answer on every processor. Weights of
+    8 bits give wrong answers on those processors.
 
     Args:
         detector: of the float file.
@@ -182,26 +170,47 @@ def write_int8(
         path: the file to write.
         images: from which value ranges are taken.
         kept_float: names of convolutions that stay in float.
+        weight_bits: one of ``WEIGHT_BITS``.
+
+    Raises:
+        ValueError: ``weight_bits`` is out of its range.
+        RuntimeError: with 7 bits, the sum of two products could leave 16 bits all the same.
     """
-    quantize_static(
-        str(source),
-        str(path),
-        _Reader(detector, images),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        op_types_to_quantize=["Conv", *_BETWEEN],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
-    )
-    file = onnx.load(path)
-    _free_outputs(file)
-    _clip_bytes(file)
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
-    metadata |= {"precision": "int8", "float_layers": ", ".join(kept_float)}
-    helper.set_model_props(file, metadata)
-    onnx.checker.check_model(file)
-    onnx.save(file, path)
+    if weight_bits not in WEIGHT_BITS:
+        raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
+    with replaced_file(path) as temporary:
+        quantize_static(
+            str(source),
+            str(temporary),
+            _Reader(detector, images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=weight_bits == 7,
+            op_types_to_quantize=["Conv", *_BETWEEN],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
+        )
+        file = onnx.load(temporary)
+        _free_outputs(file)
+        _clip_bytes(file)
+        metadata = {entry.key: entry.value for entry in file.metadata_props}
+        metadata |= {
+            "precision": "int8",
+            "float_layers": ", ".join(kept_float),
+            "weight_bits": str(weight_bits),
+            "processors": WEIGHT_BITS[weight_bits],
+        }
+        helper.set_model_props(file, metadata)
+        onnx.checker.check_model(file)
+        if weight_bits == 7 and (names := saturating_convolutions(file)):
+            raise RuntimeError(
+                "the sum of two int8 products can leave 16 bits, which gives wrong answers on "
+                f"x86-64 processors without VNNI, in {', '.join(names)}; ONNX Runtime's "
+                "quantisation should have kept weights within -64 and 64: take another version of "
+                "onnxruntime"
+            )
+        onnx.save(file, temporary)
 
 
 def _free_outputs(file: onnx.ModelProto) -> None:
@@ -319,67 +328,3 @@ def _next_convolutions(
             elif user.op_type != "Shape":  # sizes are no values
                 left.extend(user.output)
     return reached
-
-
-def _predictions(
-    detector: FaceDetector, images: Sequence[str | Path]
-) -> dict[str, NDArray[np.float64]]:
-    """``{"event/name": (N, 5) x, y, w, h, score}``, as the evaluators take them."""
-    predictions = {}
-    for name, result in zip(_names(images), detector.stream(images)):
-        if result.error is not None:
-            raise result.error
-        sides = result.boxes[:, 2:] - result.boxes[:, :2]
-        rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
-        predictions[name] = rows.astype(np.float64)
-    return predictions
-
-
-def _names(images: Sequence[str | Path]) -> list[str]:
-    """``event/name`` of each image, none twice."""
-    owners: dict[str, str | Path] = {}
-    for path in images:
-        name = f"{Path(path).parent.name}/{Path(path).stem}"
-        if name in owners:
-            raise ValueError(
-                f"{owners[name]} and {path} share the name {name!r}; give each image its own"
-            )
-        owners[name] = path
-    return list(owners)
-
-
-def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
-    faces = []
-    for name, rows in predictions.items():
-        boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
-        faces.append(WiderFaceImage(f"{name}.jpg", boxes, np.zeros((len(boxes), 6), np.int64)))
-    if not sum(len(image.boxes) for image in faces):
-        raise ValueError(
-            "the float model finds no face in the images for int8, so the loss cannot be measured"
-        )
-    return ground_truth_from_images(faces, "boxes of the float model")
-
-
-def average_precisions(
-    detector: FaceDetector,
-    images: Sequence[str | Path],
-    truth: WiderFaceGroundTruth | str | Path,
-) -> dict[str, float]:
-    """AP_easy, AP_medium and AP_hard in percent of what a detector finds in images.
-
-    Args:
-        detector: of a low score threshold.
-        images: named ``event/name``.
-        truth: WIDER FACE's annotation text or ``.mat`` folder.
-
-    Raises:
-        Exception: an image's own error, if it cannot be read.
-    """
-    return _average_precisions(_predictions(detector, images), truth)
-
-
-def _average_precisions(
-    predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
-) -> dict[str, float]:
-    found = widerface_ap(predictions, truth, images=list(predictions))
-    return {name: 100 * value for name, value in found.items()}

@@ -10,11 +10,12 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.modeling.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.resize import resize
+from face_d2.ops.spec import DetectorSpec
+from face_d2.ops.tiling import detect_tiled, least_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
-from face_d2.predictor.model_card import ModelCard
-from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult, Found
+from face_d2.pretrained import DEFAULT, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
@@ -27,7 +28,7 @@ class Backend(Protocol):
     """Runs a network."""
 
     #: The network's contract.
-    card: ModelCard
+    spec: DetectorSpec
     #: What runs it, for people: "PyTorch 2.14.1 on cpu".
     runtime: str
 
@@ -51,15 +52,24 @@ class _Item:
 class FaceDetector:
     """Finds faces in images.
 
-    Use :meth:`from_config` for trained weights, :meth:`from_onnx` for an exported file.
+    ``FaceDetector()`` is the default detector that ships with the package. :meth:`from_pretrained`
+    takes a shipped detector by name, :meth:`from_config` a checkpoint, :meth:`from_onnx` an
+    exported file.
+
+    Example::
+
+        from face_d2 import FaceDetector
+
+        faces = FaceDetector().detect("photo.jpg")
+        print(faces.boxes, faces.scores)  # (N, 4) XYXY pixels, (N,)
 
     Args:
-        backend: runs the network.
+        backend: runs the network; by default ONNX Runtime runs the default detector.
         max_pixels: an image whose searched size (after the config's resizing and the network's
             enlarging) has more pixels is searched in overlapping tiles of at most this many, which
             bounds the memory; the default takes a 3840 x 2160 frame in one pass.
         tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
-            full resolution, see :mod:`face_d2.modeling.tiling`. A network that enlarges small
+            full resolution, see :mod:`face_d2.ops.tiling`. A network that enlarges small
             images needs, and takes, twice the side to which it does.
         batch_size: most images that go through the network together.
 
@@ -69,14 +79,16 @@ class FaceDetector:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | None = None,
         *,
         max_pixels: int = 2**23,
         tile_overlap: int = 256,
         batch_size: int = 8,
     ) -> None:
-        self._tile_align = max(level.stride for level in backend.card.levels)
-        self._shared_faces = max(tile_overlap, 2 * backend.card.size_rule.min_side)
+        if backend is None:
+            backend = _pretrained_backend(DEFAULT)
+        self._tile_align = max(level.stride for level in backend.spec.levels)
+        self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         least = least_max_pixels(self._shared_faces, self._tile_align)
         for name, value, lowest in (
             ("tile_overlap", tile_overlap, 1),
@@ -89,6 +101,50 @@ class FaceDetector:
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = DEFAULT,
+        *,
+        backend: str = "onnx",
+        score_threshold: float | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        **settings: Any,
+    ) -> FaceDetector:
+        """A detector that ships with the package. Nothing is downloaded.
+
+        Args:
+            name: "df2s2-lite0" or "lffd-20l5s"; their model cards are in ``docs/models``.
+            backend: "onnx" (ONNX Runtime, on the CPU, without torch in the process) or "torch".
+            score_threshold: detections score more than this; by default the model's, which is
+                low enough for a whole precision-recall curve. 0.5 suits most uses.
+            device: for "torch"; see :meth:`from_config`.
+            threads: for "onnx"; CPU threads, by default as many as the runtime likes.
+            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+
+        Raises:
+            ValueError: the name or the backend is unknown, a setting belongs to the other backend,
+                or a value is out of its range.
+            ImportError: for "torch": torch or Detectron2 is not installed.
+        """
+        model = find_pretrained(name)
+        if backend == "torch":
+            if threads is not None:
+                raise ValueError('threads is a setting of backend "onnx"')
+            return cls.from_config(
+                model.config,
+                model.weights,
+                device=device,
+                score_threshold=score_threshold,
+                **settings,
+            )
+        if backend != "onnx":
+            raise ValueError(f'backend is {backend!r}; expected "onnx" or "torch"')
+        if device is not None:
+            raise ValueError('device is a setting of backend "torch"')
+        return cls(_pretrained_backend(name, score_threshold, threads), **settings)
 
     @classmethod
     def from_config(
@@ -141,9 +197,9 @@ class FaceDetector:
 
         Args:
             path: the ONNX file, its outputs "candidates" (the default of the export).
-            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, where
-                it is installed, otherwise ONNX Runtime. The precision is always the file's. Both
-                use the CPU; ``FaceDetector.runtime`` tells which it is.
+            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, with
+                VNNI and without, where it is installed, otherwise ONNX Runtime. The precision is
+                always the file's. Both use the CPU; ``FaceDetector.runtime`` tells which it is.
             score_threshold: detections score more than this; by default the file's.
             threads: CPU threads; by default as many as the runtime likes.
             settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
@@ -152,6 +208,10 @@ class FaceDetector:
             FileNotFoundError: there is no such file.
             ImportError: the runtime is not installed.
             ValueError: the file is not such a file, or a value is out of its range.
+
+        Warns:
+            RuntimeWarning: the file's int8 weights have 8 bits, and this processor's sums of such
+                products overflow: the answers are wrong.
         """
         from face_d2.predictor.onnx_backend import OnnxBackend
 
@@ -161,7 +221,7 @@ class FaceDetector:
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels (LFFD: branches) that ``FaceResult.levels`` counts."""
-        return tuple(level.name for level in self.backend.card.levels)
+        return tuple(level.name for level in self.backend.spec.levels)
 
     @property
     def runtime(self) -> str:
@@ -225,12 +285,12 @@ class FaceDetector:
         except _IMAGE_ERRORS as error:
             return _Item(source, error=error)
         size = pixels.shape[:2]
-        if self.backend.card.input_format == "RGB":
+        if self.backend.spec.input_format == "RGB":
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
-        return _Item(source, size, resize(pixels, *self.backend.card.size_rule.resized(*size)))
+        return _Item(source, size, resize(pixels, *self.backend.spec.size_rule.resized(*size)))
 
     def _pixels(self, searched: NDArray[np.uint8]) -> float:
-        return self.backend.card.size_rule.searched_pixels(*searched.shape[:2])
+        return self.backend.spec.size_rule.searched_pixels(*searched.shape[:2])
 
     def _finish(self, batch: Sequence[_Item]) -> Iterator[FaceResult]:
         whole = [
@@ -253,14 +313,14 @@ class FaceDetector:
             yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
-        """Searches a large image, see :mod:`face_d2.modeling.tiling`, or a strip.
+        """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.
 
         A strip is thinner than the side to which the network enlarges: there the limits are divided
         by the enlargement, and faces are hardly longer than the strip is wide. Halves of an image
         that are that thin would only be enlarged again and are left out.
         """
-        min_side, shorter = self.backend.card.size_rule.min_side, min(image.shape[:2])
-        if shorter < self.backend.card.least_side:
+        min_side, shorter = self.backend.spec.size_rule.min_side, min(image.shape[:2])
+        if shorter < self.backend.spec.least_side:
             return _NOTHING
         max_pixels, overlap, align = self.max_pixels, self._shared_faces, self._tile_align
         if shorter < min_side:
@@ -282,9 +342,18 @@ class FaceDetector:
             max_pixels=max_pixels,
             overlap=overlap,
             align=align,
-            iou_threshold=self.backend.card.suppression.nms_threshold,
+            iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
         return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
+
+
+def _pretrained_backend(
+    name: str, score_threshold: float | None = None, threads: int | None = None
+) -> Backend:
+    from face_d2.predictor.onnx_backend import OnnxBackend
+
+    threshold = _checked_threshold(score_threshold)
+    return OnnxBackend(find_pretrained(name).onnx, "onnxruntime", threshold, threads)
 
 
 def _checked_threshold(score_threshold: float | None) -> float | None:

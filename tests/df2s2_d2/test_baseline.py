@@ -100,7 +100,7 @@ def test_every_config_builds(name: str) -> None:
     assert all(dataset in MetadataCatalog.list() for dataset in cfg.DATASETS.TRAIN)
 
 
-def test_schedule_is_the_notes() -> None:
+def test_schedule_is_the_papers() -> None:
     """120 epochs of 12,880 images in batches of 32, x 0.1 after 80 and 100."""
     from face_d2.config import get_cfg, get_config_file
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers.same_detections import assert_same_detections
 from references import df2s2_reference
-from references.same_detections import assert_same_detections
 
 from df2s2_d2.losses import CLS_NORMS, iou_box_loss, level_weights
 from df2s2_d2.segmentation import box_mask
@@ -179,26 +179,6 @@ def test_iou_loss_without_positives_is_a_zero_that_keeps_the_graph(tiny_model: B
     assert model.head.bbox_pred.weight.grad is not None
 
 
-def test_no_branch_learns_from_faces_below_min_face(tiny_model: Build) -> None:
-    """The masks leave their pixels out, the classification their anchors."""
-    small = [20.0, 20, 25, 26]
-    with_small = batch(faces([[40, 5, 90, 60], small]))
-    without = batch(faces([[40, 5, 90, 60]]))
-    ignored = batch(faces([[40, 5, 90, 60], small], [False, True]))
-    for key, value in (("MODEL.DF2S2.SEG_ASSIGN", "anchor"), ("MODEL.DF2S2.SEG_ASSIGN", "area")):
-        model = tiny_model("MODEL.DF2S2.MIN_FACE", 7.0, key, value)
-        found = losses_of(model, with_small)
-        model_of_all = tiny_model(key, value)
-        by_hand = losses_of(model_of_all, ignored)
-        assert float(found["loss_seg"]) == pytest.approx(float(by_hand["loss_seg"]))
-        assert float(found["loss_box_reg"]) == float(by_hand["loss_box_reg"])
-        assert float(found["loss_cls"]) < float(losses_of(model_of_all, without)["loss_cls"])
-        shown = model.levels_of_faces(
-            with_small[0]["instances"], [(16, 24), (8, 12)] + [(1, 1)] * 4
-        )
-        assert not shown[1].any()
-
-
 CROWD = faces([[x, y, x + 7, y + 9] for x in range(0, 90, 5) for y in range(0, 56, 5)])
 
 
@@ -237,6 +217,27 @@ def test_missing_gt_ignore_means_no_ignored_face(tiny_model: Build) -> None:
     assert {n: float(v) for n, v in with_field.items()} == pytest.approx(
         {n: float(v) for n, v in without.items()}
     )
+
+
+@pytest.mark.parametrize("seg_assign", ["anchor", "area"])
+def test_faces_below_min_face_are_ignored_by_their_longer_side(
+    tiny_model: Build, seg_assign: str
+) -> None:
+    """Boxes and masks as if these faces were marked; the anchors around them count no more."""
+    rows = [[10, 10, 17, 21], [40, 5, 90, 60], [60.0, 40, 68, 51.9], [2, 40, 10, 53]]
+    key = ("MODEL.DF2S2.SEG_ASSIGN", seg_assign)
+    marked = batch(faces(rows, [True, False, True, True]), faces([]))
+    expected = losses_of(tiny_model(*key), marked)
+    plain = batch(faces(rows, [False, False, False, True]), faces([]))
+    found = losses_of(tiny_model(*key, "MODEL.DF2S2.MIN_FACE", 12.0), plain)
+    taught = losses_of(tiny_model(*key), plain)
+    exact = losses_of(tiny_model(*key, "MODEL.DF2S2.MIN_FACE", 11.0), plain)
+    assert found["loss_cls"].item() < expected["loss_cls"].item()
+    for name, value in expected.items():
+        if name != "loss_cls":
+            assert found[name].item() == value.item(), name
+        assert found[name].item() != taught[name].item(), name
+        assert exact[name].item() == taught[name].item(), name  # a side of MIN_FACE is large enough
 
 
 def test_a_few_steps_reduce_the_loss(tiny_model: Build) -> None:
@@ -430,7 +431,6 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
         (("MODEL.DF2S2.CLS_NORM", "mean"), "CLS_NORM"),
         (("MODEL.DF2S2.SEG_ASSIGN", "iou"), "SEG_ASSIGN"),
         (("MODEL.DF2S2.BOX_LOSS", "iou"), r"BOX_LOSS is 'iou'.*smooth_l1.*ciou"),
-        (("MODEL.DF2S2.MIN_FACE", -1.0), r"MIN_FACE is -1\.0"),
         (("MODEL.DF2S2.LOW_QUALITY_TOPK", 0), r"LOW_QUALITY_TOPK is 0"),
         (("MODEL.DF2S2.SEG_REDUCTION", "none"), "SEG_REDUCTION"),
         (("MODEL.DF2S2.SHARE_TOWER", "some"), "SHARE_TOWER"),
@@ -454,6 +454,7 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
         (("MODEL.DF2S2.PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.PRIOR_PROB is 1\.0.*between 0 and 1"),
         (("MODEL.DF2S2.SEG_PRIOR_PROB", 1.0), r"MODEL\.DF2S2\.SEG_PRIOR_PROB is 1\.0"),
         (("MODEL.DF2S2.PREDICTOR_INIT", "he"), r"PREDICTOR_INIT is 'he'.*xavier.*normal"),
+        (("MODEL.DF2S2.MIN_FACE", -1.0), r"MODEL\.DF2S2\.MIN_FACE is -1\.0.*at least 0"),
         (("MODEL.DF2S2.NORM", "XX"), r"MODEL\.DF2S2\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),
         (("MODEL.FFP.FUSION", "fpn", "MODEL.FFP.NORM", "XX"), r"MODEL\.FFP\.NORM is 'XX'.*GN"),

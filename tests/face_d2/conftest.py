@@ -1,4 +1,4 @@
-"""Detectors to predict with: a stub that finds drawn squares, tiny networks, the released one."""
+"""Detectors to predict with (a stub, tiny networks, the released one), and a run of seconds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from references.predictors import REFERENCE_SETTINGS, SquareFinder
-from references.tiny_configs import tiny_lffd
+from helpers.predictors import REFERENCE_SETTINGS, SquareFinder
+from helpers.tiny_configs import tiny_lffd
 from torchvision.ops import box_iou
 
 from face_d2 import FaceDetector
 from face_d2.config import get_cfg, get_config_file
+from face_d2.data.register import register_wider_face
+from face_d2.synthetic.dataset import generate
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def tiny_onnx(
     tiny_files: dict[str, tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """The tiny detectors, exported by the command."""
-    from face_d2.export.command import main  # the modules that use it ask for onnx first
+    from face_d2.cli.export import main  # the modules that use it ask for onnx first
 
     files = {}
     for name, (config, weights) in tiny_files.items():
@@ -127,3 +129,38 @@ def assert_reference(test_data: Path) -> Callable[[str, Any, Any], None]:
         assert (found_scores[match] - expected[:, 4]).abs().max() <= 1e-3
 
     return check
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a generated WIDER FACE set, registered as small_train and small_val."""
+    root = generate(tmp_path_factory.mktemp("small"), train_images=8, val_images=4, progress=False)
+    for split in ("train", "val"):
+        register_wider_face(
+            f"small_{split}",
+            root / f"WIDER_{split}" / "images",
+            root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
+        )
+    return root
+
+
+@pytest.fixture
+def words(small_set: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """A function giving train_net's words for a tiny run, with KEY VALUE pairs added."""
+
+    def build(*overrides: object, flags: tuple[str, ...] = (), config: str = "df2s2") -> list[str]:
+        pairs = [
+            *("DATASETS.TRAIN", ("small_train",), "DATASETS.TEST", ("small_val",)),
+            *("SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 4, "SOLVER.STEPS", (3,)),
+            *("SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 0, "SEED", 1),
+            *("OUTPUT_DIR", tmp_path / "run"),
+        ]
+        if config == "df2s2":
+            pairs += ["INPUT.FACE_CROP.SIZE", 96, "MODEL.DF2S2.CONV_DIM", 64]
+        else:
+            pairs += ["INPUT.SCALE_SAMPLING.SIZE", 128]
+        file = get_config_file(f"quick/{config}_synth.yaml")
+        values = [str(word) for word in (*pairs, *overrides)]
+        return ["--config-file", file, "--num-gpus", "0", *flags, *values]
+
+    return build

@@ -85,7 +85,7 @@ def losses(
     box_weight: float,
     seg_weight: float,
 ) -> dict[str, float]:
-    """The loss of design note DF2S2 3.4, anchor by anchor and pixel by pixel, in double precision.
+    """The loss of arXiv 1811.08557, 3.4, anchor by anchor and pixel by pixel, in double precision.
 
     Args:
         logits: per level (N, A, H, W).

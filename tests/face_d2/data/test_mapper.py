@@ -117,36 +117,69 @@ def test_crop_squares() -> None:
     assert np.allclose(histogram, 1 / 7, atol=0.03)
 
 
-def drawn_sides(crop: SquareFaceCrop, height: int, width: int, count: int = 2000) -> np.ndarray:
+def crop_sides(cfg: Any, image: np.ndarray, count: int) -> np.ndarray:
+    crop = FaceDatasetMapper(cfg, True).augmentations.augs[0]
+    transforms = [crop.get_transform(image, np.empty((0, 4))) for _ in range(count)]
+    return np.array([transform.transforms[0].w for transform in transforms])
+
+
+def test_max_scale_is_the_largest_square_of_a_crop() -> None:
     np.random.seed(5)
-    image = np.zeros((height, width, 3), np.uint8)
-    none = np.empty((0, 4))
-    return np.array([crop.get_transform(image, none).transforms[0].w for _ in range(count)])
+    cfg = mapper_cfg("INPUT.FACE_CROP.MIN_SCALE", 0.2, "INPUT.FACE_CROP.MAX_SCALE", 0.5)
+    sides = crop_sides(cfg, np.zeros((100, 160, 3), np.uint8), 3000)
+    assert sides.max() == 50
+    assert np.mean(sides == 50) == pytest.approx(0.2, abs=0.03)
+    histogram = np.histogram(sides[sides < 50], bins=3, range=(20, 50))[0]
+    assert np.allclose(histogram / histogram.sum(), 1 / 3, atol=0.03)
 
 
-def test_the_largest_square_is_no_larger_than_max_scale() -> None:
-    sides = drawn_sides(SquareFaceCrop(32, 0.2, 1, max_scale=0.5), 100, 160)
-    assert (sides.min(), sides.max()) == (20, 50)
-    assert (sides == 50).mean() == pytest.approx(0.2, abs=0.03)
-    assert sides[sides < 50].mean() == pytest.approx(34.5, abs=1)
+def test_zoom_draws_the_factor_of_the_resize_log_uniformly() -> None:
+    np.random.seed(6)
+    cfg = mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.25, 4.0])
+    sides = crop_sides(cfg, np.zeros((1000, 1600, 3), np.uint8), 3000)
+    assert sides.min() >= 64 / 4
+    assert sides.max() <= 64 / 0.25
+    histogram = np.histogram(np.log2(64 / sides), bins=4, range=(-2, 2))[0]
+    assert np.allclose(histogram / 3000, 1 / 4, atol=0.03)
+
+
+def test_zoom_takes_no_square_larger_than_the_image_or_smaller_than_a_pixel() -> None:
+    image = np.zeros((100, 160, 3), np.uint8)
+    assert set(crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.1, 0.5]), image, 9)) == {100}
+    assert set(crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [500.0, 900.0]), image, 9)) == {1}
+
+
+def test_zoom_draws_the_numbers_of_the_other_rule_before_its_own() -> None:
+    """A training that is resumed sees the crops that it would have seen."""
+    image = np.zeros((700, 900, 3), np.uint8)
+    np.random.seed(7)
+    found = crop_sides(mapper_cfg("INPUT.FACE_CROP.ZOOM", [0.4, 2.0]), image, 50)
+    np.random.seed(7)
+    expected = []
+    for _ in range(50):
+        if np.random.rand() >= 0.2:
+            np.random.uniform(0.3, 1.0)
+        factor = np.exp(np.random.uniform(np.log(0.4), np.log(2.0)))
+        expected.append(min(max(round(64 / factor), 1), 700))
+        np.random.randint(900 - expected[-1] + 1)
+        np.random.randint(700 - expected[-1] + 1)
+    assert found.tolist() == expected
 
 
 def test_max_scale_above_1_reaches_beyond_the_image() -> None:
-    sides = drawn_sides(SquareFaceCrop(32, 0.3, 1, max_scale=2.0), 100, 160)
+    np.random.seed(8)
+    cfg = mapper_cfg("INPUT.FACE_CROP.MAX_SCALE", 2.0)
+    sides = crop_sides(cfg, np.zeros((100, 160, 3), np.uint8), 3000)
     assert sides.max() > 190
-    assert (sides == 100).mean() == pytest.approx(0.2, abs=0.03)  # still the largest square
-    assert (sides[sides != 100] > 100).mean() == pytest.approx(1 / 1.7, abs=0.04)
+    assert np.mean(sides == 100) == pytest.approx(0.2, abs=0.03)  # the image's largest square
+    assert np.mean(sides[sides != 100] > 100) == pytest.approx(1 / 1.7, abs=0.04)
 
 
-@pytest.mark.parametrize("size", [(30, 40), (100, 160), (900, 700)])
-def test_crops_scaled_by_size_shrink_every_image_alike(size: tuple[int, int]) -> None:
-    """Half of the crops are smaller than SIZE, half larger; no side stands out."""
-    sides = drawn_sides(SquareFaceCrop(64, 0.5, 1, max_scale=2.0, scale_by="size"), *size)
-    assert (sides.min(), sides.max()) == (32, pytest.approx(127, abs=1))
-    octaves = np.log2(sides / 64)
-    histogram = np.histogram(octaves, bins=4, range=(-1, 1.001))[0] / len(sides)
-    assert np.allclose(histogram, 0.25, atol=0.04)
-    assert np.unique(sides, return_counts=True)[1].max() < 0.05 * len(sides)
+@pytest.mark.parametrize(("max_scale", "largest"), [(0.5, 50), (1.0, 100), (1.5, 128)])
+def test_max_scale_bounds_the_squares_of_zoom(max_scale: float, largest: int) -> None:
+    keys = ("INPUT.FACE_CROP.ZOOM", [0.5, 0.5], "INPUT.FACE_CROP.MAX_SCALE", max_scale)
+    sides = crop_sides(mapper_cfg(*keys), np.zeros((100, 160, 3), np.uint8), 9)
+    assert set(sides) == {largest}
 
 
 @pytest.mark.parametrize("size", [(30, 200), (200, 30), (40, 40), (100, 61)])
@@ -156,7 +189,7 @@ def test_a_crop_beyond_the_image_is_filled_and_its_boxes_agree(size: tuple[int, 
     height, width = size
     image = np.full((height, width, 3), 200, np.uint8)
     image[10:20, 5:25] = 255
-    crop = SquareFaceCrop(60, 1.0, 1, 1.0, "size", fill=(10.2, 20.0, 29.9))
+    crop = SquareFaceCrop(60, 1.0, 1, (1.0, 1.0), 2.0, fill=(10.2, 20.0, 29.9))
     starts = set()
     for _ in range(40):
         transform = crop.get_transform(image, np.empty((0, 4)))
@@ -169,26 +202,17 @@ def test_a_crop_beyond_the_image_is_filled_and_its_boxes_agree(size: tuple[int, 
             else:
                 assert start <= 0 < 60 <= end
         expected = np.full((60, 60, 3), (10, 20, 30), np.uint8)
-        x0, y0, x1, y1 = np.clip(whole, 0, 60).astype(int)
-        expected[y0:y1, x0:x1] = 200
-        x0, y0, x1, y1 = np.clip(
-            transform.apply_box(np.array([[5.0, 10, 25, 20]]))[0], 0, 60
-        ).astype(int)
-        expected[y0:y1, x0:x1] = 255
+        for box, value in ((whole, 200), (transform.apply_box(np.array([[5.0, 10, 25, 20]])), 255)):
+            x0, y0, x1, y1 = np.clip(box, 0, 60).astype(int).ravel()
+            expected[y0:y1, x0:x1] = value
         assert np.array_equal(found, expected)
         starts.add(tuple(whole[:2].tolist()))
     assert len(starts) > 10
 
 
-def test_crop_keys_reach_the_crop() -> None:
-    cfg = mapper_cfg()
-    assert cfg.INPUT.FACE_CROP.MAX_SCALE == 1.0
-    cfg.INPUT.FACE_CROP.MAX_SCALE = 1.5
-    cfg.INPUT.FACE_CROP.SCALE_BY = "size"
-    cfg.MODEL.PIXEL_MEAN = [1.0, 2.0, 3.4]
-    crop = FaceDatasetMapper(cfg, True).augmentations.augs[0]
-    assert (crop.min_scale, crop.max_scale, crop.scale_by) == (0.3, 1.5, "size")
-    assert crop.fill == (1, 2, 3)
+def test_the_pixel_mean_is_outside_the_image() -> None:
+    cfg = mapper_cfg("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.4])
+    assert FaceDatasetMapper(cfg, True).augmentations.augs[0].fill == (1, 2, 3)
 
 
 def test_faces_that_show_enough_are_ignored() -> None:
@@ -328,7 +352,11 @@ def test_annotations_of_several_modes() -> None:
         lambda: SquareFaceCrop(64, 0.0),
         lambda: SquareFaceCrop(0),
         lambda: SquareFaceCrop(64, 0.5, max_scale=0.4),
-        lambda: SquareFaceCrop(64, scale_by="pixels"),
+        lambda: SquareFaceCrop(64, max_scale=float("inf")),
+        lambda: SquareFaceCrop(64, zoom=[0.5]),
+        lambda: SquareFaceCrop(64, zoom=[0.0, 2.0]),
+        lambda: SquareFaceCrop(64, zoom=[2.0, 0.5]),
+        lambda: SquareFaceCrop(64, zoom=[0.5, float("inf")]),
         lambda: PhotometricDistortion("YUV"),
     ],
 )

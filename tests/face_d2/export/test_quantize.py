@@ -17,9 +17,10 @@ from face_d2.predictor.runtimes import openvino_core
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
-from face_d2.export import command  # noqa: E402
+from face_d2.cli import export as command  # noqa: E402
+from face_d2.cli.export import main  # noqa: E402
+from face_d2.export import accuracy  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
-from face_d2.export.command import main  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
 
 
@@ -65,6 +66,7 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
         assert quantiser.input[1:] == makers[clip.input[0]].input[1:]
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["precision"] == "int8"
+    assert (metadata["weight_bits"], metadata["processors"]) == ("7", "all")
     assert metadata["detector"] == "LFFD"
 
     exact = FaceDetector.from_onnx(released_onnx)
@@ -178,7 +180,7 @@ def test_images_are_needed(
         quantize(released_onnx, tmp_path / "x.onnx", [])
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         quantize(released_onnx, tmp_path / "x.onnx", [tmp_path / "missing.jpg"])
-    monkeypatch.setattr(module, "_FACE_SCORE", 2.0)
+    monkeypatch.setattr(accuracy, "_FACE_SCORE", 2.0)
     with pytest.raises(ValueError, match="finds no face"):
         quantize(released_onnx, tmp_path / "x.onnx", photos[:1])
 
@@ -191,7 +193,7 @@ def test_images_that_share_event_and_name_are_errors(
     images = [tmp_path / "s1/ev/a.jpg", tmp_path / others]
     message = rf"s1/ev/a\.jpg and .*{re.escape(others)} share the name 'ev/a'"
     with pytest.raises(ValueError, match=message):
-        module.check_images(images, None)
+        accuracy.check_images(images, None)
     with pytest.raises(ValueError, match=message):
         quantize("any.onnx", tmp_path / "x.onnx", images)
 
@@ -212,7 +214,9 @@ def test_against_ground_truth(released_onnx: Path, test_data: Path, tmp_path: Pa
     ("words", "message"),
     [
         (["--outputs", "maps", "--int8", "x"], "--int8 goes with"),
-        (["--ground-truth", "x"], "is for --int8"),
+        (["--ground-truth", "x"], "--ground-truth is for --int8"),
+        (["--int8-weights", "8"], "--int8-weights is for --int8"),
+        (["--int8", "x", "--int8-weights", "6"], "invalid choice: 6"),
     ],
 )
 def test_bad_command_lines(

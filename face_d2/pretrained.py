@@ -1,0 +1,85 @@
+"""Trained detectors that ship with the package, by name.
+
+Each has three files in ``face_d2/weights``: ``NAME.onnx`` for prediction, ``NAME.safetensors`` (in
+half precision) for training and evaluation, and ``NAME.md``, its model card. Nothing here loads
+torch or Detectron2, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+__all__ = ["DEFAULT", "PRETRAINED", "Pretrained", "find_pretrained"]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained detector.
+
+    Attributes:
+        name: what :meth:`face_d2.FaceDetector.from_pretrained` and ``MODEL.WEIGHTS`` call it.
+        config: the shipped config it was trained with.
+        average_precision: easy, medium and hard, in per cent, of the shipped ONNX file on the 114
+            validation photographs of the 223/114 subset of WIDER FACE's validation set; the card
+            has the intervals and the command.
+    """
+
+    name: str
+    config: str
+    average_precision: tuple[float, float, float]
+
+    @property
+    def onnx(self) -> Path:
+        """The exported network, with its preprocessing."""
+        return self._file(".onnx")
+
+    @property
+    def weights(self) -> Path:
+        """The averaged weights of the training, in half precision."""
+        return self._file(".safetensors")
+
+    @property
+    def card(self) -> Path:
+        """The model card, in Markdown."""
+        return self._file(".md")
+
+    def _file(self, suffix: str) -> Path:
+        path = Path(str(files("face_d2.weights"))) / f"{self.name}{suffix}"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: this file of the detector {self.name!r} is missing from the "
+                "installation; install the package again."
+            )
+        return path
+
+
+#: By name.
+PRETRAINED = {
+    model.name: model
+    for model in (
+        Pretrained("df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (41.4, 49.2, 34.7)),
+        Pretrained("lffd-20l5s", "lffd/lffd_20L5S_recommended.yaml", (44.6, 54.0, 40.4)),
+    )
+}
+
+#: The detector where none is named: the one with the higher average precision today.
+DEFAULT = "lffd-20l5s"
+
+
+def find_pretrained(name: str) -> Pretrained:
+    """The detector of a name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in PRETRAINED:
+        near = difflib.get_close_matches(name, PRETRAINED, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"no detector {name!r} ships with the package; expected one of "
+            f"{list(PRETRAINED)}{hint}"
+        )
+    return PRETRAINED[name]

@@ -1,0 +1,90 @@
+"""Detectors that ship with the package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_d2 import FaceDetector, model_zoo
+from face_d2.cli.predict import main as predict
+from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "photos"
+#: People in the photographs of the repository; every face is well above 20 pixels.
+FACES = {"astronaut.jpg": 1, "grace_hopper.jpg": 1, "nasa_group.jpg": 23}
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_a_detector_has_its_three_files(name: str) -> None:
+    model = find_pretrained(name)
+    assert model.onnx.stat().st_size + model.weights.stat().st_size < 15e6
+    assert model.card.read_text(encoding="utf-8").startswith(f"# {name}")
+    assert model_zoo.get_checkpoint_file(name) == str(model.weights)
+
+
+def test_an_unknown_name_is_told_with_those_that_exist() -> None:
+    with pytest.raises(ValueError, match=r"'df2s2-lite'.*did you mean 'df2s2-lite0'"):
+        FaceDetector.from_pretrained("df2s2-lite")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "tflite"}, '"onnx" or "torch"'),
+        ({"device": "cpu"}, 'device is a setting of backend "torch"'),
+        ({"backend": "torch", "threads": 1}, 'threads is a setting of backend "onnx"'),
+    ],
+)
+def test_settings_of_the_other_backend_are_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FaceDetector.from_pretrained(**settings)
+
+
+@pytest.mark.parametrize("photo", FACES)
+def test_the_default_finds_every_face_of_the_example_photographs(photo: str) -> None:
+    found = FaceDetector().detect(EXAMPLES / photo)
+    assert FACES[photo] <= (found.scores > 0.5).sum() <= FACES[photo] + 2
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+def test_torch_and_onnx_find_the_same(name: str) -> None:
+    by_onnx = FaceDetector.from_pretrained(name, score_threshold=0.1)
+    by_torch = FaceDetector.from_pretrained(
+        name, backend="torch", device="cpu", score_threshold=0.1
+    )
+    for photo in FACES:
+        one, other = by_onnx.detect(EXAMPLES / photo), by_torch.detect(EXAMPLES / photo)
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=0.1)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-3)
+
+
+def test_the_default_detector_needs_no_torch_and_no_detectron2() -> None:
+    code = (
+        "import sys; from face_d2 import FaceDetector; "
+        f"print(len(FaceDetector().detect({str(EXAMPLES / 'astronaut.jpg')!r}).boxes)); "
+        "assert not {'torch', 'detectron2'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1
+
+
+def test_the_command_takes_the_default_and_says_what_it_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = str(EXAMPLES / "astronaut.jpg")
+    assert predict([photo, "--draw", "--output", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert f"model: {DEFAULT}" in told.err
+    assert f"1 faces with a score above 0.5; {tmp_path / 'drawn'}" in told.err
+    records = json.loads((tmp_path / "detections.json").read_text())
+    assert sum(f["score"] > 0.5 for r in records for f in r["faces"]) == 1
+    (drawn,) = (tmp_path / "drawn").iterdir()
+    with Image.open(drawn) as picture, Image.open(photo) as original:
+        assert picture.size == original.size
