@@ -330,8 +330,8 @@ class FaceAnchorMatcher:
         owned = torch.zeros(num_faces * num_levels, dtype=torch.int64, device=boxes.device)
         real = ~ignore[face]
 
-        shunned, _ = _best_per(anchor, iou.where(~real, 0), face, num_anchors)
-        iou = iou.where(real, 0)
+        shunned, _ = _best_per(anchor, iou.masked_fill(real, 0), face, num_anchors)
+        iou = iou.masked_fill(~real, 0)
         best, owner = _best_per(anchor, iou, face, num_anchors)
         positive = best >= self.positive_from
         labels.masked_fill_(torch.maximum(best, shunned) >= self.background_below, -1)
@@ -345,7 +345,7 @@ class FaceAnchorMatcher:
         (free,) = free.nonzero(as_tuple=True)
         face, anchor, iou = face[free], anchor[free], iou[free]
         wanted = iou >= _nth_largest(face, iou, self.low_quality_topk, num_faces)[face]
-        best, owner = _best_per(anchor, iou.where(wanted, 0), face, num_anchors)
+        best, owner = _best_per(anchor, iou.masked_fill(~wanted, 0), face, num_anchors)
         forced = best > 0
         labels.masked_fill_(forced, 1)
         faces = torch.where(forced, owner, faces)
@@ -441,7 +441,7 @@ def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Te
     best.scatter_reduce_(0, group, value, "amax")
     none = torch.iinfo(torch.int64).max
     owner = torch.full((size,), none, device=value.device)
-    owner.scatter_reduce_(0, group, item.where(value == best[group], none), "amin")
+    owner.scatter_reduce_(0, group, item.masked_fill(value != best[group], none), "amin")
     return best, owner
 
 
@@ -462,7 +462,7 @@ def _nth_largest(group: Tensor, value: Tensor, n: int, size: int) -> Tensor:
     at = first + (count - 1).clamp(0, n - 1)
     # Empty groups behind the last one point past the end.
     ordered = torch.cat([value[order], value.new_zeros(1)])
-    return torch.where(count > 0, ordered[at.clamp(max=len(value))], 0)
+    return ordered[at.clamp(max=len(value))].masked_fill(count == 0, 0)
 
 
 def _fitting_level(grid: AnchorGrid, boxes: Tensor) -> Tensor:
