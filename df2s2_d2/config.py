@@ -54,11 +54,20 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.SHARE_TOWER = "all"
     # Score every location starts with, which keeps the first steps of the focal loss stable.
     cfg.MODEL.DF2S2.PRIOR_PROB = 0.01
+    # The same for the pixels of the masks. 0.5 is no prior: the segmentation loss then outweighs
+    # the others in the first steps.
+    cfg.MODEL.DF2S2.SEG_PRIOR_PROB = 0.5
+    # Weights of the last convolution of every branch: "xavier", or "normal" (deviation 0.01, as in
+    # RetinaNet), which starts every location at its prior.
+    cfg.MODEL.DF2S2.PREDICTOR_INIT = "xavier"
 
     # Anchors below the first IoU are background, from the second on positive, between ignored.
     cfg.MODEL.DF2S2.IOU_THRESHOLDS = [0.4, 0.5]
     # A face without a positive anchor gets its best one from this IoU on; 1.0 turns that off.
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
+    # How many; 1 is its best, and those as good. S3FD (arXiv 1708.05237, section 3.2) takes as many
+    # as an average face owns.
+    cfg.MODEL.DF2S2.LOW_QUALITY_TOPK = 1
     # Training ignores faces whose longer side is below this, in pixels of the network's input: they
     # are neither face nor background for scores, boxes and masks.
     cfg.MODEL.DF2S2.MIN_FACE = 0.0
@@ -72,7 +81,9 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
     # Added to the logits in the loss: above 0 a score of 0.5 asks for more certainty, AP stays.
     cfg.MODEL.DF2S2.FOCAL_LOSS_MARGIN = 0.0
-    cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11
+    # "smooth_l1" of the box deltas, or "giou", "diou", "ciou" of the boxes.
+    cfg.MODEL.DF2S2.BOX_LOSS = "smooth_l1"
+    cfg.MODEL.DF2S2.SMOOTH_L1_BETA = 0.11  # of "smooth_l1" alone
     cfg.MODEL.DF2S2.BOX_WEIGHT = 1.0  # lambda1 of arXiv 1811.08557, section 3.4
 
     cfg.MODEL.DF2S2.SEG_ENABLED = True

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from df2s2_d2.matching import AnchorGrid, too_small
+from df2s2_d2.matching import AnchorGrid
 from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ class AnchorCoverage(CoverageRule):
         )
         self.levels = tuple(model.in_features)
         self._matcher = matcher
-        self._min_face = model.min_face
         self._strides = model.strides
         self._divisor = max(model.size_divisibility, 1)
         self._shapes = list(model.anchor_generator.cell_anchors)
@@ -54,8 +53,7 @@ class AnchorCoverage(CoverageRule):
     ) -> FaceAnswers:
         grid = self._grid(size)
         faces = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        out = torch.as_tensor(ignore) | too_small(faces, self._min_face)
-        found = self._matcher(grid, faces, out)
+        found = self._matcher(grid, faces, torch.as_tensor(ignore))
         positive = found.labels == 1
         owner, level = found.faces[positive], grid.levels[positive]
         count, levels = len(boxes), len(self._strides)

@@ -17,6 +17,7 @@ from df2s2_d2.norms import build_norm
 __all__ = ["DF2S2Head"]
 
 SHARE_TOWER = ("all", "det", "none")
+PREDICTOR_INITS = ("xavier", "normal")
 
 
 class DF2S2Head(nn.Module):
@@ -31,12 +32,17 @@ class DF2S2Head(nn.Module):
         num_convs: 3x3 convolutions of a tower.
         conv_dim: their width.
         norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is
-        none. share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
+            none.
+        share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
         segmentation: whether there is a segmentation branch.
         prior_prob: score of every anchor before training, between 0 and 1.
+        seg_prior_prob: the same for every pixel of the masks; 0.5 is no prior.
+        predictor_init: weights of the last convolution of every branch: "xavier", as those of the
+            towers, or "normal", of deviation 0.01 (RetinaNet, arXiv 1708.02002, 4.1), which starts
+            all branches at their priors.
 
     Raises:
-        ValueError: on an unknown ``share_tower`` or ``norm``, or a ``prior_prob`` out of its range.
+        ValueError: on an unknown choice, or a prior out of its range.
     """
 
     def __init__(
@@ -50,17 +56,25 @@ class DF2S2Head(nn.Module):
         share_tower: str = "all",
         segmentation: bool = True,
         prior_prob: float = 0.01,
+        seg_prior_prob: float = 0.5,
+        predictor_init: str = "xavier",
     ) -> None:
         super().__init__()
         if share_tower not in SHARE_TOWER:
             raise ValueError(
                 f"MODEL.DF2S2.SHARE_TOWER is {share_tower!r}; expected one of {list(SHARE_TOWER)}."
             )
-        if not 0 < prior_prob < 1:
+        if predictor_init not in PREDICTOR_INITS:
             raise ValueError(
-                f"MODEL.DF2S2.PRIOR_PROB is {prior_prob}; expected a score between 0 and 1, "
-                "neither of them included."
+                f"MODEL.DF2S2.PREDICTOR_INIT is {predictor_init!r}; expected one of "
+                f"{list(PREDICTOR_INITS)}."
             )
+        for key, prior in (("PRIOR_PROB", prior_prob), ("SEG_PRIOR_PROB", seg_prior_prob)):
+            if not 0 < prior < 1:
+                raise ValueError(
+                    f"MODEL.DF2S2.{key} is {prior}; expected a score between 0 and 1, "
+                    "neither of them included."
+                )
         separate_boxes = share_tower == "none"
         separate_masks = segmentation and share_tower != "all"
         self.cls_subnet = _tower(in_channels, conv_dim, num_convs, norm)
@@ -72,8 +86,14 @@ class DF2S2Head(nn.Module):
         width = conv_dim if num_convs else in_channels
         self.cls_score = _conv3x3(width, num_anchors)
         self.bbox_pred = _conv3x3(width, 4 * num_anchors)
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
+        nn.init.constant_(self.cls_score.bias, _logit(prior_prob))
         self.seg_score = _conv3x3(width, 1) if segmentation else None
+        if self.seg_score is not None:
+            nn.init.constant_(self.seg_score.bias, _logit(seg_prior_prob))
+        if predictor_init == "normal":
+            for predictor in (self.cls_score, self.bbox_pred, self.seg_score):
+                if predictor is not None:
+                    nn.init.normal_(predictor.weight, std=0.01)
 
     @property
     def segmentation(self) -> bool:
@@ -103,6 +123,10 @@ class DF2S2Head(nn.Module):
                 masked = self.seg_subnet(feature) if self.seg_subnet is not None else scored
                 masks.append(self.seg_score(masked))
         return logits, deltas, masks
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _tower(in_channels: int, conv_dim: int, num_convs: int, norm: str) -> nn.Sequential:

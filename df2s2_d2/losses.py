@@ -7,18 +7,44 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.utils import comm
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+    sigmoid_focal_loss,
+)
 
 from face_d2.modeling.reduce import sum_over_processes
 
-__all__ = ["CLS_NORMS", "box_loss", "classification_loss", "level_weights"]
+__all__ = [
+    "BOX_LOSSES",
+    "CLS_NORMS",
+    "box_loss",
+    "classification_loss",
+    "iou_box_loss",
+    "level_weights",
+]
 
 #: What divides the classification loss of a level; the first is the default.
 CLS_NORMS = ("global_pos", "level_pos", "level_all", "running_pos")
 
+_IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
+
+#: The losses of the boxes; the first is the default.
+BOX_LOSSES = ("smooth_l1", *_IOU_LOSSES)
+
 _MOMENTUM = 0.9  # of the running mean, as in Detectron2's RetinaNet
+
+# An IoU loss sees a box at most 60 anchor sides away and between e^-4 and e^4 (1/55 and 55) times
+# the anchor's sides. Beyond that, float32 can lose the box's sides.
+_DELTA_LIMITS = (60.0, 60.0, 4.0, 4.0)
 
 
 def level_weights(
@@ -98,3 +124,33 @@ def box_loss(deltas: Tensor, targets: Tensor, weights: Tensor, beta: float) -> T
     """
     loss = F.smooth_l1_loss(deltas.float(), targets, beta=beta, reduction="none")
     return (loss.sum(dim=1) * weights).sum()
+
+
+def iou_box_loss(
+    kind: str,
+    deltas: Tensor,
+    anchors: Tensor,
+    boxes: Tensor,
+    weights: Tensor,
+    transform: Box2BoxTransform,
+) -> Tensor:
+    """GIoU (arXiv 1902.09630), DIoU or CIoU loss (arXiv 1911.08287) of the positives' boxes.
+
+    Args:
+        kind: "giou", "diou" or "ciou".
+        deltas: (P, 4) predicted.
+        anchors: (P, 4) XYXY.
+        boxes: (P, 4) XYXY, what each anchor is to find.
+        weights: (P,).
+        transform: turns deltas into boxes.
+    """
+    deltas = deltas.float()
+    limits = [limit * weight for limit, weight in zip(_DELTA_LIMITS, transform.weights)]
+    # The value is limited and the gradient is not, so that a wild prediction is pulled back.
+    columns = zip(deltas.unbind(dim=1), limits)
+    limited = torch.stack([column.clamp(-limit, limit) for column, limit in columns], dim=1)
+    deltas = limited.detach() + (deltas - deltas.detach())
+    # The loss does not depend on the place. Near 0, coordinates are the most precise.
+    centres = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2
+    found = transform.apply_deltas(deltas, anchors - centres)
+    return (_IOU_LOSSES[kind](found, boxes - centres) * weights).sum()

@@ -5,19 +5,32 @@ never made. Anchors stand on a grid: for a face and an anchor shape, only a smal
 can reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in
 the number of faces.
 
+Every read of a result on the host makes a GPU wait for its orders. There are four in a batch of up
+to 524,288 pairs, whatever the number of images and levels; tests count them.
+
 Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face
 and an anchor that reach the lowest IoU of interest.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["AnchorGrid", "AnchorLabels", "FaceAnchorMatcher", "lay_anchors", "too_small"]
+__all__ = [
+    "AnchorGrid",
+    "AnchorGridCache",
+    "AnchorLabels",
+    "FaceAnchorMatcher",
+    "image_indices",
+    "lay_anchors",
+]
 
 # Windows of at most this many cells are compared at a time; bounds the memory of a crowd.
 _PAIRS_AT_A_TIME = 1 << 19
@@ -40,6 +53,7 @@ class AnchorGrid:
         cells: (S, 2) columns and rows of the grid.
         first: (S,) index of the shape's anchor in cell (0, 0).
         per_cell: (S,) anchors per cell of the level.
+        num_levels: L.
     """
 
     boxes: Tensor
@@ -51,6 +65,7 @@ class AnchorGrid:
     cells: Tensor
     first: Tensor
     per_cell: Tensor
+    num_levels: int
 
     @staticmethod
     def build(
@@ -67,33 +82,77 @@ class AnchorGrid:
             offset: place of the first centre, in strides.
             sizes: per level (rows, columns) of the feature map.
         """
-        boxes, levels, rows = [], [], []
+        boxes, levels, centres, rows = [], [], [], []
         first = 0
         for level, (shapes, stride, (height, width)) in enumerate(
             zip(cell_anchors, strides, sizes)
         ):
             boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
             levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
-            middle = (shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride
-            for a, (shape, centre) in enumerate(zip(shapes.tolist(), middle.tolist())):
-                extent = (shape[2] - shape[0], shape[3] - shape[1])
-                rows.append(
-                    (*extent, *centre, level, stride, width, height, first + a, len(shapes))
-                )
+            centres.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
+            for a in range(len(shapes)):
+                rows.append((level, stride, width, height, first + a, len(shapes)))
             first += len(boxes[-1])
-        table = torch.tensor(rows, dtype=torch.float64, device=cell_anchors[0].device)
-        whole = table[:, 4:].long()
+        table = torch.tensor(rows, dtype=torch.int64, device=cell_anchors[0].device)
+        every = torch.cat(list(cell_anchors))
         return AnchorGrid(
             boxes=torch.cat(boxes),
             levels=torch.cat(levels),
-            shape_sizes=table[:, :2].float(),
-            shape_centres=table[:, 2:4].float(),
-            shape_levels=whole[:, 0],
-            strides=whole[:, 1],
-            cells=whole[:, 2:4],
-            first=whole[:, 4],
-            per_cell=whole[:, 5],
+            shape_sizes=every[:, 2:] - every[:, :2],
+            shape_centres=torch.cat(centres),
+            shape_levels=table[:, 0],
+            strides=table[:, 1],
+            cells=table[:, 2:4],
+            first=table[:, 4],
+            per_cell=table[:, 5],
+            num_levels=len(sizes),
         )
+
+
+class AnchorGridCache:
+    """Builds a grid once for every size that it is asked for; training crops have one.
+
+    A grid belongs to the very tensors of shapes that it was made of: a model that moved to another
+    device, or to another precision, has new ones and gets new grids. What is traced is not kept,
+    and grids made in PyTorch's inference mode, which cannot be learned with, stay in it.
+
+    Args:
+        keep: grids to keep; the least recently used one goes first.
+    """
+
+    def __init__(self, keep: int = 4) -> None:
+        self._keep = keep
+        self._build = lru_cache(maxsize=keep)(_build_grid)
+
+    def __call__(
+        self,
+        cell_anchors: Sequence[Tensor],
+        strides: Sequence[int],
+        offset: float,
+        sizes: Sequence[tuple[int, int]],
+    ) -> AnchorGrid:
+        """The grid that :meth:`AnchorGrid.build` makes of the same arguments."""
+        # Under torch.export the shapes are stand-ins of another type, without values.
+        if torch.jit.is_tracing() or any(type(shapes) is not Tensor for shapes in cell_anchors):
+            return AnchorGrid.build(cell_anchors, strides, offset, sizes)
+        # A tensor's hash is its identity, and the key keeps it alive.
+        key = (tuple(cell_anchors), tuple(strides), offset, tuple(sizes))
+        return self._build(*key, torch.is_inference_mode_enabled())
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        # Copies of a model, in memory or in a file, start with no grids.
+        return AnchorGridCache, (self._keep,)
+
+
+def _build_grid(
+    cell_anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    offset: float,
+    sizes: Sequence[tuple[int, int]],
+    inference: bool,
+) -> AnchorGrid:
+    """``inference`` keeps the grids of both modes apart in the cache."""
+    return AnchorGrid.build(cell_anchors, strides, offset, sizes)
 
 
 def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
@@ -127,12 +186,15 @@ class AnchorLabels:
         forced: (R,) bool: positive anchors below the positive threshold (low-quality matches).
         on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none,
             the level whose shape would fit it best. All False for ignored faces.
+        ignore: (M,) bool: the faces that are neither positive nor background: those that the caller
+            named, and those that are too small.
     """
 
     labels: Tensor
     faces: Tensor
     forced: Tensor
     on_level: Tensor
+    ignore: Tensor
 
 
 class FaceAnchorMatcher:
@@ -140,19 +202,31 @@ class FaceAnchorMatcher:
 
     An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold
     on it is positive, below the lower one background, between them ignored. A face left without a
-    positive anchor takes its best anchors that are not another face's, if their IoU reaches
-    ``low_quality_min_iou``; where two such faces want one anchor, the larger IoU wins. Anchors that
-    would not be background to an ignored face are ignored.
+    positive anchor takes the ``low_quality_topk`` best anchors that are not another face's, and
+    those that equal the last of them, if their IoU reaches ``low_quality_min_iou``; where two such
+    faces want one anchor, the larger IoU wins. Anchors that would not be background to an ignored
+    face are ignored.
 
     Args:
         iou_thresholds: (background below, positive from); equal values leave none ignored.
         low_quality_min_iou: in (0, 1]; 1 forces no match.
+        low_quality_topk: anchors that a face without a positive one takes, at least 1. The second
+            stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
+        min_face: faces whose longer side is below this, in pixels, are ignored. So small a face
+            overlaps no anchor enough to be ignored by its IoU, so it is enlarged to the smallest
+            anchor's sides first. 0 ignores none.
 
     Raises:
         ValueError: when a threshold is out of range.
     """
 
-    def __init__(self, iou_thresholds: Sequence[float], low_quality_min_iou: float) -> None:
+    def __init__(
+        self,
+        iou_thresholds: Sequence[float],
+        low_quality_min_iou: float,
+        low_quality_topk: int = 1,
+        min_face: float = 0.0,
+    ) -> None:
         low, high = iou_thresholds
         if not 0 < low <= high <= 1:
             raise ValueError(
@@ -164,8 +238,20 @@ class FaceAnchorMatcher:
                 f"MODEL.DF2S2.LOW_QUALITY_MIN_IOU is {low_quality_min_iou}; expected (0, 1] "
                 "(1 forces no match)."
             )
+        if low_quality_topk < 1:
+            raise ValueError(
+                f"MODEL.DF2S2.LOW_QUALITY_TOPK is {low_quality_topk}; expected at least 1 "
+                "(LOW_QUALITY_MIN_IOU 1 forces no match)."
+            )
         self.background_below, self.positive_from = low, high
         self.low_quality_min_iou = low_quality_min_iou
+        if not 0 <= min_face < math.inf:
+            raise ValueError(
+                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, at least 0 (0: no face is "
+                "ignored)."
+            )
+        self.low_quality_topk = low_quality_topk
+        self.min_face = min_face
 
     def __call__(self, grid: AnchorGrid, boxes: Tensor, ignore: Tensor) -> AnchorLabels:
         """Labels all anchors of an image.
@@ -190,15 +276,19 @@ class FaceAnchorMatcher:
             ignore: per image (M,).
         """
         counts = [len(faces) for faces in boxes]
-        owners = [image for image, count in enumerate(counts) for _ in range(count)]
-        image = torch.tensor(owners, dtype=torch.int64, device=grid.boxes.device)
+        image = image_indices(boxes)
         found = self._label(grid, torch.cat(list(boxes)), torch.cat(list(ignore)), image, counts)
-        starts = torch.tensor([0, *counts[:-1]], device=image.device).cumsum(0)
-        # Anchors that are no face's have face 0 in every image.
-        faces = (found.faces.view(len(counts), -1) - starts[:, None]).clamp_(min=0)
-        shape = faces.shape
-        parts = (found.labels.view(shape), faces, found.forced.view(shape))
-        return [AnchorLabels(*rows) for rows in zip(*parts, found.on_level.split(counts))]
+        labels, faces, forced = (
+            rows.view(len(counts), -1) for rows in (found.labels, found.faces, found.forced)
+        )
+        on_level, ignored = found.on_level.split(counts), found.ignore.split(counts)
+        results, start = [], 0
+        for n, count in enumerate(counts):
+            # Anchors that are no face's have face 0 in every image.
+            own = (faces[n] - start).clamp_(min=0)
+            results.append(AnchorLabels(labels[n], own, forced[n], on_level[n], ignored[n]))
+            start += count
+        return results
 
     def _label(
         self,
@@ -217,56 +307,68 @@ class FaceAnchorMatcher:
             image: (M,) int64, whose they are.
             counts: faces per image.
         """
-        num_images, num_faces = len(counts), len(boxes)
-        num_anchors = num_images * len(grid.boxes)
+        num_faces, num_levels = len(boxes), grid.num_levels
+        num_anchors = len(counts) * len(grid.boxes)
         labels = torch.zeros(num_anchors, dtype=torch.int8, device=boxes.device)
         faces = torch.zeros(num_anchors, dtype=torch.int64, device=boxes.device)
-        num_levels = int(grid.shape_levels[-1]) + 1
-        on_level = torch.zeros(num_faces, num_levels, dtype=torch.bool, device=boxes.device)
         if num_faces == 0:
-            return AnchorLabels(labels, faces, labels > 0, on_level)
+            on_level = torch.zeros(0, num_levels, dtype=torch.bool, device=boxes.device)
+            return AnchorLabels(labels, faces, labels > 0, on_level, ignore)
+        if self.min_face > 0:
+            sizes = boxes[:, 2:] - boxes[:, :2]
+            small = sizes.amax(dim=1) < self.min_face
+            ignore = ignore | small
+            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            half = torch.maximum(sizes, grid.shape_sizes.amin(dim=0)) / 2
+            enlarged = torch.cat([centres - half, centres + half], dim=1)
+            boxes = torch.where(small[:, None], enlarged, boxes)
 
         lowest = min(self.background_below, self.low_quality_min_iou)
-        face, anchor, iou = _pairs(grid, boxes, lowest)  # each (P,)
-        anchor = anchor + image[face] * len(grid.boxes)
+        face, cell, iou = _pairs(grid, boxes, lowest)  # each (P,)
+        anchor = cell + image[face] * len(grid.boxes)
+        pair_level = face * num_levels + grid.levels[cell]  # index into (M, L), flat
+        owned = torch.zeros(num_faces * num_levels, dtype=torch.int64, device=boxes.device)
         real = ~ignore[face]
-        shunned = anchor[~real & (iou >= self.background_below)]
-        face, anchor, iou = face[real], anchor[real], iou[real]
 
+        shunned, _ = _best_per(anchor, iou.masked_fill(real, 0), face, num_anchors)
+        iou = iou.masked_fill(~real, 0)
         best, owner = _best_per(anchor, iou, face, num_anchors)
         positive = best >= self.positive_from
-        labels[best >= self.background_below] = -1
-        labels[shunned] = -1
-        labels[positive] = 1
-        faces[positive] = owner[positive]
+        labels.masked_fill_(torch.maximum(best, shunned) >= self.background_below, -1)
+        labels.masked_fill_(positive, 1)
+        faces = torch.where(positive, owner, faces)
 
-        owned = torch.zeros(num_faces, dtype=torch.bool, device=boxes.device)
-        owned[owner[positive]] = True
-        free = ~owned[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
+        won = positive[anchor] & (owner[anchor] == face)
+        owned.index_add_(0, pair_level, won.long())
+        homeless = owned.view(num_faces, num_levels).sum(dim=1) == 0
+        free = homeless[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
+        (free,) = free.nonzero(as_tuple=True)
         face, anchor, iou = face[free], anchor[free], iou[free]
-        face_best, _ = _best_per(face, iou, anchor, num_faces)
-        wanted = iou == face_best[face]
-        best, owner = _best_per(anchor[wanted], iou[wanted], face[wanted], num_anchors)
+        wanted = iou >= _nth_largest(face, iou, self.low_quality_topk, num_faces)[face]
+        best, owner = _best_per(anchor, iou.masked_fill(~wanted, 0), face, num_anchors)
         forced = best > 0
-        labels[forced] = 1
-        faces[forced] = owner[forced]
+        labels.masked_fill_(forced, 1)
+        faces = torch.where(forced, owner, faces)
 
-        positive = labels == 1
-        on_level[faces[positive], grid.levels.repeat(num_images)[positive]] = True
-        homeless = ~on_level.any(dim=1)
-        on_level[homeless, _fitting_level(grid, boxes[homeless])] = True
-        on_level[ignore] = False
-        return AnchorLabels(labels, faces, forced, on_level)
+        won = wanted & (owner[anchor] == face)
+        owned.index_add_(0, pair_level[free], won.long())
+        on_level = owned.view(num_faces, num_levels) > 0
+        homeless = ~on_level.any(dim=1, keepdim=True)
+        levels = torch.arange(num_levels, device=boxes.device)
+        on_level |= homeless & (_fitting_level(grid, boxes)[:, None] == levels)
+        on_level &= ~ignore[:, None]
+        return AnchorLabels(labels, faces, forced, on_level, ignore)
 
 
-def too_small(boxes: Tensor, min_face: float) -> Tensor:
-    """(M,) bool: faces whose longer side is below ``min_face``.
-
-    Args:
-        boxes: (M, 4) XYXY.
-        min_face: in the unit of ``boxes``.
-    """
-    return ((boxes[:, 2:] - boxes[:, :2]) < min_face).all(dim=1)
+def image_indices(boxes: Sequence[Tensor]) -> Tensor:
+    """(M,) int64: whose image each of the faces of a batch is, given (M_n, 4) boxes per image."""
+    # Filled where they are needed: a list would have to be copied to a GPU, which waits for it.
+    return torch.cat(
+        [
+            torch.full((len(faces),), n, dtype=torch.int64, device=faces.device)
+            for n, faces in enumerate(boxes)
+        ]
+    )
 
 
 def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -296,20 +398,22 @@ def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[
     low = torch.ceil((offset - reach) / stride).long().clamp(min=0)
     high = torch.minimum(torch.floor((offset + reach) / stride).long(), grid.cells[None] - 1)
     extent = (high - low + 1).clamp(min=0)  # (M, S, 2) columns and rows
-    extent[needed > smaller.prod(-1) * (1 + 1e-5)] = 0  # not even concentric boxes reach it
+    # Not even concentric boxes reach it.
+    extent.masked_fill_((needed > smaller.prod(-1) * (1 + 1e-5))[..., None], 0)
 
     face, shape = extent.prod(-1).nonzero(as_tuple=True)  # windows that are not empty
     low, extent = low[face, shape], extent[face, shape]
     counts = extent.prod(-1)
-    ends = counts.cumsum(0)
-    block = torch.div(ends - 1, _PAIRS_AT_A_TIME, rounding_mode="floor")
-    for part in torch.split(
-        torch.arange(len(face), device=boxes.device), torch.bincount(block).tolist()
-    ):
-        count = counts[part]
-        window = torch.repeat_interleave(part, count)
-        step = torch.arange(len(window), device=boxes.device)
-        step -= torch.repeat_interleave(count.cumsum(0) - count, count)
+    pairs = np.array(counts.tolist(), dtype=np.int64)
+    blocks = np.bincount((pairs.cumsum() - 1) // _PAIRS_AT_A_TIME)
+    ends = blocks.cumsum()
+    for first, end in zip(ends - blocks, ends):
+        total = int(pairs[first:end].sum())
+        count = counts[first:end]
+        within = torch.arange(first, end, device=boxes.device)
+        window = torch.repeat_interleave(within, count, output_size=total)
+        step = torch.arange(total, device=boxes.device)
+        step -= torch.repeat_interleave(count.cumsum(0) - count, count, output_size=total)
         columns = extent[window, 0]
         x = low[window, 0] + step % columns
         y = low[window, 1] + torch.div(step, columns, rounding_mode="floor")
@@ -327,18 +431,38 @@ def _compare(
     area_a = (a[:, 2:] - a[:, :2]).prod(1)
     area_b = (b[:, 2:] - b[:, :2]).prod(1)
     iou = intersection / (area_a + area_b - intersection)
-    kept = iou >= min_iou
+    (kept,) = (iou >= min_iou).nonzero(as_tuple=True)
     return face[kept], anchor[kept], iou[kept]
 
 
 def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Per group the largest positive value (0 if none) and the smallest item that has it."""
+    """Per group the largest value (0 if none is above) and the smallest item that has it."""
     best = torch.zeros(size, dtype=value.dtype, device=value.device)
     best.scatter_reduce_(0, group, value, "amax")
-    holds = value == best[group]
-    owner = torch.full((size,), torch.iinfo(torch.int64).max, device=value.device)
-    owner.scatter_reduce_(0, group[holds], item[holds], "amin")
+    none = torch.iinfo(torch.int64).max
+    owner = torch.full((size,), none, device=value.device)
+    owner.scatter_reduce_(0, group, item.masked_fill(value != best[group], none), "amin")
     return best, owner
+
+
+def _nth_largest(group: Tensor, value: Tensor, n: int, size: int) -> Tensor:
+    """(size,) per group its ``n``-th largest value, of fewer the smallest; 0 for an empty group.
+
+    Args:
+        group: (P,) int64.
+        value: (P,) float32 in [0, 1].
+        n: at least 1.
+        size: number of groups.
+    """
+    # One sort orders by group, then by falling value; float64 holds both exactly.
+    order = (2 * group.double() - value.double()).argsort()
+    count = torch.zeros(size, dtype=torch.int64, device=group.device)
+    count.index_add_(0, group, torch.ones_like(group))
+    first = count.cumsum(0) - count
+    at = first + (count - 1).clamp(0, n - 1)
+    # Empty groups behind the last one point past the end.
+    ordered = torch.cat([value[order], value.new_zeros(1)])
+    return ordered[at.clamp(max=len(value))].masked_fill(count == 0, 0)
 
 
 def _fitting_level(grid: AnchorGrid, boxes: Tensor) -> Tensor:

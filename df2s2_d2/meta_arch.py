@@ -8,10 +8,10 @@ Letters: N = images, L = levels, A = anchors per location, R = anchors of all le
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -26,8 +26,21 @@ from torchvision.ops import nms
 
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
-from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weights
-from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher, lay_anchors, too_small
+from df2s2_d2.losses import (
+    BOX_LOSSES,
+    CLS_NORMS,
+    box_loss,
+    classification_loss,
+    iou_box_loss,
+    level_weights,
+)
+from df2s2_d2.matching import (
+    AnchorGrid,
+    AnchorGridCache,
+    AnchorLabels,
+    FaceAnchorMatcher,
+    lay_anchors,
+)
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.freeze import freeze_unused
@@ -52,10 +65,10 @@ class DF2S2(OneStageDetector):
         anchor_generator: its shapes, strides and offset are used.
         matcher: labels anchors.
         box2box_transform: box deltas to boxes and back.
-        min_face: faces whose longer side is below this, in pixels of the network's input, are
-            ignored in training.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
-        smooth_l1_beta, box_weight: box loss, and lambda1 (section 3.4).
+        box_loss: "smooth_l1" of the deltas, or "giou", "diou", "ciou" of the boxes.
+        smooth_l1_beta: of "smooth_l1" alone.
+        box_weight: lambda1 (section 3.4).
         seg_weight: lambda2 (section 3.4).
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image:
@@ -76,11 +89,11 @@ class DF2S2(OneStageDetector):
         anchor_generator: DefaultAnchorGenerator,
         matcher: FaceAnchorMatcher,
         box2box_transform: Box2BoxTransform,
-        min_face: float = 0.0,
         cls_norm: str = "global_pos",
         focal_loss_alpha: float = 0.25,
         focal_loss_gamma: float = 2.0,
         focal_loss_margin: float = 0.0,
+        box_loss: str = "smooth_l1",
         smooth_l1_beta: float = 0.11,
         box_weight: float = 1.0,
         seg_weight: float = 0.25,
@@ -96,13 +109,9 @@ class DF2S2(OneStageDetector):
     ) -> None:
         super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
         _check_choice("CLS_NORM", cls_norm, CLS_NORMS)
+        _check_choice("BOX_LOSS", box_loss, BOX_LOSSES)
         _check_choice("SEG_ASSIGN", seg_assign, ("anchor", "area"))
         _check_choice("SEG_REDUCTION", seg_reduction, ("mean", "sum"))
-        if not 0 <= min_face < math.inf:
-            raise ValueError(
-                f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, at least 0 (0: no face is "
-                "ignored)."
-            )
         if test_topk_candidates < 1:
             raise ValueError(
                 f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
@@ -114,9 +123,9 @@ class DF2S2(OneStageDetector):
         self.strides = [backbone.output_shape()[name].stride for name in in_features]
         self.head = head
         self.anchor_generator = anchor_generator
+        self._grids = AnchorGridCache()
         self.matcher = matcher
         self.box2box_transform = box2box_transform
-        self.min_face = min_face
         self.cls_norm = cls_norm
         # A buffer, so that it is saved and resumed.
         self.register_buffer(
@@ -124,6 +133,7 @@ class DF2S2(OneStageDetector):
         )
         self.focal_loss_alpha, self.focal_loss_gamma = focal_loss_alpha, focal_loss_gamma
         self.focal_loss_margin = focal_loss_margin
+        self.box_loss = box_loss
         self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
         self.seg_weight, self.seg_assign, self.seg_reduction = seg_weight, seg_assign, seg_reduction
         self.test_score_thresh = test_score_thresh
@@ -166,19 +176,26 @@ class DF2S2(OneStageDetector):
             share_tower=settings.SHARE_TOWER,
             segmentation=settings.SEG_ENABLED,
             prior_prob=settings.PRIOR_PROB,
+            seg_prior_prob=settings.SEG_PRIOR_PROB,
+            predictor_init=settings.PREDICTOR_INIT,
         )
         return {
             "backbone": backbone,
             "in_features": in_features,
             "head": head,
             "anchor_generator": anchor_generator,
-            "matcher": FaceAnchorMatcher(settings.IOU_THRESHOLDS, settings.LOW_QUALITY_MIN_IOU),
+            "matcher": FaceAnchorMatcher(
+                settings.IOU_THRESHOLDS,
+                settings.LOW_QUALITY_MIN_IOU,
+                settings.LOW_QUALITY_TOPK,
+                settings.MIN_FACE,
+            ),
             "box2box_transform": Box2BoxTransform(weights=settings.BBOX_REG_WEIGHTS),
-            "min_face": settings.MIN_FACE,
             "cls_norm": settings.CLS_NORM,
             "focal_loss_alpha": settings.FOCAL_LOSS_ALPHA,
             "focal_loss_gamma": settings.FOCAL_LOSS_GAMMA,
             "focal_loss_margin": settings.FOCAL_LOSS_MARGIN,
+            "box_loss": settings.BOX_LOSS,
             "smooth_l1_beta": settings.SMOOTH_L1_BETA,
             "box_weight": settings.BOX_WEIGHT,
             "seg_weight": settings.SEG_WEIGHT,
@@ -281,7 +298,7 @@ class DF2S2(OneStageDetector):
             sizes: (rows, columns) of every level.
         """
         boxes, ignore = target.gt_boxes.tensor, self._ignored(target)
-        return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes, ignore)
+        return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes)
 
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box_reg`` and, with segmentation, ``loss_seg``."""
@@ -294,7 +311,8 @@ class DF2S2(OneStageDetector):
         matches = self.matcher.label_batch(grid, boxes, ignore)
         losses = self.detection_losses(grid, logits, deltas, boxes, matches)
         if self.head.segmentation:
-            on_level = [self._shown_on(m, b, i) for m, b, i in zip(matches, boxes, ignore)]
+            on_level = [self._shown_on(m, b) for m, b in zip(matches, boxes)]
+            ignore = [match.ignore for match in matches]
             losses["loss_seg"] = self.seg_weight * segmentation_loss(
                 masks, boxes, ignore, on_level, self.strides, self.seg_reduction
             )
@@ -323,10 +341,9 @@ class DF2S2(OneStageDetector):
             labels, grid.levels, len(logits), self.cls_norm, self.running_positives
         )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
-        faces = torch.stack([match.faces for match in matches])[image, anchor]
-        starts = torch.tensor([0, *map(len, boxes[:-1])], device=faces.device).cumsum(0)
-        matched = torch.cat(list(boxes))[faces + starts[image]]
-        targets = self.box2box_transform.get_deltas(grid.boxes[anchor], matched)
+        starts = accumulate(map(len, boxes[:-1]), initial=0)
+        faces = torch.stack([match.faces + start for match, start in zip(matches, starts)])
+        matched = torch.cat(list(boxes))[faces[image, anchor]]
         get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))
         return {
             "loss_cls": classification_loss(
@@ -338,13 +355,19 @@ class DF2S2(OneStageDetector):
                 self.focal_loss_margin,
             ),
             "loss_box_reg": self.box_weight
-            * box_loss(
+            * self._box_loss(
                 flat_deltas[image, anchor],
-                targets,
+                grid.boxes[anchor],
+                matched,
                 box_weights[grid.levels[anchor]],
-                self.smooth_l1_beta,
             ),
         }
+
+    def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
+        if self.box_loss == "smooth_l1":
+            targets = self.box2box_transform.get_deltas(anchors, boxes)
+            return box_loss(deltas, targets, weights, self.smooth_l1_beta)
+        return iou_box_loss(self.box_loss, deltas, anchors, boxes, weights, self.box2box_transform)
 
     def detect(self, images: ImageList) -> list[Instances]:
         """Detections of a padded, normalised batch, XYXY in its pixels, best score first.
@@ -403,21 +426,22 @@ class DF2S2(OneStageDetector):
         return [maps[name] for name in self.in_features]
 
     def _grid(self, sizes: Sequence[tuple[int, int]]) -> AnchorGrid:
-        offset = self.anchor_generator.offset
-        return AnchorGrid.build(self._shapes(), self.strides, offset, sizes)
+        return self._grids(self._shapes(), self.strides, self.anchor_generator.offset, sizes)
 
     def _shapes(self) -> list[Tensor]:
         return list(self.anchor_generator.cell_anchors)  # per level (A, 4)
 
-    def _shown_on(self, match: AnchorLabels, boxes: Tensor, ignore: Tensor) -> Tensor:
+    def _shown_on(self, match: AnchorLabels, boxes: Tensor) -> Tensor:
         if self.seg_assign == "anchor":
             return match.on_level
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
-        return area_levels(boxes, torch.stack(areas).sqrt()) & ~ignore[:, None]
+        return area_levels(boxes, torch.stack(areas).sqrt()) & ~match.ignore[:, None]
 
-    def _ignored(self, target: Instances) -> Tensor:
-        small = too_small(target.gt_boxes.tensor, self.min_face)
-        return small | target.gt_ignore if target.has("gt_ignore") else small
+    @staticmethod
+    def _ignored(target: Instances) -> Tensor:
+        if target.has("gt_ignore"):
+            return target.gt_ignore
+        return torch.zeros(len(target), dtype=torch.bool, device=target.gt_boxes.device)
 
 
 def _flatten(level: Tensor, per_anchor: int) -> Tensor:

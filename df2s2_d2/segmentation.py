@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor
 
+from df2s2_d2.matching import image_indices
 from face_d2.modeling.reduce import sum_over_processes
 
 __all__ = ["area_levels", "box_mask", "box_masks", "segmentation_loss", "segmentation_targets"]
@@ -144,8 +145,7 @@ def segmentation_targets(
     Returns:
         Per level the masks and the weights of their pixels, (N, rows, columns) float32 each.
     """
-    owners = [image for image, faces in enumerate(boxes) for _ in range(len(faces))]
-    image = torch.tensor(owners, dtype=torch.int64, device=boxes[0].device)
+    image = image_indices(boxes)
     every, shown = torch.cat(list(boxes)), torch.cat(list(on_level))
     ignored = torch.cat(list(ignore))
     levels = []

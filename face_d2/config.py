@@ -32,19 +32,23 @@ def add_face_config(cfg: CfgNode) -> None:
     # Which training mapper: "face_crop" (square crops, DF2S2) or "scale_sampling" (LFFD).
     cfg.INPUT.MAPPER = "face_crop"
 
-    # S3FD's random crop: one of five squares, faces kept by their centre, resized to SIZE x SIZE.
+    # Random square crops, resized to SIZE x SIZE; a face stays when its centre is in the crop.
     cfg.INPUT.FACE_CROP = CN()
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
-    # Smallest and largest side of a square as a share of the image's shorter side; 1 square in 5 is
-    # the largest one.
+    # Smallest and largest side of a square as a share of the image's shorter side. 1 square in 5 is
+    # the image's largest one, within MAX_SCALE. Above 1 squares reach beyond the image, where the
+    # pixels are PIXEL_MEAN.
     cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
     cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
     # Range [least, greatest] of the factor that a crop is resized by, drawn log-uniformly: its side
-    # is SIZE / factor pixels, at most the shorter side. It replaces MIN_SCALE and MAX_SCALE.
+    # is SIZE / factor pixels, at most MAX_SCALE times the shorter side. MIN_SCALE is not used then.
     cfg.INPUT.FACE_CROP.ZOOM = []
     # A square without a face is drawn again at most this often, then kept as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
+    # A face whose center is outside the crop is background. It is ignored instead if at least this
+    # share of its area is in the crop; 1 ignores none.
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 1.0
     # Brightness, contrast, saturation and hue distortion.
     cfg.INPUT.FACE_CROP.COLOR_DISTORTION = True
 

@@ -83,7 +83,7 @@ lr_multiplier = L(WarmupParamScheduler)(
 dataloader.train.mapper = L(FaceDatasetMapper)(
     is_train=True,
     augmentations=[
-        L(SquareFaceCrop)(size=640, min_scale=0.3, attempts=10),
+        L(SquareFaceCrop)(size=640, min_scale=0.3, attempts=10, fill="${model.pixel_mean}"),
         L(PhotometricDistortion)(image_format="${...image_format}"),
         L(T.RandomFlip)(),
     ],

@@ -40,12 +40,14 @@ class BoundedResize(T.ResizeShortestEdge):
 class SquareFaceCrop(T.Augmentation):
     """A random square of the image, resized to one size.
 
-    The side follows S3FD's rule (arXiv 1708.05237, section 3.3): with probability 1/5 it is
-    ``max_scale`` times the image's shorter side, otherwise uniform in [``min_scale``,
-    ``max_scale``] times it. With ``zoom`` the factor of the resize is drawn instead, so that the
-    sizes of faces in the crop do not depend on the size of the image. The place of the square is
-    uniform. A face belongs to the crop if its center does (the mapper drops the others). Random
-    crops are those of arXiv 1811.08557, section 3.4.
+    The side follows S3FD's rule (arXiv 1708.05237, section 3.3): with probability 1/5 it is that of
+    the image's largest square, or ``max_scale`` times it where that is less; otherwise it is
+    uniform in [``min_scale``, ``max_scale``] times the image's shorter side. With ``zoom`` the
+    factor of the resize is drawn instead, so that the sizes of faces in the crop do not depend on
+    the size of the image. The place of the square is uniform. Where the square is longer than the
+    image, it holds all of the image and ``fill`` around it. A face belongs to the crop if its
+    center does (the mapper drops the others). Random crops are those of arXiv 1811.08557, section
+    3.4.
 
     Args:
         size: side of the result, in pixels.
@@ -53,8 +55,11 @@ class SquareFaceCrop(T.Augmentation):
         attempts: a square without a face centre is drawn again, at most this often; the last one is
             kept as background.
         zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
-            ``size / factor`` pixels, at most the shorter side. Empty for S3FD's rule.
-        max_scale: largest side of a square as a share of the shorter side.
+            ``size / factor`` pixels, at most ``max_scale`` times the shorter side. Empty for S3FD's
+            rule.
+        max_scale: largest side of a square as a share of the shorter side; above 1, squares reach
+            beyond the image.
+        fill: color of what is outside the image, a value in 0-255 per channel.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -67,14 +72,15 @@ class SquareFaceCrop(T.Augmentation):
         attempts: int = 10,
         zoom: Sequence[float] = (),
         max_scale: float = 1.0,
+        fill: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
         super().__init__()
         if not 0 < min_scale <= 1:
             raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
-        if not min_scale <= max_scale <= 1:
+        if not min_scale <= max_scale < math.inf:
             raise ValueError(
                 f"INPUT.FACE_CROP.MAX_SCALE is {max_scale}; expected a share from MIN_SCALE, "
-                f"{min_scale}, to 1."
+                f"{min_scale}, on."
             )
         if size < 1 or attempts < 1:
             raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
@@ -85,6 +91,7 @@ class SquareFaceCrop(T.Augmentation):
             )
         self.size, self.attempts, self.zoom = size, attempts, tuple(zoom)
         self.min_scale, self.max_scale = min_scale, max_scale
+        self.fill = tuple(round(value) for value in fill)
 
     def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
         """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
@@ -95,24 +102,51 @@ class SquareFaceCrop(T.Augmentation):
             inside = (centres >= (x, y)) & (centres < (x + side, y + side))
             if len(boxes) == 0 or inside.all(axis=1).any():
                 break
-        crop = CropTransform(x, y, side, side, orig_w=width, orig_h=height)
+        if side <= min(height, width):
+            crop = CropTransform(x, y, side, side, orig_w=width, orig_h=height)
+        else:
+            crop = _PaddedCrop(x, y, side, width, height, self.fill)
         resize = _Enlarge if side < self.size else T.ResizeTransform
         return TransformList([crop, resize(side, side, self.size, self.size)])
 
     def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
         side = self._draw_side(min(height, width))
-        x = np.random.randint(width - side + 1)
-        y = np.random.randint(height - side + 1)
-        return x, y, side
+        return _draw_start(width, side), _draw_start(height, side), side
 
     def _draw_side(self, short: int) -> int:
         largest = np.random.rand() < 0.2
-        scale = self.max_scale if largest else np.random.uniform(self.min_scale, self.max_scale)
+        largest_scale = min(self.max_scale, 1.0)
+        scale = largest_scale if largest else np.random.uniform(self.min_scale, self.max_scale)
         if not self.zoom:
             return max(int(short * scale), 1)
         # The numbers above are drawn all the same: trainings go on with the crops they began with.
         factor = np.exp(np.random.uniform(*np.log(self.zoom)))
-        return min(max(round(self.size / factor), 1), short)
+        return max(min(round(self.size / factor), int(short * self.max_scale)), 1)
+
+
+def _draw_start(length: int, side: int) -> int:
+    """Where ``side`` pixels begin that lie in a line of ``length`` pixels, or around all of it."""
+    return int(np.random.randint(min(length - side, 0), max(length - side, 0) + 1))
+
+
+class _PaddedCrop(CropTransform):
+    """A square crop that may reach beyond the image; ``fill`` is the color out there."""
+
+    def __init__(
+        self, x: int, y: int, side: int, width: int, height: int, fill: tuple[int, ...]
+    ) -> None:
+        super().__init__(x, y, side, side, orig_w=width, orig_h=height)
+        self.fill = fill
+
+    def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        height, width = img.shape[:2]
+        inside = img[max(self.y0, 0) : self.y0 + self.h, max(self.x0, 0) : self.x0 + self.w]
+        top, left = max(-self.y0, 0), max(-self.x0, 0)
+        bottom = max(self.y0 + self.h - height, 0)
+        right = max(self.x0 + self.w - width, 0)
+        return cv2.copyMakeBorder(
+            inside, top, bottom, left, right, cv2.BORDER_CONSTANT, value=self.fill
+        )
 
 
 class _Enlarge(T.ResizeTransform):

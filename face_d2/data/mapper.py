@@ -52,9 +52,10 @@ class FaceDatasetMapper:
         is_train: whether annotations are used and damaged images are replaced.
         augmentations: applied in order.
         image_format: channel order of the result, "BGR" or "RGB".
+        ignore_visible: see :func:`face_instances`.
 
     Raises:
-        ValueError: on another ``image_format``.
+        ValueError: on another ``image_format``, or an ``ignore_visible`` out of its range.
     """
 
     @configurable
@@ -64,12 +65,19 @@ class FaceDatasetMapper:
         is_train: bool,
         augmentations: list[T.Augmentation],
         image_format: str,
+        ignore_visible: float = 1.0,
     ) -> None:
         if image_format not in ("BGR", "RGB"):
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; expected 'BGR' or 'RGB'.")
+        if not 0 < ignore_visible <= 1:
+            raise ValueError(
+                f"INPUT.FACE_CROP.IGNORE_VISIBLE is {ignore_visible}; expected (0, 1] "
+                "(1 ignores none)."
+            )
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
+        self.ignore_visible = ignore_visible
         self._reported: set[str] = set()
 
     @classmethod
@@ -79,6 +87,7 @@ class FaceDatasetMapper:
             "is_train": is_train,
             "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,
+            "ignore_visible": cfg.INPUT.FACE_CROP.IGNORE_VISIBLE,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -109,7 +118,11 @@ class FaceDatasetMapper:
         dataset_dict["image"] = torch.as_tensor(pixels)
         if self.is_train:
             dataset_dict["instances"] = face_instances(
-                sample.boxes, ignore, sample.image.shape[:2], clip=True
+                sample.boxes,
+                ignore,
+                sample.image.shape[:2],
+                clip=True,
+                ignore_visible=self.ignore_visible,
             )
         return dataset_dict
 
@@ -183,23 +196,28 @@ def face_instances(
     image_size: tuple[int, int],
     *,
     clip: bool,
+    ignore_visible: float = 1.0,
 ) -> Instances:
     """Faces of an augmented image.
 
-    A face stays when its centre is in the image (S3FD's rule); a box without area leaves nothing to
-    learn or to ignore.
+    A face stays when its centre is in the image (S3FD's rule), or as one to ignore, when enough of
+    it is. A box without area leaves nothing to learn or to ignore.
 
     Args:
         boxes: (N, 4) XYXY in the pixels of the augmented image.
         ignore: (N,) faces that are neither positive nor background.
         image_size: (height, width) of the augmented image.
         clip: cut the boxes at the border.
+        ignore_visible: share of its area in the image from which a face is ignored whose centre is
+            not in the image; 1 drops all of those.
 
     Returns:
         Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool).
     """
     height, width = image_size
-    kept = _faces_inside(boxes, image_size)
+    inside = _faces_inside(boxes, image_size)
+    kept = inside | (_visible_share(boxes, image_size) >= ignore_visible)
+    ignore = ignore | ~inside
     instances = Instances((height, width))
     instances.gt_boxes = Boxes(torch.as_tensor(boxes[kept], dtype=torch.float32))
     if clip:
@@ -223,6 +241,14 @@ def _faces_inside(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> N
     return inside & _with_area(boxes)
 
 
+def _visible_share(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.float64]:
+    """(N,) share of each box's area that is in the image; 0 for a box without area."""
+    height, width = image_size
+    seen = boxes.clip(0, (width, height, width, height))
+    seen_area, area = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(axis=1) for b in (seen, boxes))
+    return np.divide(seen_area, area, out=np.zeros(len(boxes)), where=area > 0)
+
+
 def _with_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
     return (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
 
@@ -232,7 +258,14 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     augmentations: list[T.Augmentation]
     if crop.ENABLED:
         augmentations = [
-            SquareFaceCrop(crop.SIZE, crop.MIN_SCALE, crop.ATTEMPTS, crop.ZOOM, crop.MAX_SCALE)
+            SquareFaceCrop(
+                crop.SIZE,
+                crop.MIN_SCALE,
+                crop.ATTEMPTS,
+                crop.ZOOM,
+                crop.MAX_SCALE,
+                cfg.MODEL.PIXEL_MEAN,
+            )
         ]
     else:
         augmentations = [

@@ -59,6 +59,21 @@ def test_low_quality_matches_can_be_off() -> None:
     assert judge(rule, (30, 30, 38, 38))[0] == [2]
 
 
+def test_small_anchors_own_the_faces_that_the_others_do_not_reach() -> None:
+    face = (31.0, 31.0, 41.0, 43.0)  # 10 x 12 px
+    usual = rule_of(base="df2s2/df2s2_R50_FFP.yaml")
+    small = rule_of(base="df2s2/df2s2_R50_FFP_small_anchors.yaml")
+    assert judge(usual, face)[0] == [1]
+    assert judge(small, face)[0] == [0]
+    assert len(small._grid((64, 64)).boxes) == len(usual._grid((64, 64)).boxes)
+
+
+def test_faces_below_min_face_own_nothing(one_shape: AnchorCoverage) -> None:
+    rule = rule_of("MODEL.DF2S2.MIN_FACE", 9.0)
+    assert judge(rule, (30, 30, 38, 38)) == ([2], [[0] * 6])
+    assert judge(rule, (30, 30, 38, 39))[0] != [2]
+
+
 def test_an_anchor_answers_for_one_face(one_shape: AnchorCoverage) -> None:
     # Both faces have IoU above 0.5 with the anchor at 26 to 42; it belongs to the first, and the
     # second takes what is left to it as a low-quality match.

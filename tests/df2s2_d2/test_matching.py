@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import df2s2_reference
 
-from df2s2_d2.matching import AnchorGrid, FaceAnchorMatcher
+from df2s2_d2.matching import AnchorGrid, AnchorGridCache, FaceAnchorMatcher
 
 
 def make_grid(sizes=((20, 24), (10, 12), (5, 6)), strides=(4, 8, 16), offset=0.5) -> AnchorGrid:
@@ -40,6 +43,58 @@ def test_grid_equals_detectron2s_anchor_generator(offset: float) -> None:
     assert grid.levels.tolist() == [0] * (7 * 9 * 4) + [1] * (4 * 5 * 4)
 
 
+def test_grids_are_built_once_a_size() -> None:
+    shapes = [torch.tensor([[-8.0, -8, 8, 8]]), torch.tensor([[-16.0, -16, 16, 16]])]
+    grids = AnchorGridCache(keep=2)
+
+    def grid(side: int) -> AnchorGrid:
+        return grids(shapes, [4, 8], 0.5, [(side, side), (side // 2, side // 2)])
+
+    first = grid(4)
+    assert grid(4) is first
+    assert len(grid(6).boxes) == 36 + 9
+    assert grid(4) is first
+    grid(8)  # 6 has to go
+    assert grid(4) is first
+    moved = [s.double() for s in shapes]  # as a model's buffers when it moves
+    again = grids(moved, [4, 8], 0.5, [(4, 4), (2, 2)])
+    assert again is not first
+    assert again.boxes.dtype == torch.float64
+    assert copy.deepcopy(grids)(shapes, [4, 8], 0.5, [(4, 4), (2, 2)]) is not first
+    pickle.loads(pickle.dumps(grids))
+
+
+def test_grids_of_inference_mode_are_not_learned_with() -> None:
+    shapes, grids = [torch.tensor([[-8.0, -8, 8, 8]])], AnchorGridCache()
+    with torch.inference_mode():
+        assert grids(shapes, [4], 0.5, [(3, 3)]).boxes.is_inference()
+    learned = torch.ones(1, requires_grad=True)
+    (learned * grids(shapes, [4], 0.5, [(3, 3)]).boxes).sum().backward()  # keeps the boxes
+    assert learned.grad is not None
+
+
+def test_what_is_traced_is_not_kept() -> None:
+    """A trace lays the anchors of any size; a stand-in without values leaves no trace behind."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    shapes, grids = [torch.tensor([[-8.0, -8, 8, 8]])], AnchorGridCache()
+
+    def boxes(features: torch.Tensor) -> torch.Tensor:
+        return grids(shapes, [4], 0.5, [tuple(features.shape[-2:])]).boxes
+
+    boxes(torch.zeros(3, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(boxes, torch.zeros(3, 4))
+    for size in ((3, 4), (5, 2)):
+        found = traced(torch.zeros(size))
+        assert torch.equal(found, AnchorGrid.build(shapes, [4], 0.5, [size]).boxes)
+    mode = FakeTensorMode()
+    with mode:
+        grids([mode.from_tensor(shapes[0])], [4], 0.5, [(7, 7)])
+    assert type(boxes(torch.zeros(7, 7))) is torch.Tensor
+
+
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     # Whole and half pixels make ties likely: equal IoUs, a face on a cell border, equal faces.
@@ -62,15 +117,20 @@ def scenes(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     scenes(),
     st.sampled_from([(0.4, 0.5), (0.5, 0.5), (0.3, 0.7)]),
     st.sampled_from([0.05, 0.2, 0.45, 1.0]),
+    st.sampled_from([1, 2, 6, 1000]),
 )
 def test_labels_equal_plain_loops(
-    scene: tuple[torch.Tensor, torch.Tensor], thresholds: tuple[float, float], floor: float
+    scene: tuple[torch.Tensor, torch.Tensor],
+    thresholds: tuple[float, float],
+    floor: float,
+    topk: int,
 ) -> None:
     boxes, ignore = scene
     grid = make_grid(sizes=((10, 12), (5, 6), (3, 3)))
-    found = FaceAnchorMatcher(thresholds, floor)(grid, boxes, ignore)
+    found = FaceAnchorMatcher(thresholds, floor, topk)(grid, boxes, ignore)
+    anchors, levels = grid.boxes.numpy(), grid.levels.numpy()
     labels, faces = df2s2_reference.match(
-        grid.boxes.numpy(), grid.levels.numpy(), boxes.numpy(), ignore.numpy(), *thresholds, floor
+        anchors, levels, boxes.numpy(), ignore.numpy(), *thresholds, floor, topk
     )
     assert found.labels.tolist() == labels.tolist()
     assert found.faces.tolist() == faces.tolist()
@@ -140,6 +200,50 @@ def test_forced_match_respects_the_floor_and_other_faces() -> None:
     assert found.on_level.tolist() == [[True]]  # shown on the level that fits best all the same
 
 
+def test_a_face_without_an_anchor_takes_its_best_ones() -> None:
+    grid = make_grid(sizes=((20, 24),), strides=(4,))
+    face = torch.tensor([[20.0, 21.0, 29.0, 31.0]])  # 9 x 10 on anchors from 13 x 20 on
+    none = torch.tensor([False])
+    overlap = pairwise_iou(Boxes(face), Boxes(grid.boxes))[0]
+    assert 0.2 < overlap.max() < 0.4
+    for topk in (1, 5, 12):
+        found = FaceAnchorMatcher((0.4, 0.5), 0.2, topk)(grid, face, none)
+        taken = found.labels == 1
+        assert taken.equal(found.forced)
+        assert taken.sum() >= topk
+        last = overlap.sort(descending=True).values[topk - 1]
+        assert (overlap[taken] >= last - 1e-6).all()
+        assert taken[overlap > last + 1e-6].all()
+    floor = float(overlap.sort(descending=True).values[3]) - 1e-4
+    found = FaceAnchorMatcher((0.4, 0.5), floor, 1000)(grid, face, none)
+    assert taken.sum() > (found.labels == 1).sum() >= 4
+
+
+def test_faces_below_min_face_are_neither_faces_nor_background() -> None:
+    """Also where no anchor is near their size; the longer side counts, and others see no change."""
+    grid = make_grid()
+    none = torch.zeros(3, dtype=torch.bool)
+    boxes = torch.tensor([[20.0, 20, 23, 24], [40.0, 30, 45, 38], [60.0, 40, 76, 58]])
+    plain = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, boxes, none)
+    assert (plain.labels[plain.faces == 0] != -1).any()
+    found = FaceAnchorMatcher((0.4, 0.5), 0.2, min_face=8)(grid, boxes, none)
+    assert found.ignore.tolist() == [True, False, False]
+    assert found.on_level.any(dim=1).tolist() == [False, True, True]
+    # In place of the face of 3 x 4 pixels, what a face of the smallest anchors' sides would shun.
+    middle = torch.tensor([[21.5, 22.0]])
+    half = grid.shape_sizes.amin(dim=0) / 2
+    others = torch.cat([torch.cat([middle - half, middle + half], 1), boxes[1:]])
+    expected = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, others, torch.tensor([True, False, False]))
+    assert torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.faces, expected.faces)
+    shunned = found.labels[(plain.labels == 0) & (found.labels != 0)]
+    assert len(shunned) > 10
+    assert (shunned == -1).all()
+    every = FaceAnchorMatcher((0.4, 0.5), 0.2, min_face=19)(grid, boxes, none)
+    assert (every.labels != 1).all()
+    assert every.ignore.all()
+
+
 def test_levels_of_faces() -> None:
     grid = make_grid(sizes=((20, 24), (10, 12)), strides=(4, 8))
     boxes = torch.tensor([[20.0, 20, 36, 36], [16.0, 16, 56, 56], [4.0, 4, 20, 20]])
@@ -193,6 +297,13 @@ def test_crowd_fits_in_memory() -> None:
 def test_thresholds_out_of_range(thresholds: tuple, floor: float, key: str) -> None:
     with pytest.raises(ValueError, match=key):
         FaceAnchorMatcher(thresholds, floor)
+
+
+def test_counts_and_sizes_out_of_range() -> None:
+    with pytest.raises(ValueError, match=r"LOW_QUALITY_TOPK is 0"):
+        FaceAnchorMatcher((0.4, 0.5), 0.2, 0)
+    with pytest.raises(ValueError, match=r"MIN_FACE is -1"):
+        FaceAnchorMatcher((0.4, 0.5), 0.2, min_face=-1)
 
 
 def test_reference_iou_by_hand() -> None:

@@ -19,7 +19,7 @@ _WAITING = {
     "aten::masked_select",
     "aten::_unique2",
     "aten::unique_dim",
-    "aten::repeat_interleave",
+    "aten::bincount",
     "aten::equal",
 }
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
@@ -40,7 +40,8 @@ def host_waits() -> Iterator[Counter[str]]:
     class Operators(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args=(), kwargs=None) -> Any:
             name = func._schema.name
-            if name in _WAITING:
+            sized = (kwargs or {}).get("output_size") is not None
+            if name in _WAITING or (name == "aten::repeat_interleave" and not sized):
                 waits[name] += 1
             elif name in _INDEXING:
                 masks = [

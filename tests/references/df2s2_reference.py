@@ -27,6 +27,7 @@ def match(
     low: float,
     high: float,
     floor: float,
+    topk: int = 1,
 ) -> tuple[NDArray, NDArray]:
     """Labels (R,) and faces (R,) of the rules in ``FaceAnchorMatcher``'s docstring."""
     table = np.array([[iou(box, anchor) for anchor in anchors] for box in boxes])
@@ -53,12 +54,13 @@ def match(
         if ignore[m] or m in owners:
             continue
         free = [r for r in range(len(anchors)) if thresholded[r] != 1]
-        best = max((table[m, r] for r in free), default=0.0)
-        if best < np.float32(floor) or best == 0:
+        fitting = [r for r in free if table[m, r] >= np.float32(floor) and table[m, r] > 0]
+        if not fitting:
             continue
-        for r in free:
-            if table[m, r] == best:
-                claims.setdefault(r, []).append((-float(best), m))
+        last = sorted((table[m, r] for r in fitting), reverse=True)[:topk][-1]
+        for r in fitting:
+            if table[m, r] >= last:
+                claims.setdefault(r, []).append((-float(table[m, r]), m))
     for r, wanting in claims.items():
         labels[r], faces[r] = 1, min(wanting)[1]
     return labels, faces
@@ -145,3 +147,22 @@ def encode(anchor: NDArray, box: NDArray) -> NDArray:
     dx = ((box[0] + box[2]) / 2 - (anchor[0] + anchor[2]) / 2) / aw
     dy = ((box[1] + box[3]) / 2 - (anchor[1] + anchor[3]) / 2) / ah
     return np.array([dx, dy, math.log(bw / aw), math.log(bh / ah)])
+
+
+def iou_loss(kind: str, a: list[float], b: list[float]) -> float:
+    """1 - GIoU (arXiv 1902.09630, algorithm 1), DIoU or CIoU loss (arXiv 1911.08287, 7 and 10)."""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a, b
+    width = max(min(ax1, bx1) - max(ax0, bx0), 0)
+    height = max(min(ay1, by1) - max(ay0, by0), 0)
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - width * height
+    overlap = width * height / union
+    hull_w, hull_h = max(ax1, bx1) - min(ax0, bx0), max(ay1, by1) - min(ay0, by0)
+    if kind == "giou":
+        return 1 - overlap + (hull_w * hull_h - union) / (hull_w * hull_h)
+    distance = ((ax0 + ax1 - bx0 - bx1) / 2) ** 2 + ((ay0 + ay1 - by0 - by1) / 2) ** 2
+    diou = 1 - overlap + distance / (hull_w**2 + hull_h**2)
+    if kind == "diou":
+        return diou
+    angles = math.atan((bx1 - bx0) / (by1 - by0)) - math.atan((ax1 - ax0) / (ay1 - ay0))
+    v = 4 / math.pi**2 * angles**2
+    return diou + v * v / (1 - overlap + v)

@@ -166,6 +166,80 @@ def test_zoom_draws_the_numbers_of_the_other_rule_before_its_own() -> None:
     assert found.tolist() == expected
 
 
+def test_max_scale_above_1_reaches_beyond_the_image() -> None:
+    np.random.seed(8)
+    cfg = mapper_cfg("INPUT.FACE_CROP.MAX_SCALE", 2.0)
+    sides = crop_sides(cfg, np.zeros((100, 160, 3), np.uint8), 3000)
+    assert sides.max() > 190
+    assert np.mean(sides == 100) == pytest.approx(0.2, abs=0.03)  # the image's largest square
+    assert np.mean(sides[sides != 100] > 100) == pytest.approx(1 / 1.7, abs=0.04)
+
+
+@pytest.mark.parametrize(("max_scale", "largest"), [(0.5, 50), (1.0, 100), (1.5, 128)])
+def test_max_scale_bounds_the_squares_of_zoom(max_scale: float, largest: int) -> None:
+    keys = ("INPUT.FACE_CROP.ZOOM", [0.5, 0.5], "INPUT.FACE_CROP.MAX_SCALE", max_scale)
+    sides = crop_sides(mapper_cfg(*keys), np.zeros((100, 160, 3), np.uint8), 9)
+    assert set(sides) == {largest}
+
+
+@pytest.mark.parametrize("size", [(30, 200), (200, 30), (40, 40), (100, 61)])
+def test_a_crop_beyond_the_image_is_filled_and_its_boxes_agree(size: tuple[int, int]) -> None:
+    """Along a side that the crop exceeds it holds all of the image, anywhere; else it is inside."""
+    np.random.seed(6)
+    height, width = size
+    image = np.full((height, width, 3), 200, np.uint8)
+    image[10:20, 5:25] = 255
+    crop = SquareFaceCrop(60, 1.0, 1, (1.0, 1.0), 2.0, fill=(10.2, 20.0, 29.9))
+    starts = set()
+    for _ in range(40):
+        transform = crop.get_transform(image, np.empty((0, 4)))
+        found = transform.apply_image(image)
+        assert found.shape == (60, 60, 3)
+        whole = transform.apply_box(np.array([[0.0, 0, width, height]]))[0]
+        for start, end, length in ((whole[0], whole[2], width), (whole[1], whole[3], height)):
+            if length <= 60:
+                assert 0 <= start <= end <= 60
+            else:
+                assert start <= 0 < 60 <= end
+        expected = np.full((60, 60, 3), (10, 20, 30), np.uint8)
+        for box, value in ((whole, 200), (transform.apply_box(np.array([[5.0, 10, 25, 20]])), 255)):
+            x0, y0, x1, y1 = np.clip(box, 0, 60).astype(int).ravel()
+            expected[y0:y1, x0:x1] = value
+        assert np.array_equal(found, expected)
+        starts.add(tuple(whole[:2].tolist()))
+    assert len(starts) > 10
+
+
+def test_the_pixel_mean_is_outside_the_image() -> None:
+    cfg = mapper_cfg("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.4])
+    assert FaceDatasetMapper(cfg, True).augmentations.augs[0].fill == (1, 2, 3)
+
+
+def test_faces_that_show_enough_are_ignored() -> None:
+    """Their centres are outside; the share is of the area, and a box without area never counts."""
+    boxes = np.array(
+        [[-30.0, 20, 20, 60], [-12, -12, 10, 10], [-30, 70, 8, 80], [5, 5, 20, 20], [-9, 3, -9, 9]]
+    )
+    shares = [0.4, 100 / 484, 8 / 38, 1, 0]
+    ignore = np.array([False, False, True, False, False])
+
+    def kept(least: float) -> list[tuple[list[float], bool]]:
+        found = face_instances(boxes, ignore, (100, 90), clip=True, ignore_visible=least)
+        return list(zip(found.gt_boxes.tensor.tolist(), found.gt_ignore.tolist()))
+
+    inside = ([5, 5, 20, 20], False)
+    assert kept(1.0) == [inside]
+    assert kept(0.3) == [([0, 20, 20, 60], True), inside]
+    assert kept(shares[2]) == [([0, 20, 20, 60], True), ([0, 70, 8, 80], True), inside]
+    assert len(kept(0.01)) == 4
+    cfg = mapper_cfg()
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 0.3
+    assert FaceDatasetMapper(cfg, True).ignore_visible == 0.3
+    cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 0.0
+    with pytest.raises(ValueError, match=r"IGNORE_VISIBLE is 0\.0"):
+        FaceDatasetMapper(cfg, True)
+
+
 def test_crop_prefers_squares_with_a_face() -> None:
     np.random.seed(2)
     image = np.zeros((100, 400, 3), np.uint8)
@@ -278,7 +352,7 @@ def test_annotations_of_several_modes() -> None:
         lambda: SquareFaceCrop(64, 0.0),
         lambda: SquareFaceCrop(0),
         lambda: SquareFaceCrop(64, 0.5, max_scale=0.4),
-        lambda: SquareFaceCrop(64, max_scale=1.1),
+        lambda: SquareFaceCrop(64, max_scale=float("inf")),
         lambda: SquareFaceCrop(64, zoom=[0.5]),
         lambda: SquareFaceCrop(64, zoom=[0.0, 2.0]),
         lambda: SquareFaceCrop(64, zoom=[2.0, 0.5]),
