@@ -6,7 +6,7 @@
 #                LIMIT=avx2: as on a processor that has no more; benchmarks/limit_processor.c names
 #                the limits and what they need
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
-# make lint      ruff, black, isort
+# make lint      ruff, isort, black, and which package may import which (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -54,6 +54,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m isort --check-only --quiet $(SOURCES)
 	$(BIN)/python -m black --check --quiet $(SOURCES)
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix $(SOURCES)

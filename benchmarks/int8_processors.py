@@ -30,17 +30,18 @@ from typing import Any
 
 import numpy as np
 
-from face_d2.benchmark.timing import medians
-from face_d2.evaluation.wider_face import widerface_ap
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.config import load_config
+from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import find_faces, own_faces, write_int8
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.int8_probe import int8_sums_saturate
-from face_d2.predictor.resize import SizeRule
 from face_d2.predictor.runtimes import RUNTIMES
 from face_d2.predictor.sources import find_sources
-from face_d2.predictor.torch_backend import build_detector, load_config
+from face_d2.predictor.torch_backend import build_detector
 
 #: By name: the whole processor ("none"), then limits of limit_processor.c.
 LIMITS = ("none", "avx512vnni", "avxvnni", "avx512", "avx2")

@@ -15,18 +15,18 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_ground_truth import (
+from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
+from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.saturation import saturating_convolutions
-from face_d2.files import replaced_file
+from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
+from face_d2.utils.files import replaced_file
 
 __all__ = [
     "WEIGHT_BITS",
@@ -49,7 +49,7 @@ _FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
 #: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
-_BETWEEN = ("Relu", "Add")
+_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6's
 
 
 @dataclass(frozen=True)
@@ -170,16 +170,16 @@ class _Reader(CalibrationDataReader):
     def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
         step = -(-len(images) // _CALIBRATION_IMAGES)
         self._paths = iter(images[::step])
-        self._card = detector.backend.card
+        self._spec = detector.backend.spec
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         path = next(self._paths, None)
         if path is None:
             return None
         image = load_image(path)
-        if self._card.input_format == "RGB":
+        if self._spec.input_format == "RGB":
             image = image[:, :, ::-1]
-        return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
+        return {"image": resize(image, *self._spec.size_rule.resized(*image.shape[:2]))[None]}
 
 
 def write_int8(

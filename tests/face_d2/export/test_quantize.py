@@ -17,9 +17,9 @@ from face_d2.predictor.runtimes import openvino_core
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
-from face_d2.export import command  # noqa: E402
+from face_d2.cli import export as command  # noqa: E402
+from face_d2.cli.export import main  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
-from face_d2.export.command import main  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
 
 
