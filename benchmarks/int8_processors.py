@@ -1,7 +1,8 @@
 """What int8 files of 7- and 8-bit weights lose, and how fast they are, on several processors.
 
     python benchmarks/int8_processors.py --config-file lffd/lffd_17L4S.yaml --weights head.pth \\
-        --calibration WIDER_train/images --images WIDER_val/images [--ground-truth PATH]
+        --calibration WIDER_train/images --images WIDER_val/images [--ground-truth PATH] \\
+        --folder output/int8_processors
 
 Smaller processors than this one are shown by ``benchmarks/limit_processor.c``, which hides features
 from the runtimes (Linux with "cpuid_fault" in /proc/cpuinfo, and a C compiler). The instructions
@@ -11,7 +12,7 @@ what an older machine needs. For each processor, runtime and file:
 * the probe of ``face_d2/predictor/int8_probe.py``: whether sums of int8 saturate;
 * AP of the photographs, hard and medium, against the boxes of the float file in ONNX Runtime with a
   score of at least 0.5, and against ``--ground-truth``. Value ranges come from ``--calibration``;
-* the greatest difference of a score on the first photograph from this machine without a limit;
+* the greatest difference of a score on the first photograph from the first of ``--limits``;
 * the time of the network at 640 x 480, medians of interleaved calls.
 """
 
@@ -22,7 +23,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from face_d2.analysis.benchmark.timing import medians
+from face_d2.config import load_config
 from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.accuracy import find_faces, own_faces
 from face_d2.export.onnx_file import export_onnx
@@ -41,7 +42,8 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.runtimes import RUNTIMES
 from face_d2.predictor.sources import find_sources
-from face_d2.predictor.torch_backend import build_detector, load_config
+from face_d2.predictor.torch_backend import build_detector
+from face_d2.utils.files import replaced_file
 
 #: By name: the whole processor ("none"), then limits of limit_processor.c.
 LIMITS = ("none", "avx512vnni", "avxvnni", "avx512", "avx2")
@@ -58,31 +60,34 @@ def pictures(folder: str, most: int | None) -> list[str]:
     return files
 
 
-def write_files(options: argparse.Namespace, folder: Path) -> None:
-    """``folder``/FORM.onnx of the detector."""
-    cfg = load_config(options.config_file, options.opts)
-    cfg.MODEL.DEVICE = "cpu"
-    files = {form: folder / f"{form}.onnx" for form in FORMS}
-    export_onnx(
-        build_detector(cfg, options.weights),
-        files["fp32"],
-        size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
-        config=Path(options.config_file).stem,
-        weights=options.weights,
-    )
+def write_files(options: argparse.Namespace) -> None:
+    """FORM.onnx of the detector, those that are not there yet."""
+    files = {form: options.folder / f"{form}.onnx" for form in FORMS}
+    if not files["fp32"].exists():
+        cfg = load_config(options.config_file, options.opts)
+        cfg.MODEL.DEVICE = "cpu"
+        export_onnx(
+            build_detector(cfg, options.weights),
+            files["fp32"],
+            size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+            config=Path(options.config_file).stem,
+            weights=options.weights,
+        )
     detector = FaceDetector.from_onnx(files["fp32"], runtime="onnxruntime")
     images = pictures(options.calibration, 100)
     for bits in (7, 8):
-        write_int8(detector, files["fp32"], files[f"int8_{bits}"], images, weight_bits=bits)
+        if not files[f"int8_{bits}"].exists():
+            write_int8(detector, files["fp32"], files[f"int8_{bits}"], images, weight_bits=bits)
+            print(f"written: {files[f'int8_{bits}']}", file=sys.stderr, flush=True)
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Of this process's processor, by runtime and form; scores are written to ``folder``."""
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Of this process's processor, by runtime and form."""
     warnings.filterwarnings("ignore", category=RuntimeWarning, message=".*weights have 8 bits")
     images = pictures(options.images, options.most)
     detectors = {
         (runtime, form): FaceDetector.from_onnx(
-            folder / f"{form}.onnx",
+            options.folder / f"{form}.onnx",
             runtime=runtime,
             threads=options.threads,
             score_threshold=LEAST_SCORE,
@@ -98,13 +103,16 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         },
         rounds=options.rounds,
     )
-    predictions = {key: find_faces(detector, images) for key, detector in detectors.items()}
+    predictions = {}
+    for (runtime, form), detector in detectors.items():
+        predictions[runtime, form] = find_faces(detector, images)
+        print(f"{options.limit}, {runtime}, {form}: searched", file=sys.stderr, flush=True)
     float_boxes = own_faces(predictions["onnxruntime", "fp32"])
     found: dict[str, Any] = {}
     first = load_image(images[0])[None]
     for (runtime, form), detector in detectors.items():
         scores = detector.backend.graph.run(first)[1]
-        np.save(folder / f"{options.limit}_{runtime}_{form}.npy", scores)
+        np.save(options.folder / f"{options.limit}_{runtime}_{form}.npy", scores)
         milliseconds = times[f"{runtime} {form}"]
         rows = predictions[runtime, form]
         row = {
@@ -123,23 +131,24 @@ def percent(aps: Mapping[str, float]) -> dict[str, float]:
     return {name: 100 * value for name, value in aps.items()}
 
 
-def limited(limit: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """:func:`measure` in a process that sees a limited processor."""
-    environment = dict(os.environ)
-    if limit != "none":
-        library = folder / "limit_processor.so"
-        if not library.exists():
+def limited(limit: str, options: argparse.Namespace) -> dict[str, Any]:
+    """:func:`measure` in a process that sees a limited processor; what was measured is kept."""
+    kept = options.folder / f"{limit}.json"
+    if not kept.exists():
+        environment = dict(os.environ)
+        if limit != "none":
+            library = options.folder / "limit_processor.so"
             source = Path(__file__).with_name("limit_processor.c")
             command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
             subprocess.run(command, check=True)
-        environment |= {"LIMIT_PROCESSOR": limit, "LD_PRELOAD": str(library)}
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(folder), "--limit", limit]
-    subprocess.run(command, check=True, env=environment)
-    return json.loads((folder / f"{limit}.json").read_text())
+            environment |= {"LIMIT_PROCESSOR": limit, "LD_PRELOAD": str(library.resolve())}
+        command = [sys.executable, __file__, *sys.argv[1:], "--limit", limit]
+        subprocess.run(command, check=True, env=environment)
+    return json.loads(kept.read_text())
 
 
 def add_differences(result: dict[str, Any], folder: Path) -> None:
-    """How far scores of the first photograph lie from those without a limit."""
+    """How far scores of the first photograph lie from those of the first limit."""
     for limit, runtimes in result["processors"].items():
         for runtime in RUNTIMES:
             for form in FORMS:
@@ -175,33 +184,35 @@ def main() -> None:
     parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE")
     parser.add_argument("--calibration", required=True, metavar="FOLDER")
     parser.add_argument("--images", required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--folder",
+        required=True,
+        type=Path,
+        help="keeps files and what was measured; the same command goes on where it was stopped",
+    )
     parser.add_argument("--most", type=int, help="take at most so many of the images")
     parser.add_argument("--ground-truth", type=Path, metavar="PATH")
     parser.add_argument("--limits", nargs="+", choices=LIMITS, default=list(LIMITS))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the result here")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--limit", help=argparse.SUPPRESS)
+    parser.add_argument("--limit", help=argparse.SUPPRESS)  # the process that measures
     options = parser.parse_args()
-    if options.measure:
-        found = measure(options, options.measure)
-        (options.measure / f"{options.limit}.json").write_text(json.dumps(found))
+    if options.limit:
+        found = measure(options)
+        with replaced_file(options.folder / f"{options.limit}.json") as file:
+            file.write_text(json.dumps(found))
         return
+    options.folder.mkdir(parents=True, exist_ok=True)
+    write_files(options)
     result: dict[str, Any] = {
         "detector": Path(options.config_file).stem,
         "images": len(pictures(options.images, options.most)),
         "threads": options.threads,
         "limits": options.limits,
-        "processors": {},
+        "processors": {limit: limited(limit, options) for limit in options.limits},
     }
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_files(options, folder)
-        for limit in options.limits:
-            result["processors"][limit] = limited(limit, options, folder)
-            print(f"{limit}: measured", file=sys.stderr, flush=True)
-        add_differences(result, folder)
+    add_differences(result, options.folder)
     show(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
