@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 import lffd_d2
-from df2s2_d2.matching import AnchorGrid
+from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import box_mask
 from face_d2.config import load_config
 from face_d2.modeling.nms import first_kept, suppress

@@ -39,7 +39,7 @@ from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from df2s2_d2.matching import AnchorGrid
+from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import segmentation_targets
 from face_d2.config import load_config
 from face_d2.engine.trainer import FaceTrainer

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from df2s2_d2.matching import AnchorGrid
+from df2s2_d2.anchors import AnchorGrid
 from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 
 if TYPE_CHECKING:

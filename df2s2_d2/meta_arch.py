@@ -24,6 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, lay_anchors
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
@@ -34,13 +35,7 @@ from df2s2_d2.losses import (
     iou_box_loss,
     level_weights,
 )
-from df2s2_d2.matching import (
-    AnchorGrid,
-    AnchorGridCache,
-    AnchorLabels,
-    FaceAnchorMatcher,
-    lay_anchors,
-)
+from df2s2_d2.matching import AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
 from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.freeze import freeze_unused

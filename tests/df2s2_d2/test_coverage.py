@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import coverage_reference
 
+from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.coverage import AnchorCoverage
-from df2s2_d2.matching import AnchorGrid
 from face_d2.config import get_cfg, get_config_file
 from face_d2.modeling.coverage_rule import build_coverage_rule
 

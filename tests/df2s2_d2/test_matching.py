@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import df2s2_reference
 
-from df2s2_d2.matching import AnchorGrid, AnchorGridCache, FaceAnchorMatcher
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache
+from df2s2_d2.matching import FaceAnchorMatcher
 
 
 def make_grid(sizes=((20, 24), (10, 12), (5, 6)), strides=(4, 8, 16), offset=0.5) -> AnchorGrid:
@@ -255,7 +256,8 @@ def test_levels_of_faces() -> None:
 CROWD = """
 import resource, sys, torch
 import df2s2_d2
-from df2s2_d2.matching import AnchorGrid, FaceAnchorMatcher
+from df2s2_d2.anchors import AnchorGrid
+from df2s2_d2.matching import FaceAnchorMatcher
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 
 strides = [4, 8, 16, 32, 64, 128]

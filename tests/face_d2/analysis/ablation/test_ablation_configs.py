@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from df2s2_d2.matching import AnchorGrid
+from df2s2_d2.anchors import AnchorGrid
 from face_d2 import train_net
 from face_d2.analysis.ablation.run import run_settings
 from face_d2.analysis.ablation.suite import read_suite

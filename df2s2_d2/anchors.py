@@ -1,0 +1,155 @@
+"""The grid of anchors of all levels, and a cache of grids.
+
+Letters: R = anchors of all levels, S = anchor shapes (levels x A).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["AnchorGrid", "AnchorGridCache", "lay_anchors"]
+
+
+@dataclass(frozen=True)
+class AnchorGrid:
+    """Anchors of all levels as shapes on grids, in the order of Detectron2's anchor generator.
+
+    Anchor ``((y * width + x) * A + a)`` of a level is its cell (x, y) with its shape a; levels
+    follow each other.
+
+    Attributes:
+        boxes: (R, 4) all anchors, XYXY pixels.
+        levels: (R,) the level of every anchor.
+        shape_sizes: (S, 2) width and height of every shape.
+        shape_centres: (S, 2) x, y of the shape's first centre.
+        shape_levels: (S,) the level of every shape.
+        strides: (S,) pixels between neighbouring cells.
+        cells: (S, 2) columns and rows of the grid.
+        first: (S,) index of the shape's anchor in cell (0, 0).
+        per_cell: (S,) anchors per cell of the level.
+        num_levels: L.
+    """
+
+    boxes: Tensor
+    levels: Tensor
+    shape_sizes: Tensor
+    shape_centres: Tensor
+    shape_levels: Tensor
+    strides: Tensor
+    cells: Tensor
+    first: Tensor
+    per_cell: Tensor
+    num_levels: int
+
+    @staticmethod
+    def build(
+        cell_anchors: Sequence[Tensor],
+        strides: Sequence[int],
+        offset: float,
+        sizes: Sequence[tuple[int, int]],
+    ) -> AnchorGrid:
+        """Lays the shapes out.
+
+        Args:
+            cell_anchors: per level (A, 4) XYXY round the origin.
+            strides: per level, in pixels.
+            offset: place of the first centre, in strides.
+            sizes: per level (rows, columns) of the feature map.
+        """
+        boxes, levels, centres, rows = [], [], [], []
+        first = 0
+        for level, (shapes, stride, (height, width)) in enumerate(
+            zip(cell_anchors, strides, sizes)
+        ):
+            boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
+            levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
+            centres.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
+            for a in range(len(shapes)):
+                rows.append((level, stride, width, height, first + a, len(shapes)))
+            first += len(boxes[-1])
+        table = torch.tensor(rows, dtype=torch.int64, device=cell_anchors[0].device)
+        every = torch.cat(list(cell_anchors))
+        return AnchorGrid(
+            boxes=torch.cat(boxes),
+            levels=torch.cat(levels),
+            shape_sizes=every[:, 2:] - every[:, :2],
+            shape_centres=torch.cat(centres),
+            shape_levels=table[:, 0],
+            strides=table[:, 1],
+            cells=table[:, 2:4],
+            first=table[:, 4],
+            per_cell=table[:, 5],
+            num_levels=len(sizes),
+        )
+
+
+class AnchorGridCache:
+    """Builds a grid once for every size that it is asked for; training crops have one.
+
+    A grid belongs to the very tensors of shapes that it was made of: a model that moved to another
+    device, or to another precision, has new ones and gets new grids. What is traced is not kept,
+    and grids made in PyTorch's inference mode, which cannot be learned with, stay in it.
+
+    Args:
+        keep: grids to keep; the least recently used one goes first.
+    """
+
+    def __init__(self, keep: int = 4) -> None:
+        self._keep = keep
+        self._build = lru_cache(maxsize=keep)(_build_grid)
+
+    def __call__(
+        self,
+        cell_anchors: Sequence[Tensor],
+        strides: Sequence[int],
+        offset: float,
+        sizes: Sequence[tuple[int, int]],
+    ) -> AnchorGrid:
+        """The grid that :meth:`AnchorGrid.build` makes of the same arguments."""
+        # Under torch.export the shapes are stand-ins of another type, without values.
+        if torch.jit.is_tracing() or any(type(shapes) is not Tensor for shapes in cell_anchors):
+            return AnchorGrid.build(cell_anchors, strides, offset, sizes)
+        # A tensor's hash is its identity, and the key keeps it alive.
+        key = (tuple(cell_anchors), tuple(strides), offset, tuple(sizes))
+        return self._build(*key, torch.is_inference_mode_enabled())
+
+    def __reduce__(self) -> tuple[type, tuple[int]]:
+        # Copies of a model, in memory or in a file, start with no grids.
+        return AnchorGridCache, (self._keep,)
+
+
+def _build_grid(
+    cell_anchors: Sequence[Tensor],
+    strides: Sequence[int],
+    offset: float,
+    sizes: Sequence[tuple[int, int]],
+    inference: bool,
+) -> AnchorGrid:
+    """``inference`` keeps the grids of both modes apart in the cache."""
+    return AnchorGrid.build(cell_anchors, strides, offset, sizes)
+
+
+def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
+    """Anchors of one level; also of a map whose size is known only to a tracer.
+
+    Args:
+        shapes: (A, 4) XYXY round the origin.
+        stride: pixels between neighbouring cells.
+        offset: place of the first centre, in strides.
+        size: (rows, columns) of the feature map.
+
+    Returns:
+        (rows columns A, 4) XYXY, ordered by row, column and shape.
+    """
+    y, x = (
+        (torch.arange(side, device=shapes.device, dtype=torch.float32) + offset) * stride
+        for side in size
+    )
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    centres = torch.stack((xx, yy, xx, yy), dim=-1)  # (rows, columns, 4)
+    return (centres[:, :, None] + shapes).reshape(-1, 4)
