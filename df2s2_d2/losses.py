@@ -10,13 +10,9 @@ import torch.nn.functional as F
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.utils import comm
 from torch import Tensor
-from torchvision.ops import (
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-    sigmoid_focal_loss,
-)
+from torchvision.ops import sigmoid_focal_loss
 
+from face_d2.modeling.iou_loss import IOU_LOSSES
 from face_d2.modeling.reduce import sum_over_processes
 
 __all__ = [
@@ -31,14 +27,8 @@ __all__ = [
 #: What divides the classification loss of a level; the first is the default.
 CLS_NORMS = ("global_pos", "level_pos", "level_all", "running_pos")
 
-_IOU_LOSSES = {
-    "giou": generalized_box_iou_loss,
-    "diou": distance_box_iou_loss,
-    "ciou": complete_box_iou_loss,
-}
-
 #: The losses of the boxes; the first is the default.
-BOX_LOSSES = ("smooth_l1", *_IOU_LOSSES)
+BOX_LOSSES = ("smooth_l1", *IOU_LOSSES)
 
 _MOMENTUM = 0.9  # of the running mean, as in Detectron2's RetinaNet
 
@@ -153,4 +143,4 @@ def iou_box_loss(
     # The loss does not depend on the place. Near 0, coordinates are the most precise.
     centres = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2
     found = transform.apply_deltas(deltas, anchors - centres)
-    return (_IOU_LOSSES[kind](found, boxes - centres) * weights).sum()
+    return (IOU_LOSSES[kind](found, boxes - centres) * weights).sum()

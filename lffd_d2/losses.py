@@ -14,12 +14,8 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import (
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-)
 
+from face_d2.modeling.iou_loss import IOU_LOSSES
 from face_d2.modeling.reduce import sum_over_processes
 from lffd_d2.assignment import BranchLabels
 
@@ -29,12 +25,7 @@ FACE, BACKGROUND = 0, 1  # channels of the logits
 
 _LOSS_SCALES = ("batch", "mean")
 _BOX_NORMS = ("positives", "map")
-_IOU_LOSSES = {
-    "giou": generalized_box_iou_loss,
-    "diou": distance_box_iou_loss,
-    "ciou": complete_box_iou_loss,
-}
-_BOX_LOSSES = ("l2", *_IOU_LOSSES)
+_BOX_LOSSES = ("l2", *IOU_LOSSES)
 
 # Shortest side of a box, in units of the branch's divisor, that an IoU loss is computed on.
 _LEAST_SIDE = 0.1
@@ -163,7 +154,7 @@ class LFFDLoss:
         if self.box_loss == "l2":
             losses = (predicted - wanted).square().mean(dim=1)
         else:
-            losses = _iou_losses(_IOU_LOSSES[self.box_loss], predicted, wanted)
+            losses = _iou_losses(IOU_LOSSES[self.box_loss], predicted, wanted)
         parts = losses.split([len(target.box_cells) for target in labels])
         return [part.sum() for part in parts]
 

@@ -1,0 +1,19 @@
+"""Losses of boxes by their overlap, by name, as both detectors offer them."""
+
+from __future__ import annotations
+
+from torchvision.ops import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+)
+
+__all__ = ["IOU_LOSSES"]
+
+#: GIoU (arXiv 1902.09630), DIoU and CIoU (arXiv 1911.08287) of two (P, 4) sets of XYXY boxes; each
+#: gives (P,) losses.
+IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
