@@ -8,8 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-import torch
 from torch import Tensor, nn
+
+from face_d2.modeling.weight_file import read_weight_file
 
 __all__ = ["load_weights"]
 
@@ -94,18 +95,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS {str(path)!r}: there is no such file")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file fails in any way
+        content = read_weight_file(path)
+    except ValueError as error:
         raise ValueError(
             f"MODEL.TIMM.WEIGHTS {str(path)!r} cannot be read as a file of tensors "
-            f"({type(error).__name__}); expected .safetensors, or a .pth of tensors alone."
+            f"({type(error.__cause__).__name__}); expected .safetensors, or a .pth of tensors alone."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -12,9 +12,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
-from torch import Tensor, nn
+from torch import nn
 
 from face_d2.engine.ema import ModelEMA
+from face_d2.modeling.weight_file import read_weight_file
 from face_d2.pretrained import PRETRAINED, find_pretrained
 from face_d2.utils.files import replaced_file
 
@@ -30,28 +31,8 @@ class _TensorsOnly(Checkpointer):
                 f"{f} is a network in ONNX's form, which holds no weights to load; "
                 "tools/predict.py --onnx runs it, tools/evaluate_widerface.py scores what it finds."
             )
-        if f.endswith(".safetensors"):
-            return {"model": _read_safetensors(f)}
-        try:
-            return torch.load(f, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged file fails in any way
-            # Without torch's own text, which advises to read the file without care.
-            raise ValueError(
-                f"{f} is no checkpoint of tensors and plain values, or is cut or damaged "
-                f"({type(error).__name__})."
-            ) from error
-
-
-def _read_safetensors(path: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no file of safetensors ({error}).") from error
+        content = read_weight_file(f)
+        return {"model": content} if f.endswith(".safetensors") else content
 
 
 class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):

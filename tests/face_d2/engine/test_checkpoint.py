@@ -94,6 +94,7 @@ def test_detectron2_pickles_load(tmp_path: Path, protocol: int) -> None:
     ("name", "content", "words"),
     [
         ("text.pth", b"weights of my network", "is cut or damaged"),
+        ("text.safetensors", b"weights of my network", "is cut or damaged"),
         ("cut.pth", None, "is cut or damaged"),
         ("net.onnx", b"x", "tools/predict.py --onnx"),
     ],

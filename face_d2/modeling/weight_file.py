@@ -1,0 +1,33 @@
+"""Files of weights, read without running code that they may contain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["read_weight_file"]
+
+
+def read_weight_file(path: str | Path) -> Any:
+    """Reads a ``.safetensors`` file, or any other as PyTorch's file of tensors and plain values.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: the file holds anything else, or is damaged; the cause is the reader's error.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in any way
+        # Without torch's own text, which advises to read the file without care.
+        raise ValueError(
+            f"{path} is no checkpoint of tensors and plain values, or is cut or damaged "
+            f"({type(error).__name__})."
+        ) from error
