@@ -28,7 +28,6 @@ from face_d2.predictor.drawing import (
 from face_d2.predictor.images import load_image
 from face_d2.predictor.records import (
     Journal,
-    Record,
     check_text_names,
     make_record,
     write_format,
@@ -126,20 +125,21 @@ def predict(job: PredictJob) -> int:
         return 0  # the whole is put together elsewhere
     journal = Journal(job.output)
     print(escaped(write_format(job.format, journal, job.sources)))
-    records = list(journal.records(job.sources))
-    failed = [record for record in records if "error" in record]
+    count, failed = 0, []
+    for record in journal.records(job.sources):  # one at a time: a video has one for every frame
+        count += sum(face["score"] > _shown_from(job) for face in record.get("faces", []))
+        if "error" in record:
+            failed.append(record)
     journal.close()
-    print(_summary(job, records), file=sys.stderr)
+    print(_summary(job, count), file=sys.stderr)
     for record in failed:
         print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
     return int(bool(failed))
 
 
-def _summary(job: PredictJob, records: Sequence[Record]) -> str:
+def _summary(job: PredictJob, count: int) -> str:
     """How many faces were found, and where pictures of them are."""
     threshold = _shown_from(job)
-    scores = [face["score"] for record in records for face in record.get("faces", [])]
-    count = sum(score > threshold for score in scores)
     folders = [folder for folder, wanted in (("drawn", job.draw), ("blurred", job.blur)) if wanted]
     folders += ["crops"] if job.crop else []
     places = "".join(f"; {escaped(str(job.output / folder))}" for folder in folders)
