@@ -36,13 +36,12 @@ from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.accuracy import find_faces, own_faces
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
-from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.runtimes import RUNTIMES
 from face_d2.predictor.sources import find_sources
-from face_d2.predictor.torch_backend import build_detector
+from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.utils.files import replaced_file
 
 #: By name: the whole processor ("none"), then limits of limit_processor.c.
@@ -69,7 +68,7 @@ def write_files(options: argparse.Namespace) -> None:
         export_onnx(
             build_detector(cfg, options.weights),
             files["fp32"],
-            size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+            size_rule=configured_size_rule(cfg),
             config=Path(options.config_file).stem,
             weights=options.weights,
         )

@@ -18,8 +18,7 @@ from safetensors.torch import save
 from face_d2.config import load_config
 from face_d2.export.half import store_in_half
 from face_d2.export.onnx_file import export_onnx
-from face_d2.ops.resize import SizeRule
-from face_d2.predictor.torch_backend import build_detector
+from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.pretrained import PRETRAINED, find_pretrained
 from face_d2.utils.files import replaced_file
 
@@ -48,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     comparisons = export_onnx(
         model,
         file,
-        size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        size_rule=configured_size_rule(cfg),
         config=shipped.config,
         weights=weights,
     )

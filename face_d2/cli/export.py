@@ -7,8 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.ops.resize import SizeRule
-
 __all__ = ["main"]
 
 #: Of fewer, the lost AP points are chance.
@@ -90,7 +88,7 @@ def _export(options: argparse.Namespace) -> None:
             "with the extra [onnx]"
         ) from error
     from face_d2.config import load_config
-    from face_d2.predictor.torch_backend import build_detector
+    from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 
     images = _images_for_int8(options) if options.int8 else []
     cfg = load_config(options.config_file, options.opts)
@@ -98,7 +96,7 @@ def _export(options: argparse.Namespace) -> None:
     comparisons = export_onnx(
         build_detector(cfg, options.weights),
         options.output,
-        size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        size_rule=configured_size_rule(cfg),
         config=Path(options.config_file).stem,
         weights=options.weights,
         outputs=options.outputs,

@@ -15,7 +15,7 @@ from face_d2.ops.spec import DetectorSpec
 from face_d2.ops.tiling import detect_tiled, least_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
 from face_d2.predictor.results import FaceResult, Found
-from face_d2.pretrained import DEFAULT, find_pretrained
+from face_d2.pretrained import DEFAULT, Pretrained, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
@@ -86,7 +86,7 @@ class FaceDetector:
         batch_size: int = 8,
     ) -> None:
         if backend is None:
-            backend = _pretrained_backend(DEFAULT)
+            backend = _onnx_backend(find_pretrained(DEFAULT))
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         least = least_max_pixels(self._shared_faces, self._tile_align)
@@ -144,7 +144,7 @@ class FaceDetector:
             raise ValueError(f'backend is {backend!r}; expected "onnx" or "torch"')
         if device is not None:
             raise ValueError('device is a setting of backend "torch"')
-        return cls(_pretrained_backend(name, score_threshold, threads), **settings)
+        return cls(_onnx_backend(model, score_threshold, threads), **settings)
 
     @classmethod
     def from_config(
@@ -347,13 +347,13 @@ class FaceDetector:
         return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
 
 
-def _pretrained_backend(
-    name: str, score_threshold: float | None = None, threads: int | None = None
+def _onnx_backend(
+    model: Pretrained, score_threshold: float | None = None, threads: int | None = None
 ) -> Backend:
     from face_d2.predictor.onnx_backend import OnnxBackend
 
     threshold = _checked_threshold(score_threshold)
-    return OnnxBackend(find_pretrained(name).onnx, "onnxruntime", threshold, threads)
+    return OnnxBackend(model.onnx, "onnxruntime", threshold, threads)
 
 
 def _checked_threshold(score_threshold: float | None) -> float | None:

@@ -22,7 +22,7 @@ from face_d2.ops.resize import SizeRule
 from face_d2.predictor.results import Found
 from face_d2.utils.malloc import HeapTrimmer
 
-__all__ = ["TorchBackend", "build_detector", "detector_node"]
+__all__ = ["TorchBackend", "build_detector", "detector_node", "configured_size_rule"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,7 @@ class TorchBackend:
 
     def __init__(self, model: OneStageDetector, cfg: CfgNode, config_name: str = "") -> None:
         self.model = model.eval()
-        size_rule = SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-        self.spec = model.spec(size_rule, config_name)
+        self.spec = model.spec(configured_size_rule(cfg), config_name)
         self.runtime = f"PyTorch {torch.__version__} on {model.device}"
         self._heap = HeapTrimmer()
 
@@ -78,6 +77,11 @@ class TorchBackend:
         if on_cpu:  # a GPU's maps do not lie in the heap
             self._heap.trim()
         return found
+
+
+def configured_size_rule(cfg: CfgNode) -> SizeRule:
+    """The resizing of test images that a config asks for."""
+    return SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
 
 def detector_node(cfg: CfgNode) -> CfgNode:
