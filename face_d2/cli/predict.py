@@ -110,7 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         shipped = shipped or DEFAULT
     if shipped:
         print(f"model: {shipped}", file=sys.stderr)
-        values["onnx"] = str(find_pretrained(shipped).onnx)
+        try:
+            values["onnx"] = str(find_pretrained(shipped).onnx)
+        except FileNotFoundError as error:
+            print(escaped(f"error: {error}"), file=sys.stderr)
+            return 1
     job = PredictJob(**values)
     if job.in_processes and (job.onnx or job.shard != (1, 1)):
         arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")

@@ -26,6 +26,8 @@ def test_a_detector_has_its_three_files(name: str) -> None:
     assert model.onnx.stat().st_size + model.weights.stat().st_size < 15e6
     assert model.card.read_text(encoding="utf-8").startswith(f"# {name}")
     assert model_zoo.get_checkpoint_file(name) == str(model.weights)
+    published = EXAMPLES.parents[1] / "docs" / "models" / f"{name}.md"
+    assert model.card.read_bytes() == published.read_bytes()
 
 
 def test_an_unknown_name_is_told_with_those_that_exist() -> None:
