@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import df2s2_d2  # isort: skip  (mends Detectron2 before its first import)
+import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.modeling import build_model

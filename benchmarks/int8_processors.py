@@ -12,7 +12,8 @@ what an older machine needs. For each processor, runtime and file:
 * the probe of ``face_d2/predictor/int8_probe.py``: whether sums of int8 saturate;
 * AP of the photographs, hard and medium, against the boxes of the float file in ONNX Runtime with a
   score of at least 0.5, and against ``--ground-truth``. Value ranges come from ``--calibration``;
-* the greatest difference of a score on the first photograph from the first of ``--limits``;
+* the maximum difference between the scores on the first photograph and those under the first of
+  ``--limits``;
 * the time of the network at 640 x 480, medians of interleaved calls.
 """
 

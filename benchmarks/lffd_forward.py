@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lffd_d2  # isort: skip  (mends Detectron2 before its first import)
+import lffd_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.modeling import build_model

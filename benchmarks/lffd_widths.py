@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import lffd_d2  # isort: skip  (mends Detectron2 before its first import)
+import lffd_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import cv2
 import matplotlib

@@ -136,7 +136,7 @@ def time_fddb(folds: Path, repeats: int, seed: int = 0) -> dict[str, float]:
 
 def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
     """Runs in a fresh process: the evaluator on a set without labels, up to the archive."""
-    import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+    import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
     import torch
     from detectron2.data import MetadataCatalog
     from detectron2.structures import Boxes, Instances

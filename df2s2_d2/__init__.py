@@ -4,7 +4,7 @@ Importing this package registers the data sets, the backbones ``build_resnet_ffp
 ``build_timm_ffp_backbone``, and the meta-architecture ``DF2S2``.
 """
 
-import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.ffp import FFP, FBlock, build_resnet_ffp_backbone

@@ -1,12 +1,12 @@
-"""Which anchor answers for which face.
+"""Which anchor is matched to which face.
 
 A crowd has thousands of faces and an image hundreds of thousands of anchors, so their IoU matrix is
 never made. Anchors stand on a grid: for a face and an anchor shape, only a small window of cells
 can reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in
 the number of faces.
 
-Every read of a result on the host makes a GPU wait for its orders. There are four in a batch of up
-to 524,288 pairs, whatever the number of images and levels; tests count them.
+Every read of a result on the host leaves the GPU idle. A batch of up to 524,288 pairs has four of
+them, whatever the number of images and levels; tests count them.
 
 Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face
 and an anchor that reach the lowest IoU of interest.
@@ -66,9 +66,9 @@ class FaceAnchorMatcher:
         low_quality_min_iou: in (0, 1]; 1 forces no match.
         low_quality_topk: anchors that a face without a positive one takes, at least 1. The second
             stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
-        min_face: faces whose longer side is below this, in pixels, are ignored. So small a face
-            overlaps no anchor enough to be ignored by its IoU, so it is enlarged to the smallest
-            anchor's sides first. 0 ignores none.
+        min_face: faces whose longer side is below this, in pixels, are ignored. Their IoU with
+            every anchor can be below the background threshold, so they are first enlarged to the
+            sides of the smallest anchor. 0 ignores none.
 
     Raises:
         ValueError: when a threshold is out of range.
@@ -122,7 +122,7 @@ class FaceAnchorMatcher:
     def label_batch(
         self, grid: AnchorGrid, boxes: Sequence[Tensor], ignore: Sequence[Tensor]
     ) -> list[AnchorLabels]:
-        """Labels the anchors of N images at once: image by image a GPU would wait for its orders.
+        """Labels the anchors of N images at once; one call per image would leave the GPU idle.
 
         Args:
             grid: the anchors of an image; the same for all.
@@ -182,22 +182,22 @@ class FaceAnchorMatcher:
         anchor = cell + image[face] * len(grid.boxes)
         pair_level = face * num_levels + grid.levels[cell]  # index into (M, L), flat
         owned = torch.zeros(num_faces * num_levels, dtype=torch.int64, device=boxes.device)
-        real = ~ignore[face]
+        not_ignored = ~ignore[face]
 
-        shunned, _ = _best_per(anchor, iou.masked_fill(real, 0), face, num_anchors)
-        iou = iou.masked_fill(~real, 0)
+        best_ignored, _ = _best_per(anchor, iou.masked_fill(not_ignored, 0), face, num_anchors)
+        iou = iou.masked_fill(~not_ignored, 0)
         best, owner = _best_per(anchor, iou, face, num_anchors)
         positive = best >= self.positive_from
-        labels.masked_fill_(torch.maximum(best, shunned) >= self.background_below, -1)
+        labels.masked_fill_(torch.maximum(best, best_ignored) >= self.background_below, -1)
         labels.masked_fill_(positive, 1)
         faces = torch.where(positive, owner, faces)
 
         won = positive[anchor] & (owner[anchor] == face)
         owned.index_add_(0, pair_level, won.long())
-        homeless = owned.view(num_faces, num_levels).sum(dim=1) == 0
-        free = homeless[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
-        (free,) = free.nonzero(as_tuple=True)
-        face, anchor, iou = face[free], anchor[free], iou[free]
+        unmatched = owned.view(num_faces, num_levels).sum(dim=1) == 0
+        available = unmatched[face] & ~positive[anchor] & (iou >= self.low_quality_min_iou)
+        (available,) = available.nonzero(as_tuple=True)
+        face, anchor, iou = face[available], anchor[available], iou[available]
         wanted = iou >= _nth_largest(face, iou, self.low_quality_topk, num_faces)[face]
         best, owner = _best_per(anchor, iou.masked_fill(~wanted, 0), face, num_anchors)
         forced = best > 0
@@ -205,11 +205,11 @@ class FaceAnchorMatcher:
         faces = torch.where(forced, owner, faces)
 
         won = wanted & (owner[anchor] == face)
-        owned.index_add_(0, pair_level[free], won.long())
+        owned.index_add_(0, pair_level[available], won.long())
         on_level = owned.view(num_faces, num_levels) > 0
-        homeless = ~on_level.any(dim=1, keepdim=True)
+        unmatched = ~on_level.any(dim=1, keepdim=True)
         levels = torch.arange(num_levels, device=boxes.device)
-        on_level |= homeless & (_fitting_level(grid, boxes)[:, None] == levels)
+        on_level |= unmatched & (_fitting_level(grid, boxes)[:, None] == levels)
         on_level &= ~ignore[:, None]
         return AnchorLabels(labels, faces, forced, on_level, ignore)
 

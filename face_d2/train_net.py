@@ -6,7 +6,7 @@ a CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
 
 from __future__ import annotations
 
-import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import argparse
 import logging
 from typing import Any

@@ -5,7 +5,7 @@ Importing this package registers the data sets, the backbone ``build_lffd_backbo
 meta-architecture ``LFFD`` and the training mapper ``scale_sampling``.
 """
 
-import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 from lffd_d2.backbone import LFFDNet, build_lffd_backbone
 from lffd_d2.config import add_lffd_config
 from lffd_d2.coverage import ReceptiveFieldCoverage

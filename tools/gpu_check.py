@@ -22,7 +22,7 @@ the time was over before the last stage.
 
 from __future__ import annotations
 
-import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import argparse
 import contextlib
 import itertools

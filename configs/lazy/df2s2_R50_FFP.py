@@ -8,7 +8,7 @@ x 0.1 after 80 (32,200) and 100 (40,250).
 
 import sys
 
-from df2s2_d2 import (  # isort: skip  (mends Detectron2 before its first import)
+from df2s2_d2 import (  # isort: skip  (patches Detectron2 before its first import)
     DF2S2,
     FFP,
     DF2S2Head,

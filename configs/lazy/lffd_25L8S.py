@@ -3,7 +3,7 @@
 Learning rate 0.1 goes with ``loss_scale="batch"``.
 """
 
-from lffd_d2 import LFFD, LFFDNet  # isort: skip  (mends Detectron2 before its first import)
+from lffd_d2 import LFFD, LFFDNet  # isort: skip  (patches Detectron2 before its first import)
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 

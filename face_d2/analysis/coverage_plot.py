@@ -16,7 +16,7 @@ _GAP_COLOURS = ("#cccccc", "#999999", "#666666")
 
 
 def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
-    """Which share of the faces of each height is answered for, how, and by which level.
+    """Plots the share of covered faces by face height, the kind of match, and the level.
 
     Args:
         coverage: of :func:`face_d2.analysis.coverage.measure_coverage`.

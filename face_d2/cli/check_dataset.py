@@ -94,7 +94,7 @@ def _section(what: str, problem: str, words: str, names: list[str]) -> list[str]
 
 def _registered(name: str) -> tuple[Path, Path]:
     """Image folder and annotation text of a data set in Detectron2's catalog."""
-    import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+    import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 
     from detectron2.data import DatasetCatalog, MetadataCatalog
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from face_d2.plugins import import_detectors
 
-import_detectors()  # mends Detectron2 before its first import
+import_detectors()  # patches Detectron2 before its first import
 
 # ruff: noqa: E402
 from typing import Any

@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import df2s2_d2  # isort: skip  (mends Detectron2 before its first import)
+import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import numpy as np
 import torch

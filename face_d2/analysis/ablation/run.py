@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from face_d2 import compat, train_net  # isort: skip  (mends Detectron2 before its first import)
+from face_d2 import compat, train_net  # isort: skip  (patches Detectron2 before its first import)
 
 import portalocker
 import torch
