@@ -6,6 +6,25 @@ from detectron2.config import CfgNode
 
 from face_d2.config import get_cfg, get_config_file
 
+#: Detectron2's keys for a run of a few steps on the CPU.
+SHORT_RUN = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.WEIGHTS": "",
+    "INPUT.MIN_SIZE_TRAIN": (70,),  # no multiple of anything
+    "INPUT.MIN_SIZE_TEST": 70,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.BASE_LR": 0.001,
+    "DATALOADER.NUM_WORKERS": 0,
+    "SEED": 1,
+}
+#: Keys that make Detectron2's detectors with a second stage small.
+SMALL_ROI = {
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
+}
+
 
 def tiny_lffd() -> CfgNode:
     """Two branches, for faces of 10-20 and 20-40 pixels."""

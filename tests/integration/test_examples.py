@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from detectron2.engine import default_argument_parser
+from helpers.tiny_configs import SHORT_RUN, SMALL_ROI
 
 # A slim ResNet-50 that can start from random weights.
 RESNET = {
@@ -22,24 +23,9 @@ RESNET = {
     "MODEL.FFP.OUT_CHANNELS": 16,
     "MODEL.FFP.PSI_INIT_GAIN": 0.1,
 }
-RUN = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.WEIGHTS": "",
-    "INPUT.MIN_SIZE_TRAIN": (70,),  # no multiple of anything
-    "INPUT.MIN_SIZE_TEST": 70,
-    "SOLVER.MAX_ITER": 3,
-    "SOLVER.STEPS": (2,),
-    "SOLVER.IMS_PER_BATCH": 2,
-    "SOLVER.BASE_LR": 0.001,
-    "DATALOADER.NUM_WORKERS": 0,
-    "SEED": 1,
-}
-SMALL_ROI = {
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+RUN = SHORT_RUN | {"SOLVER.MAX_ITER": 3, "SOLVER.STEPS": (2,)}
+SMALL_HEADS = SMALL_ROI | {
     "MODEL.ROI_MASK_HEAD.CONV_DIM": 8,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
     "MODEL.SEM_SEG_HEAD.CONVS_DIM": 32,
     "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 2,
 }
@@ -52,10 +38,10 @@ PANOPTIC = {"DATASETS.TRAIN": ("tiny_panoptic",), "DATASETS.TEST": ("tiny_panopt
 
 EXAMPLES = {
     "retinanet_ffp": (RESNET | FACES, {"widerface/AP_hard", "bbox/AP50"}),
-    "faster_rcnn_ffp": (RESNET | SMALL_ROI | FACES, {"widerface/AP_hard", "bbox/AP50"}),
-    "mask_rcnn_ffp": (RESNET | SMALL_ROI | ONE_CLASS | COCO, {"bbox/AP50", "segm/AP50"}),
+    "faster_rcnn_ffp": (RESNET | SMALL_HEADS | FACES, {"widerface/AP_hard", "bbox/AP50"}),
+    "mask_rcnn_ffp": (RESNET | SMALL_HEADS | ONE_CLASS | COCO, {"bbox/AP50", "segm/AP50"}),
     "panoptic_fpn_ffp": (
-        RESNET | SMALL_ROI | ONE_CLASS | PANOPTIC,
+        RESNET | SMALL_HEADS | ONE_CLASS | PANOPTIC,
         {"bbox/AP50", "segm/AP50", "sem_seg/mIoU"},
     ),
     "retinanet_lffd": (ENLARGED | FACES, {"widerface/AP_hard", "bbox/AP50"}),

@@ -17,6 +17,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers.tiny_configs import SHORT_RUN, SMALL_ROI
 
 from df2s2_d2 import FFP, TimmBackbone, timm_weights
 from face_d2 import FaceDetector, train_net
@@ -36,25 +37,11 @@ TIMM = {
     "MODEL.PIXEL_STD": [128.0] * 3,
     "INPUT.FORMAT": "RGB",
 }
-RUN = {
-    "MODEL.DEVICE": "cpu",
-    "MODEL.WEIGHTS": "",
+RUN = SHORT_RUN | {
     "DATASETS.TRAIN": ("tiny_train",),
     "DATASETS.TEST": ("tiny_val",),
-    "INPUT.MIN_SIZE_TRAIN": (70,),  # no multiple of anything
-    "INPUT.MIN_SIZE_TEST": 70,
     "SOLVER.MAX_ITER": 2,
     "SOLVER.STEPS": (1,),
-    "SOLVER.IMS_PER_BATCH": 2,
-    "SOLVER.BASE_LR": 0.001,
-    "DATALOADER.NUM_WORKERS": 0,
-    "SEED": 1,
-}
-SMALL_ROI = {
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 20,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 20,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
 }
 FPN = {
     "MODEL.FFP.FUSION": "fpn",

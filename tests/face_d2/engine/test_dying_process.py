@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers.train_script import write_train_script
 
 BOUND = 180  # seconds; starting takes most of it. A peer alone would wait half an hour.
 
@@ -37,25 +38,18 @@ def test_a_dying_process_ends_the_run(
     words: Callable[..., list[str]], small_set: Path, tmp_path: Path, death: str, mortal: int
 ) -> None:
     at = 3 if death == "raises at the end" else 1
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import multiprocessing, os, signal, sys\n"
-        "from face_d2 import train_net\n"
-        "from face_d2.data.register import register_wider_face\n"
-        "from face_d2.engine.trainer import FaceTrainer\n"
+    script = write_train_script(
+        tmp_path,
+        small_set,
+        "import multiprocessing, os, signal\n"
         "from detectron2.utils import comm\n"
-        f"root = {str(small_set)!r}\n"
-        "for split in ('train', 'val'):\n"
-        "    register_wider_face(f'small_{split}', f'{root}/WIDER_{split}/images',\n"
-        "        f'{root}/wider_face_split/wider_face_{split}_bbx_gt.txt')\n"
+        "from face_d2.engine.trainer import FaceTrainer\n"
         "plain = FaceTrainer.run_step\n"
         "def run_step(self):\n"
         f"    if self.iter == {at} and comm.get_rank() == {mortal}:\n"
         f"        {DEATHS[death]}\n"
         "    plain(self)\n"
-        "FaceTrainer.run_step = run_step\n"
-        "if __name__ == '__main__':\n"
-        "    train_net.main(sys.argv[1:])\n"
+        "FaceTrainer.run_step = run_step\n",
     )
     line = words(
         *("DATALOADER.NUM_WORKERS", int("loader" in death)), flags=("--num-processes", "2")

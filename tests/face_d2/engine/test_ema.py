@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.recorded_losses import build_trainer
+from helpers.train_script import write_train_script
 from torch import Tensor, nn
 
 from face_d2 import train_net
@@ -220,24 +221,17 @@ def test_two_processes_evaluate_the_same_average(
 ) -> None:
     """They start from different random weights, which the first's replace, and each keeps BatchNorm
     statistics of its own while it trains."""
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys, torch\n"
+    script = write_train_script(
+        tmp_path,
+        small_set,
+        "import torch\n"
         "from detectron2.utils import comm\n"
-        "from face_d2 import train_net\n"
-        "from face_d2.data.register import register_wider_face\n"
         "from face_d2.engine.trainer import FaceTrainer\n"
-        f"root = {str(small_set)!r}\n"
-        "for split in ('train', 'val'):\n"
-        "    register_wider_face(f'small_{split}', f'{root}/WIDER_{split}/images',\n"
-        "        f'{root}/wider_face_split/wider_face_{split}_bbx_gt.txt')\n"
         "def test(cls, cfg, model):\n"
         "    file = f'{cfg.OUTPUT_DIR}/evaluated_{comm.get_rank()}.pth'\n"
         "    torch.save(model.module.state_dict(), file)\n"
         "    return {}\n"
-        "FaceTrainer.test = classmethod(test)\n"
-        "if __name__ == '__main__':\n"
-        "    train_net.main(sys.argv[1:])\n"
+        "FaceTrainer.test = classmethod(test)\n",
     )
     for keys in (EMA, ()):
         folder = tmp_path / f"run_{len(keys)}"

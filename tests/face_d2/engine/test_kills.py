@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.train_script import write_train_script
 
 ITERATIONS = 12
 
@@ -21,24 +22,18 @@ ITERATIONS = 12
 @pytest.fixture
 def command(small_set: Path, tmp_path: Path, words: Callable[..., list[str]]) -> list[str]:
     """A training of a dozen iterations as a program of its own."""
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import json, sys\n"
-        "from face_d2 import train_net\n"
-        "from face_d2.data.register import register_wider_face\n"
+    script = write_train_script(
+        tmp_path,
+        small_set,
+        "import json\n"
         "from face_d2.engine.trainer import FaceTrainer\n"
-        f"root = {str(small_set)!r}\n"
-        "for split in ('train', 'val'):\n"
-        "    register_wider_face(f'small_{split}', f'{root}/WIDER_{split}/images',\n"
-        "        f'{root}/wider_face_split/wider_face_{split}_bbx_gt.txt')\n"
         "plain = FaceTrainer.after_step\n"
         "def after_step(self):\n"
         "    with open(f'{self.cfg.OUTPUT_DIR}/losses.jsonl', 'a') as file:\n"
         "        loss = self.storage.history('total_loss').latest()\n"
         "        print(json.dumps([self.iter, loss]), file=file)\n"
         "    plain(self)\n"
-        "FaceTrainer.after_step = after_step\n"
-        "train_net.main(sys.argv[1:])\n"
+        "FaceTrainer.after_step = after_step\n",
     )
     return [sys.executable, "-W", "ignore", str(script)]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.train_script import write_train_script
 
 from face_d2 import train_net
 from face_d2.engine.trainer import FaceTrainer
@@ -125,16 +126,7 @@ def test_ctrl_c_in_a_terminal_reaches_the_loaders_too(
     words: Words, small_set: Path, tmp_path: Path
 ) -> None:
     """It is sent to all processes of the group; the workers leave it to the one that trains."""
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys\n"
-        "from face_d2 import train_net\n"
-        "from face_d2.data.register import register_wider_face\n"
-        f"root = {str(small_set)!r}\n"
-        "register_wider_face('small_train', f'{root}/WIDER_train/images',\n"
-        "    f'{root}/wider_face_split/wider_face_train_bbx_gt.txt')\n"
-        "train_net.main(sys.argv[1:])\n"
-    )
+    script = write_train_script(tmp_path, small_set)
     line = words(
         *(*EMA, *QUIET, "SOLVER.MAX_ITER", 100000, "SOLVER.STEPS", ()),
         *("DATALOADER.NUM_WORKERS", 2),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
+from helpers.train_script import write_train_script
 
 from face_d2 import train_net
 from face_d2.engine.hooks import BestCheckpoint
@@ -106,18 +107,7 @@ def test_a_nonfinite_loss_is_kept_to_be_run_again(
 
 def test_two_processes_on_the_cpu(words: Words, small_set: Path, tmp_path: Path) -> None:
     """gloo workers train, gather their detections, and evaluate every image once."""
-    script = tmp_path / "train.py"
-    script.write_text(
-        "import sys\n"
-        "from face_d2 import train_net\n"
-        "from face_d2.data.register import register_wider_face\n"
-        f"root = {str(small_set)!r}\n"
-        "for split in ('train', 'val'):\n"
-        "    register_wider_face(f'small_{split}', f'{root}/WIDER_{split}/images',\n"
-        "        f'{root}/wider_face_split/wider_face_{split}_bbx_gt.txt')\n"
-        "if __name__ == '__main__':\n"
-        "    train_net.main(sys.argv[1:])\n"
-    )
+    script = write_train_script(tmp_path, small_set)
     run = subprocess.run(
         [sys.executable, "-W", "ignore", str(script), *words(flags=("--num-processes", "2"))],
         capture_output=True,
