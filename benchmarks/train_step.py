@@ -32,8 +32,6 @@ import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
@@ -41,6 +39,7 @@ from torch import nn
 
 from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import segmentation_targets
+from face_d2.analysis.cost import build_random
 from face_d2.config import load_config
 from face_d2.engine.trainer import FaceTrainer
 
@@ -64,19 +63,6 @@ def config(name: str, args: argparse.Namespace, *overrides: object) -> CfgNode:
     fixed = ("MODEL.DEVICE", args.device, "SOLVER.BASE_LR", 1e-9, "SEED", 0)
     cfg.merge_from_list([*fixed, *overrides, *args.opts])
     return cfg
-
-
-def build(cfg: CfgNode) -> nn.Module:
-    """The model with random weights that keep its maps finite.
-
-    Frozen norms of random weights do not normalise: each residual unit would double the variance.
-    """
-    torch.manual_seed(0)
-    model = build_model(cfg).train()
-    for name, module in model.named_modules():
-        if isinstance(module, FrozenBatchNorm2d) and "conv3" in name:
-            module.weight.fill_(0.1)
-    return model
 
 
 def labels_of(model: df2s2_d2.DF2S2, targets: Sequence[Instances], side: int) -> None:
@@ -127,7 +113,7 @@ def measure_steps(pair: str, args: argparse.Namespace) -> dict[str, Any]:
     loaded = cfgs["DF2S2"].clone()
     loaded.DATALOADER.NUM_WORKERS = 0
     batches = iter(FaceTrainer.build_train_loader(loaded))
-    models = {name: build(cfg) for name, cfg in cfgs.items()}
+    models = {name: build_random(cfg) for name, cfg in cfgs.items()}
     optimizers = {name: build_optimizer(cfg, models[name]) for name, cfg in cfgs.items()}
     precision = getattr(torch, args.precision)
     loading = Stopwatch("cpu")

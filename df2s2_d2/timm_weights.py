@@ -99,7 +99,8 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         raise ValueError(
             f"MODEL.TIMM.WEIGHTS {str(path)!r} cannot be read as a file of tensors "
-            f"({type(error.__cause__).__name__}); expected .safetensors, or a .pth of tensors alone."
+            f"({type(error.__cause__).__name__}); expected .safetensors, or a .pth of tensors "
+            "alone."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

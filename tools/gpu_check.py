@@ -44,15 +44,12 @@ from xml.etree import ElementTree
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from torch import nn
 
 from face_d2 import compat
-from face_d2.analysis.cost import count_flops
+from face_d2.analysis.cost import build_random, count_flops
 from face_d2.config import get_cfg, get_config_file
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
@@ -125,7 +122,7 @@ class Plan:
         cfg = self.cfg(name, "SOLVER.BASE_LR", 1e-9)
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
         side = training_size(cfg)
-        forward = count_flops(build(cfg), (side, side))[""]
+        forward = count_flops(build_random(cfg), (side, side))[""]
         found = {precision: self.step(cfg, side, precision) for precision in self.precisions}
         for row in found.values():  # forward, and backward taken for twice as much
             row["tera_operations_per_second"] = 2 * 3 * forward * row["images_per_second"] / 1e12
@@ -145,7 +142,7 @@ class Plan:
 
     def step_of(self, cfg: CfgNode, side: int, precision: str, batch: int) -> dict[str, Any]:
         """Medians of steps of noise, the same at each step, by the trainers of the project."""
-        model = build(cfg)
+        model = build_random(cfg)
         ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
         items = itertools.repeat(training_items(batch, side, pin=self.on_gpu))
         optimizer = build_optimizer(cfg, model)
@@ -256,16 +253,6 @@ class Plan:
         if self.on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
-
-
-def build(cfg: CfgNode) -> nn.Module:
-    """The model with random weights; frozen norms get the factors that keep its maps finite."""
-    torch.manual_seed(0)
-    model = build_model(cfg).train()
-    for name, module in model.named_modules():
-        if isinstance(module, FrozenBatchNorm2d) and "conv3" in name:
-            module.weight.fill_(0.1)
-    return model
 
 
 def training_size(cfg: CfgNode) -> int:

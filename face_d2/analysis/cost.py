@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
+from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from face_d2.config import with_weights
 from face_d2.data.mapper import FaceDatasetMapper
 from face_d2.engine.checkpoint import FaceCheckpointer
 
-__all__ = ["FLOPS_SIZE", "count_flops", "measure_cost"]
+__all__ = ["FLOPS_SIZE", "build_random", "count_flops", "measure_cost"]
 
 #: (height, width) at which operations are counted, the size LFFD's paper compares detectors at.
 FLOPS_SIZE = (480, 640)
@@ -34,6 +35,19 @@ class _Maps(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return self.model.forward_maps(images)
+
+
+def build_random(cfg: CfgNode) -> nn.Module:
+    """The model of a config in training mode, with random weights that keep its maps finite.
+
+    Frozen norms of random weights do not normalize: each residual unit would double the variance.
+    """
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    for name, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d) and "conv3" in name:
+            module.weight.fill_(0.1)
+    return model
 
 
 def count_flops(model: nn.Module, size: tuple[int, int] = FLOPS_SIZE) -> dict[str, float]:

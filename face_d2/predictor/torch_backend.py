@@ -22,7 +22,7 @@ from face_d2.ops.resize import SizeRule
 from face_d2.predictor.results import Found
 from face_d2.utils.malloc import HeapTrimmer
 
-__all__ = ["TorchBackend", "build_detector", "detector_node", "configured_size_rule"]
+__all__ = ["TorchBackend", "build_detector", "configured_size_rule", "detector_node"]
 
 logger = logging.getLogger(__name__)
 
