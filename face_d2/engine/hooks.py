@@ -172,6 +172,10 @@ class PeriodicCheckpoints(HookBase):
                 for iteration, path in _periodic_checkpoints(self._checkpointer.save_dir)
                 if iteration < self.trainer.start_iter
             ]
+        # A run that was killed after its last step, before its final checkpoint, has no step left.
+        final = Path(self._checkpointer.save_dir) / "model_final.pth"
+        if self.trainer.start_iter >= self.trainer.max_iter and not final.is_file():
+            self._checkpointer.save("model_final", iteration=self.trainer.start_iter - 1)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1

@@ -78,6 +78,20 @@ def test_a_run_resumes_from_a_checkpoint_by_time(
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
+def test_a_run_killed_just_before_its_final_checkpoint_gets_it_when_resumed(
+    words: Words, tmp_path: Path
+) -> None:
+    run, keys = tmp_path / "run", (*QUIET, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.MAX_ITER", 4)
+    train_net.main(words(*keys))
+    whole = torch.load(run / "model_final.pth", weights_only=True)
+    (run / "model_final.pth").unlink()
+    (run / "last_checkpoint").write_text("model_0000003.pth")
+    train_net.main(words(*keys, flags=("--resume",)))
+    again = torch.load(run / "model_final.pth", weights_only=True)
+    assert again["iteration"] == whole["iteration"] == 3
+    assert all(torch.equal(value, again["model"][name]) for name, value in whole["model"].items())
+
+
 @pytest.mark.parametrize(("keep", "left"), [(0, ["0", "1", "2", "3"]), (2, ["2", "3"])])
 def test_the_newest_checkpoints_are_kept(
     words: Words, tmp_path: Path, keep: int, left: list[str]
