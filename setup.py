@@ -16,6 +16,7 @@ PACKAGES = [
     "face_d2.benchmark",
     "face_d2.configs",
     "face_d2.data",
+    "face_d2.detectors",
     "face_d2.engine",
     "face_d2.evaluation",
     "face_d2.export",
