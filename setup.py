@@ -13,7 +13,10 @@ PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
     "face_d2",
+    "face_d2.analysis",
+    "face_d2.analysis.compare",
     "face_d2.benchmark",
+    "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.detectors",
@@ -61,11 +64,16 @@ setup(
     python_requires=">=3.10",
     packages=PACKAGES,
     package_dir={"face_d2.configs": "configs"},
-    package_data={"face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"]},
+    package_data={
+        "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.analysis.compare": ["page.html", "page.js"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        # plotly carries the JavaScript of the page's charts
+        "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         # onnx and onnxruntime because the tests of the export need them
         "dev": [
             "black",
@@ -74,6 +82,7 @@ setup(
             "isort",
             "onnx",
             "onnxruntime",
+            "plotly",
             "pytest",
             "ruff",
         ],
@@ -81,6 +90,7 @@ setup(
     entry_points={
         "console_scripts": [
             "face-d2-benchmark=face_d2.benchmark.command:main",
+            "face-d2-compare=face_d2.cli.compare:main",
             "face-d2-evaluate=face_d2.evaluation.command:main",
             "face-d2-export=face_d2.export.command:main",
             "face-d2-predict=face_d2.predictor.command:main",

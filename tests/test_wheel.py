@@ -23,6 +23,7 @@ COMMANDS = (
     "face-d2-predict",
     "face-d2-export",
     "face-d2-benchmark",
+    "face-d2-compare",
 )
 
 # Runs in the new environment. Nothing may come from the checkout.

@@ -192,7 +192,7 @@ class OnnxDetector(Detector):
     def _input_in_words(self) -> str:
         if any(self.mean) or self.divisor != 1:
             mean = ", ".join(f"{value:g}" for value in self.mean)
-            return f"{self.channel_order}, ((pixel - ({mean})) / {self.divisor:g}"
+            return f"{self.channel_order}, (pixel - ({mean})) / {self.divisor:g}"
         return f"{self.channel_order}, 0-255"
 
 

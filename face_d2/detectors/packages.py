@@ -101,8 +101,9 @@ class MTCNN(Detector):
             from facenet_pytorch import MTCNN as Package
         except ImportError as error:
             raise ImportError(
-                "facenet-pytorch is not installed: pip install --no-deps facenet-pytorch (its own "
-                "requirements ask for an older torch)"
+                f"facenet-pytorch cannot be imported ({error}): pip install --no-deps "
+                "facenet-pytorch, and pip install requests (its own requirements ask for an older "
+                "torch)"
             ) from error
         self.min_face_size = min_face_size
         self._network = Package(
