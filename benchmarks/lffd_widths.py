@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import lffd_d2  # isort: skip  # noqa: F401  (mends Detectron2 before its first import)
+import lffd_d2  # isort: skip  (mends Detectron2 before its first import)
 
 import cv2
 import matplotlib
@@ -27,16 +27,16 @@ import torch
 from detectron2.data import MetadataCatalog
 from matplotlib.figure import Figure
 
-from face_d2.benchmark.timing import medians
-from face_d2.config import get_cfg, get_config_file
-from face_d2.data.synthetic import synthetic_root
-from face_d2.engine.cost import FLOPS_SIZE, count_flops
-from face_d2.evaluation.figures import COLOURS, STYLE, save_figure
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.analysis.cost import FLOPS_SIZE, count_flops
+from face_d2.config import load_config
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import average_precisions, write_int8
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.resize import SizeRule
 from face_d2.predictor.torch_backend import build_detector
+from face_d2.synthetic.dataset import synthetic_root
+from face_d2.visualization.style import COLOURS, STYLE, save_figure
 
 CONFIG = "quick/lffd_synth.yaml"
 HEIGHT, WIDTH = FLOPS_SIZE
@@ -45,8 +45,7 @@ FORMS = {"fp32": "float", "int8": "int8"}
 
 def overrides(multiplier: float) -> list[Any]:
     """The config's widths, multiplied."""
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(CONFIG))
+    cfg = load_config(CONFIG)
     widths = [round(multiplier * width) for width in cfg.MODEL.LFFD.WIDTHS]
     branch = round(multiplier * cfg.MODEL.LFFD.BRANCH_CHANNELS)
     return ["MODEL.LFFD.WIDTHS", widths, "MODEL.LFFD.BRANCH_CHANNELS", branch]
@@ -62,8 +61,7 @@ def measure(folder: Path, place: Path, threads: int, rounds: int) -> dict[str, d
     timed = {}
     for weights in sorted(folder.glob("*/model_final.pth"), key=lambda p: float(p.parent.name)):
         name = weights.parent.name
-        cfg = get_cfg()
-        cfg.merge_from_file(get_config_file(CONFIG))
+        cfg = load_config(CONFIG)
         cfg.merge_from_list(overrides(float(name)))
         model = build_detector(cfg, weights)
         files = {form: place / f"{name}_{form}.onnx" for form in FORMS}

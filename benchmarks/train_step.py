@@ -41,7 +41,7 @@ from torch import nn
 
 from df2s2_d2.matching import AnchorGrid
 from df2s2_d2.segmentation import segmentation_targets
-from face_d2.config import get_cfg, get_config_file
+from face_d2.config import load_config
 from face_d2.engine.trainer import FaceTrainer
 
 #: DF2S2 and the baseline: small ones for a CPU, and the design note's.
@@ -60,8 +60,7 @@ PARTS = ("labels", "forward", "backward", "optimizer", "step")
 
 def config(name: str, args: argparse.Namespace, *overrides: object) -> CfgNode:
     """A shipped config with the command line's overrides; its learning rate moves no weight."""
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(name))
+    cfg = load_config(name)
     fixed = ("MODEL.DEVICE", args.device, "SOLVER.BASE_LR", 1e-9, "SEED", 0)
     cfg.merge_from_list([*fixed, *overrides, *args.opts])
     return cfg

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from face_d2.data.fddb import read_folds
-from face_d2.evaluation.fddb import fddb_roc
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_files import write_predictions
-from face_d2.evaluation.wider_face_ground_truth import WiderFaceGroundTruth, read_ground_truth
+from face_d2.evaluation.fddb.protocol import fddb_roc
+from face_d2.evaluation.wider_face.files import write_predictions
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
+from face_d2.evaluation.wider_face.protocol import widerface_ap
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from references.wider_face_reference import widerface_ap_reference
@@ -136,7 +136,7 @@ def time_fddb(folds: Path, repeats: int, seed: int = 0) -> dict[str, float]:
 
 def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
     """Runs in a fresh process: the evaluator on a set without labels, up to the archive."""
-    import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+    import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
     import torch
     from detectron2.data import MetadataCatalog
     from detectron2.structures import Boxes, Instances

@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 
 from face_d2.data.wider_face import WiderFaceImage, annotation_lines, read_annotations
-from face_d2.files import replaced_folder
+from face_d2.utils.files import replaced_folder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,9 +9,9 @@ __all__ = ["add_df2s2_config"]
 
 
 def add_df2s2_config(cfg: CfgNode) -> None:
-    """Adds ``MODEL.FFP`` and ``MODEL.DF2S2`` to a Detectron2 config, in place."""
+    """Adds ``MODEL.FFP``, ``MODEL.TIMM`` and ``MODEL.DF2S2`` to a Detectron2 config, in place."""
     cfg.MODEL.FFP = CN()
-    # The ResNet stages that are fused, shallow to deep.
+    # The stages that are fused, shallow to deep; a timm network's have these names too.
     cfg.MODEL.FFP.IN_FEATURES = ["res2", "res3", "res4", "res5"]
     # Width of every output by a closing 1x1 convolution; 0 keeps the native widths.
     cfg.MODEL.FFP.OUT_CHANNELS = 256
@@ -30,6 +30,17 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # Gain of Psi's Xavier initialisation; from random weights a small one (0.1) keeps the products
     # of the first steps from exploding.
     cfg.MODEL.FFP.PSI_INIT_GAIN = 1.0
+
+    # The network of build_timm_ffp_backbone. MODEL.BACKBONE.FREEZE_AT counts its stages as a
+    # ResNet's; MODEL.PIXEL_MEAN, PIXEL_STD and INPUT.FORMAT ("RGB" for timm's) are the config's.
+    cfg.MODEL.TIMM = CN()
+    # timm's name of the network, for example "tf_efficientnet_lite0".
+    cfg.MODEL.TIMM.NAME = ""
+    # "" random, "timm" timm's own (fetched by timm), a file (.pth, .safetensors), "package:NAME"
+    # those of the installed package NAME. Read only where MODEL.WEIGHTS is empty.
+    cfg.MODEL.TIMM.WEIGHTS = ""
+    # What its batch normalization becomes: "BN", "FrozenBN" or "SyncBN".
+    cfg.MODEL.TIMM.NORM = "BN"
 
     cfg.MODEL.DF2S2 = CN()
     # Backbone outputs to detect on; empty means all.

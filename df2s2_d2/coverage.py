@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
 from df2s2_d2.matching import AnchorGrid
-from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, register_coverage
+from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
+
+if TYPE_CHECKING:
+    from df2s2_d2.meta_arch import DF2S2
 
 __all__ = ["AnchorCoverage"]
 
 
-@register_coverage("DF2S2")
 class AnchorCoverage(CoverageRule):
     """A face is answered for when it owns a positive anchor.
 
@@ -24,18 +25,13 @@ class AnchorCoverage(CoverageRule):
     positive IoU and yet own nothing. What the low-quality matches add is counted apart.
 
     Args:
-        cfg: of a DF2S2 or its RetinaNet baseline.
-        training: all levels learn and answer alike, so that it changes nothing here.
+        model: a DF2S2 or its RetinaNet baseline, on the CPU.
     """
 
     unit = "anchors"
     gaps = ("no anchor",)
 
-    def __init__(self, cfg: CfgNode, training: bool) -> None:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
-        model = build_model(cfg)
+    def __init__(self, model: DF2S2) -> None:
         matcher = model.matcher
         floor = matcher.low_quality_min_iou
         self.answers = (

@@ -1,6 +1,6 @@
 """Feature fusion pyramid (design note DF2S2, 3.1 and 3.3).
 
-Top-down over the stages of a ResNet, every map is multiplied by what the fused deeper map says of
+Top-down over the stages of a network, every map is multiplied by what the fused deeper map says of
 it and keeps itself: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1), Psi being one
 transposed convolution that doubles the resolution and changes the width in a single step.
 """
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.norms import build_norm
-from face_d2.modeling.unused import freeze_unused
+from face_d2.modeling.freeze import freeze_unused
 
-__all__ = ["FFP", "FBlock", "build_resnet_ffp_backbone"]
+__all__ = ["FFP", "FBlock", "build_pyramid", "build_resnet_ffp_backbone"]
 
 FUSIONS = ("mul_add", "mul", "add")
 UPS = ("deconv", "upsample_conv", "conv_upsample")
@@ -98,15 +98,16 @@ class FBlock(nn.Module):
 
 
 class FFP(Backbone):
-    """A ResNet with the feature fusion pyramid on top.
+    """A network with the feature fusion pyramid on top.
 
-    Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for the four stages of a ResNet: one map
-    per stage, then two max-pools of the deepest. Any input size is taken as it is; for heads that
-    add maps of different levels (Panoptic FPN's) sides must be multiples of the deepest stride of
-    these, which ``size_divisibility`` asks the caller for.
+    Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for four stages of strides 4 .. 32: one
+    map per stage, then two max-pools of the deepest. Any input size is taken as it is; for heads
+    that add maps of different levels (Panoptic FPN's) sides must be multiples of the deepest
+    stride of these, which ``size_divisibility`` asks the caller for.
 
     Args:
-        bottom_up: the network to fuse, Detectron2's ResNet of any depth.
+        bottom_up: the network to fuse: Detectron2's ResNet of any depth, a :class:`TimmBackbone
+            <df2s2_d2.timm_backbone.TimmBackbone>`, or any other backbone.
         in_features: its stages, shallow to deep, each at half the resolution of the one before.
         out_channels: width of every output by a 1x1 convolution; 0 keeps the native widths.
         num_pooled: how many maps are pooled from the deepest one.
@@ -116,7 +117,7 @@ class FFP(Backbone):
         fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
 
     Raises:
-        ValueError: on an unknown choice, or stages the ResNet does not give.
+        ValueError: on an unknown choice, or stages the network does not give.
     """
 
     def __init__(
@@ -224,37 +225,54 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
         ValueError: on an unknown choice, stages the ResNet does not give, or an FPN without a
             width.
     """
-    bottom_up = build_resnet_backbone(cfg, input_shape)
     ffp = cfg.MODEL.get("FFP") or _default_settings()
+    return build_pyramid(build_resnet_backbone(cfg, input_shape), ffp, input_shape.channels)
+
+
+def build_pyramid(bottom_up: Backbone, settings: CfgNode, channels: int) -> Backbone:
+    """Puts the pyramid that ``settings`` asks for on a network.
+
+    With ``FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from the deepest
+    stage, whose outputs are named ``p2`` .. ``p7``. Stages that are not fused are not trained.
+
+    Args:
+        bottom_up: the network.
+        settings: the config node ``MODEL.FFP``.
+        channels: of the images.
+
+    Raises:
+        ValueError: on an unknown choice, stages that the network does not give, or an FPN without a
+            width.
+    """
     shapes = bottom_up.output_shape()
-    _check_stages(ffp.IN_FEATURES, shapes)
-    freeze_unused(bottom_up, ffp.IN_FEATURES, input_shape.channels)
-    if ffp.FUSION == "fpn":
-        if ffp.OUT_CHANNELS < 1:
+    _check_stages(settings.IN_FEATURES, shapes)
+    freeze_unused(bottom_up, settings.IN_FEATURES, channels)
+    if settings.FUSION == "fpn":
+        if settings.OUT_CHANNELS < 1:
             raise ValueError(
-                f'MODEL.FFP.OUT_CHANNELS is {ffp.OUT_CHANNELS}; MODEL.FFP.FUSION "fpn" has one '
-                "width, expected at least 1, for example 256."
+                f'MODEL.FFP.OUT_CHANNELS is {settings.OUT_CHANNELS}; MODEL.FFP.FUSION "fpn" has '
+                "one width, expected at least 1, for example 256."
             )
-        deepest = shapes[ffp.IN_FEATURES[-1]].channels
+        deepest = shapes[settings.IN_FEATURES[-1]].channels
         return FPN(
             bottom_up,
-            ffp.IN_FEATURES,
-            ffp.OUT_CHANNELS,
-            norm=ffp.NORM and partial(build_norm, "MODEL.FFP.NORM", ffp.NORM),
-            top_block=LastLevelP6P7(deepest, ffp.OUT_CHANNELS, ffp.IN_FEATURES[-1]),
+            settings.IN_FEATURES,
+            settings.OUT_CHANNELS,
+            norm=settings.NORM and partial(build_norm, "MODEL.FFP.NORM", settings.NORM),
+            top_block=LastLevelP6P7(deepest, settings.OUT_CHANNELS, settings.IN_FEATURES[-1]),
         )
-    _check_choice("MODEL.FFP.FUSION", ffp.FUSION, (*FUSIONS, "fpn"))
+    _check_choice("MODEL.FFP.FUSION", settings.FUSION, (*FUSIONS, "fpn"))
     return FFP(
         bottom_up,
-        ffp.IN_FEATURES,
-        ffp.OUT_CHANNELS,
-        norm=ffp.NORM,
-        size_divisibility=ffp.SIZE_DIVISIBILITY,
-        fusion=ffp.FUSION,
-        up=ffp.UP,
-        deconv_kernel=ffp.DECONV_KERNEL,
-        activation=ffp.PSI_ACTIVATION,
-        init_gain=ffp.PSI_INIT_GAIN,
+        settings.IN_FEATURES,
+        settings.OUT_CHANNELS,
+        norm=settings.NORM,
+        size_divisibility=settings.SIZE_DIVISIBILITY,
+        fusion=settings.FUSION,
+        up=settings.UP,
+        deconv_kernel=settings.DECONV_KERNEL,
+        activation=settings.PSI_ACTIVATION,
+        init_gain=settings.PSI_INIT_GAIN,
     )
 
 
@@ -268,8 +286,9 @@ def _check_stages(in_features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -
     unknown = [name for name in in_features if name not in shapes]
     if unknown or not in_features:
         raise ValueError(
-            f"MODEL.FFP.IN_FEATURES asks for {unknown or 'no stage'}, but the ResNet gives "
-            f"{list(shapes)}; name some of these, or list more in MODEL.RESNETS.OUT_FEATURES too."
+            f"MODEL.FFP.IN_FEATURES asks for {unknown or 'no stage'}, but the network gives "
+            f"{list(shapes)}; name some of these. A ResNet gives what MODEL.RESNETS.OUT_FEATURES "
+            "lists."
         )
     strides = [shapes[name].stride for name in in_features]
     if any(deep != 2 * shallow for shallow, deep in pairwise(strides)):

@@ -6,6 +6,7 @@ Letters: N = images, L = levels, A = anchors per location, R = anchors of all le
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,16 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
+from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import CLS_NORMS, box_loss, classification_loss, level_weights
-from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher
+from df2s2_d2.matching import AnchorGrid, AnchorLabels, FaceAnchorMatcher, lay_anchors
 from df2s2_d2.segmentation import area_levels, segmentation_loss
-from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
-from face_d2.modeling.unused import freeze_unused
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Level, Suppression
 
 __all__ = ["DF2S2"]
 
@@ -186,6 +190,57 @@ class DF2S2(OneStageDetector):
         """
         logits, deltas, _ = self.head(self._features(images))
         return tuple(part for level in zip(logits, deltas) for part in level)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """``logits_<level>`` and ``deltas_<level>``, shallow to deep."""
+        return tuple(f"{kind}_{name}" for name in self.in_features for kind in ("logits", "deltas"))
+
+    def decode(self, maps: Sequence[Tensor]) -> Candidates:
+        """See :meth:`OneStageDetector.decode`."""
+        boxes, scores, levels = [], [], []
+        for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
+            anchors = lay_anchors(
+                self._shapes()[index],
+                self.strides[index],
+                self.anchor_generator.offset,
+                logits.shape[2:],
+            )
+            flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
+            moves = deltas.permute(0, 2, 3, 1).reshape(-1, 4)  # (N h w A, 4)
+            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)  # (N h w A, 4)
+            box = self.box2box_transform.apply_deltas(moves, places)
+            boxes.append(box.reshape(flat.shape[0], -1, 4))
+            scores.append(flat.sigmoid())
+            levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
+        """See :meth:`OneStageDetector.spec`; the sizes of a level are those of its anchors."""
+        sides = [anchors[:, 2:] - anchors[:, :2] for anchors in self._shapes()]
+        return DetectorSpec(
+            detector="DF2S2",
+            config=config,
+            input_format=self.input_format,
+            size_rule=replace(size_rule, min_side=0),
+            least_side=1,
+            levels=tuple(
+                Level(name, stride, (round(side.min().item(), 2), round(side.max().item(), 2)))
+                for name, stride, side in zip(self.in_features, self.strides, sides)
+            ),
+            suppression=Suppression(
+                score_threshold=self.test_score_thresh,
+                topk=self.test_topk_candidates,
+                topk_per_level=True,
+                nms_type="iou",
+                nms_threshold=self.test_nms_thresh,
+                max_detections=self.max_detections_per_image,
+            ),
+        )
+
+    def coverage_rule(self, training: bool) -> AnchorCoverage:
+        """See :meth:`OneStageDetector.coverage_rule`; ``training`` changes nothing."""
+        return AnchorCoverage(self)
 
     def segment(self, images: Tensor) -> list[Tensor]:
         """Face masks of every level, to look at what the segmentation branch learned.

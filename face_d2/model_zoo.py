@@ -17,17 +17,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from face_d2.config import get_cfg, get_config_file
-from face_d2.data.image_size import cache_dir
-from face_d2.download import download as fetch
-from face_d2.download import verify
-from face_d2.files import replaced_file
-from face_d2.plugins import DETECTORS
+from face_d2.config import get_config_file, load_config
+from face_d2.plugins import import_detectors
+from face_d2.utils.download import download as fetch
+from face_d2.utils.download import verify
+from face_d2.utils.files import cache_dir, replaced_file
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
@@ -54,7 +52,7 @@ class ReleasedFile:
 
     Attributes:
         url: where; its last part is the file's name in the cache.
-        checksum: see :func:`face_d2.download.verify`.
+        checksum: see :func:`face_d2.utils.download.verify`.
         licence: under which they are given.
         size: bytes, where known.
         convert: makes the checkpoint (second argument) of the file (first); None if it is one.
@@ -126,7 +124,7 @@ class Model:
 
 def models() -> dict[str, Model]:
     """All models by name."""
-    found = [m for package in DETECTORS for m in import_module(f"{package}.zoo").MODELS]
+    found = [model for detector in import_detectors() for model in detector.MODELS]
     return {model.config: model for model in found}
 
 
@@ -225,8 +223,7 @@ def get_config(
         FileNotFoundError: there is no such config, or see :func:`get_checkpoint_file`.
         ValueError: see :func:`get_checkpoint_file`.
     """
-    cfg = get_cfg()
-    cfg.merge_from_file(get_config_file(name if name.endswith(".yaml") else f"{name}.yaml"))
+    cfg = load_config(get_config_file(name if name.endswith(".yaml") else f"{name}.yaml"))
     if trained:
         cfg.MODEL.WEIGHTS = get_checkpoint_file(name, download=download, cache=cache)
     return cfg

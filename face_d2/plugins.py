@@ -6,13 +6,36 @@
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
 
-__all__ = ["DETECTORS", "import_detectors"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from detectron2.config import CfgNode
+
+    from face_d2.model_zoo import Model
+
+__all__ = ["DETECTORS", "DetectorPackage", "import_detectors"]
 
 DETECTORS = ("df2s2_d2", "lffd_d2")
 
 
-def import_detectors() -> list[ModuleType]:
+class DetectorPackage(Protocol):
+    """What the package of a detector offers.
+
+    Importing it registers a meta-architecture, a subclass of
+    :class:`face_d2.modeling.base.OneStageDetector`, whose methods are the rest of the contract.
+
+    Attributes:
+        MODELS: its models with weights, for :mod:`face_d2.model_zoo`.
+    """
+
+    MODELS: Sequence[Model]
+
+    def add_config(self, cfg: CfgNode) -> None:
+        """Adds its keys to a Detectron2 config, in place."""
+
+
+def import_detectors() -> list[DetectorPackage]:
     """Imports every detector, which registers it and the data sets with Detectron2."""
-    return [import_module(name) for name in DETECTORS]
+    return [cast(DetectorPackage, import_module(name)) for name in DETECTORS]

@@ -6,28 +6,24 @@ a CPU. ``--num-gpus 0`` sets ``MODEL.DEVICE cpu``.
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import argparse
 import logging
-import re
-from collections.abc import Iterator
-from difflib import get_close_matches
 from typing import Any
 
-from face_d2.plugins import DETECTORS, import_detectors
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from torch import nn
 
-import_detectors()
-
-from detectron2.config import CfgNode  # noqa: E402  (after compat)
-from detectron2.engine import default_argument_parser, default_setup  # noqa: E402
-from detectron2.evaluation import verify_results  # noqa: E402
-from detectron2.utils import comm  # noqa: E402
-from detectron2.utils.logger import setup_logger  # noqa: E402
-
-from face_d2.config import find_config, get_cfg  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.engine.launch import launch  # noqa: E402
-from face_d2.engine.trainer import FaceTrainer  # noqa: E402
-from face_d2.modeling.tta import MultiScaleTTA  # noqa: E402
+from face_d2.config import find_config, load_config, with_weights
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.launch import launch
+from face_d2.engine.trainer import FaceTrainer
+from face_d2.modeling.tta import MultiScaleTTA
+from face_d2.plugins import DETECTORS
 
 __all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 
@@ -51,19 +47,9 @@ def load_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of a run, frozen: defaults, file, command line.
 
     Raises:
-        SystemExit: on flags behind the KEY VALUE pairs, which Detectron2's parser takes for keys.
-        ValueError: on keys that do not exist and values that do not fit.
+        FileNotFoundError, ValueError: see :func:`face_d2.config.load_config`.
     """
-    strays = [word for word in args.opts or [] if word.startswith("--")]
-    if strays:
-        raise SystemExit(f"{' '.join(strays)} must come before the KEY VALUE pairs.")
-    cfg = get_cfg()
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
-        text = str(error.args[0] if error.args else error)
-        raise ValueError(f"{args.config_file}, {args.opts}: {text}{_nearest(cfg, text)}") from error
+    cfg = load_config(args.config_file, args.opts or [])
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
@@ -84,11 +70,14 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
-    model = FaceTrainer.build_model(cfg)
-    checkpointer = FaceCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    if not cfg.MODEL.WEIGHTS and not (args.resume and checkpointer.has_checkpoint()):
+    earlier = FaceCheckpointer(nn.Identity(), save_dir=cfg.OUTPUT_DIR)
+    resumed = earlier.get_checkpoint_file() if args.resume else ""
+    weights = resumed or cfg.MODEL.WEIGHTS
+    if not weights:
         raise SystemExit("--eval-only needs trained weights: add MODEL.WEIGHTS PATH.")
-    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    model = FaceTrainer.build_model(with_weights(cfg, weights))
+    checkpointer = FaceCheckpointer(model)
+    checkpointer.load(weights)
     checkpointer.require_all()
     if cfg.TEST.AUG.ENABLED:
         MultiScaleTTA(cfg, model)  # reports bad keys before the first evaluation
@@ -106,26 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     if not args.config_file:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
     try:
-        args.config_file = find_config(args.config_file)  # it may be a shipped one's name
+        args.config_file = find_config(args.config_file)  # Detectron2 copies it to the log
         load_cfg(args)  # a mistake in it is said once, not by every process
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
-
-
-def _nearest(cfg: CfgNode, message: str) -> str:
-    """What a key that does not exist may have been meant to be."""
-    keys = list(_keys(cfg))
-    unknown = [word for word in re.findall(r"[A-Z][A-Z0-9_.]+", message) if "." in word]
-    near = [key for word in unknown if word not in keys for key in get_close_matches(word, keys)]
-    return f"; did you mean {', '.join(near)}?" if near else ""
-
-
-def _keys(node: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        yield prefix + key
-        if isinstance(value, CfgNode):
-            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _end_earlier_logs() -> None:

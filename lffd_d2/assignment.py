@@ -24,6 +24,7 @@ __all__ = [
     "face_sizes",
     "faces_in_range",
     "label_branch",
+    "label_branches",
     "positives_per_face",
 ]
 
@@ -99,18 +100,63 @@ def label_branch(
     Returns:
         The labels, on the device of ``boxes``.
     """
-    painted = _paint_faces(branch, map_size, boxes, ignore, scale_measure, min_face)
-    single, covered = painted.green == 1, painted.gray > 0
-    cells = single.nonzero()
-    owner = painted.boxes[painted.face[single]]  # (P, 4)
-    centers = branch.rf.start + branch.rf.stride * cells[:, [2, 1, 2, 1]].double()  # x, y, x, y
-    targets = (centers - owner) / branch.divisor(reg_norm)
-    return BranchLabels(
-        positive=single & ~covered,
-        negative=(painted.green == 0) & ~covered,
-        box_cells=cells,
-        box_targets=targets.float(),
+    (labels,) = label_branches(
+        [branch],
+        [map_size],
+        boxes,
+        ignore,
+        reg_norm=reg_norm,
+        scale_measure=scale_measure,
+        min_face=min_face,
     )
+    return labels
+
+
+@torch.no_grad()
+def label_branches(
+    branches: Sequence[Branch],
+    map_sizes: Sequence[tuple[int, int]],
+    boxes: Sequence[Tensor],
+    ignore: Sequence[Tensor],
+    *,
+    reg_norm: str,
+    scale_measure: str,
+    min_face: float,
+) -> list[BranchLabels]:
+    """:func:`label_branch` for several branches.
+
+    The host waits for a GPU twice, however many branches there are: the cells of all branches
+    whose box is learned are looked up together.
+
+    Args:
+        branches: the branches.
+        map_sizes: (h, w) of the map of each.
+        boxes, ignore, reg_norm, scale_measure, min_face: as of :func:`label_branch`.
+
+    Returns:
+        The labels of each branch.
+    """
+    painted = [
+        _paint_faces(branch, map_size, boxes, ignore, scale_measure, min_face)
+        for branch, map_size in zip(branches, map_sizes)
+    ]
+    single = [p.green == 1 for p in painted]
+    labels = []
+    for branch, faces, mask, cells in zip(branches, painted, single, _true_cells(single)):
+        image, row, column = cells.unbind(1)
+        owner = faces.boxes[faces.face[image, row, column]]  # (P, 4)
+        position = torch.stack([column, row, column, row], dim=1).double()
+        centers = branch.rf.start + branch.rf.stride * position
+        covered = faces.gray > 0
+        labels.append(
+            BranchLabels(
+                positive=mask & ~covered,
+                negative=(faces.green == 0) & ~covered,
+                box_cells=cells,
+                box_targets=((centers - owner) / branch.divisor(reg_norm)).float(),
+            )
+        )
+    return labels
 
 
 @torch.no_grad()
@@ -210,9 +256,9 @@ def _paint_faces(
         branch, box, torch.cat(list(ignore)), scale_measure=scale_measure, min_face=min_face
     )
     height, width = map_size
-    limit = torch.tensor([width, height], device=box.device) - 1
     first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil().clamp(min=0)  # (M, 2) x, y
-    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor().clamp(max=limit)
+    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor()
+    last = torch.stack([last[:, 0].clamp(max=width - 1), last[:, 1].clamp(max=height - 1)], dim=1)
     has_center = (last >= first).all(dim=1)
     # Faces without an RF centre are painted too, with weight 0 on a valid rectangle: picking rows
     # instead would make a GPU wait.
@@ -223,6 +269,21 @@ def _paint_faces(
     weights = torch.stack([gray.long(), green.long(), green * index])  # (3, M)
     painted = _paint(weights, image, first, last, (len(boxes), height, width))
     return _Painted(box, *painted)
+
+
+def _true_cells(masks: Sequence[Tensor]) -> list[Tensor]:
+    """Per mask (N, h, w), the (P, 3) indices of its True cells, as ``mask.nonzero()``."""
+    found = torch.cat([mask.flatten() for mask in masks]).nonzero().squeeze(1)
+    counts = torch.stack([mask.sum() for mask in masks]).tolist()
+    cells = []
+    start = 0
+    for mask, flat in zip(masks, found.split(counts)):
+        _, height, width = mask.shape
+        flat = flat - start
+        start += mask.numel()
+        row = flat // width
+        cells.append(torch.stack([row // height, row % height, flat % width], dim=1))
+    return cells
 
 
 def _within(size: Tensor, bounds: tuple[float, float]) -> Tensor:

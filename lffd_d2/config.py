@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from detectron2.config import CfgNode as CN
 
-from lffd_d2.receptive_field import VARIANTS, Variant, get_variant
+from lffd_d2.receptive_field import Variant
+from lffd_d2.variants import get_variant
 
 __all__ = ["add_lffd_config", "variant_from_config"]
 
@@ -30,6 +31,9 @@ def add_lffd_config(cfg: CN) -> None:
     # Start of the weights: "xavier", the released code's, or "fixup", which learns at once and so
     # suits short schedules.
     cfg.MODEL.LFFD.INIT = "xavier"
+    # p(face) that a score layer's bias starts from: 0.5 as released. 0.01 keeps branches that a
+    # checkpoint does not hold from flooding the detections before they have learned.
+    cfg.MODEL.LFFD.PRIOR_PROB = 0.5
 
     # Labels. Faces outside a range by at most this share are ignored: floor(0.9 lo), ceil(1.1 hi).
     cfg.MODEL.LFFD.GRAY_MARGIN = 0.1
@@ -43,7 +47,9 @@ def add_lffd_config(cfg: CN) -> None:
 
     # Losses. "batch": divided by the images of a batch, which lr 0.1 was chosen for; "mean": not.
     cfg.MODEL.LFFD.LOSS_SCALE = "batch"
-    # Squared box errors are averaged over "positives", or divided by 2 x the map's area ("map", the
+    # Box loss: "l2" on the offsets (the paper), or "giou", "diou", "ciou" on the boxes.
+    cfg.MODEL.LFFD.BOX_LOSS = "l2"
+    # Box losses are averaged over "positives", or divided by 2 x the map's area ("map", the
     # released code).
     cfg.MODEL.LFFD.BOX_NORM = "positives"
     cfg.MODEL.LFFD.BOX_LOSS_WEIGHT = 1.0
@@ -62,18 +68,18 @@ def add_lffd_config(cfg: CN) -> None:
     # Taps left out at inference, e.g. ["c23", "c25"] where no big faces occur; saves their cost.
     cfg.MODEL.LFFD.SKIP_BRANCHES = []
 
-    # Scale-balanced sampling (face_d2.data.scale_sampling), chosen by INPUT.MAPPER.
+    # Scale-balanced sampling (lffd_d2.scale_sampling), chosen by INPUT.MAPPER; face ranges and
+    # strides are those of the branches of MODEL.LFFD.
     cfg.INPUT.SCALE_SAMPLING = CN()
     # Side of the square crop.
     cfg.INPUT.SCALE_SAMPLING.SIZE = 640
-    # The detector's face ranges and the strides of their branches.
-    branches = VARIANTS["25L8S"].branches
-    cfg.INPUT.SCALE_SAMPLING.FACE_RANGES = [list(b.face_range) for b in branches]
-    cfg.INPUT.SCALE_SAMPLING.STRIDES = [b.rf.stride for b in branches]
     # A face no longer than the least size of range k, for k below this, goes to ranges 0..k only.
     cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 3
     # Chance that the draw includes one more choice, faces beyond the last range.
     cfg.INPUT.SCALE_SAMPLING.BEYOND_LAST_PROB = 0.1
+    # Most that the drawn face is enlarged, e.g. 3: ranges that need more are not drawn for it (the
+    # first range always may be). 0 is no limit, as released.
+    cfg.INPUT.SCALE_SAMPLING.MAX_ENLARGE = 0.0
     # Chance of a crop without faces, taken beside them where the image has room.
     cfg.INPUT.SCALE_SAMPLING.NEGATIVE_RATIO = 0.1
     # Resize factors of crops without faces.

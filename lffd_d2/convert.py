@@ -1,10 +1,7 @@
-"""The command that turns a released LFFD weight file into a Detectron2 checkpoint."""
+"""From a released LFFD weight file to a Detectron2 checkpoint."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +14,9 @@ from lffd_d2.mxnet_params import (
     git_blob_id,
     parse_ndarrays,
 )
-from lffd_d2.receptive_field import VARIANTS, get_variant
+from lffd_d2.variants import get_variant
 
-__all__ = ["convert_file", "main"]
+__all__ = ["convert_file"]
 
 
 def convert_file(
@@ -65,36 +62,3 @@ def convert_file(
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": model, "__author__": author}, output)
     return conversion
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``tools/convert_lffd_weights.py``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Convert released LFFD weights (MXNet .params) into a Detectron2 checkpoint.",
-        epilog="Released files: " + "; ".join(str(r) for r in RELEASES.values()),
-    )
-    parser.add_argument("file", help="the .params file")
-    parser.add_argument(
-        "--variant", choices=sorted(VARIANTS), help="which network; released files are recognised"
-    )
-    parser.add_argument("--output", required=True, help="the checkpoint to write, x.pth")
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="take the parameters that fit and leave the others to their random start, e.g. the "
-        "head detector's (17L4S) for the first four stages of 20L5S",
-    )
-    args = parser.parse_args(argv)
-    try:
-        conversion = convert_file(args.file, args.output, args.variant, partial=args.partial)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    release = RELEASES.get(git_blob_id(Path(args.file).read_bytes()))
-    print(f"{args.file}: {release if release else 'not a released file'}")
-    values = sum(array.size for array in conversion.weights.values())
-    print(f"{args.output}: {len(conversion.weights)} parameters, {values:,} values")
-    for title, names in (("missing", conversion.missing), ("unused", conversion.unused)):
-        if names:
-            print(f"{title}: {len(names)} ({', '.join(names)})")
-    return 0

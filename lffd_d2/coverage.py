@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 
-from face_d2.evaluation.coverage_rules import CoverageRule, FaceAnswers, register_coverage
+from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
 from lffd_d2.assignment import faces_in_range, positives_per_face
+
+if TYPE_CHECKING:
+    from lffd_d2.meta_arch import LFFD
 
 __all__ = ["ReceptiveFieldCoverage"]
 
 
-@register_coverage("LFFD")
 class ReceptiveFieldCoverage(CoverageRule):
     """A face is answered for when a branch has a positive receptive field (RF) in it.
 
@@ -22,7 +24,7 @@ class ReceptiveFieldCoverage(CoverageRule):
     no other face of the range, nor in one that is ignored.
 
     Args:
-        cfg: of an LFFD.
+        model: an LFFD, on the CPU.
         training: whether the branches of ``MODEL.LFFD.SKIP_BRANCHES`` count; they learn, but do not
             answer at inference.
     """
@@ -31,11 +33,8 @@ class ReceptiveFieldCoverage(CoverageRule):
     answers = ("receptive field",)
     gaps = ("size in no range", "no centre of its own")
 
-    def __init__(self, cfg: CfgNode, training: bool) -> None:
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.DEVICE = "cpu"
-        self._model = build_model(cfg)
+    def __init__(self, model: LFFD, training: bool) -> None:
+        self._model = model
         variant = self._model.backbone.variant
         used = variant.branches if training else self._model.active_branches
         self._branches = [(n, b) for n, b in enumerate(variant.branches) if b in used]

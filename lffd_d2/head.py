@@ -5,6 +5,7 @@ Paper: https://arxiv.org/abs/1904.10633, Figure 2 ("loss branch").
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from torch import Tensor, nn
@@ -23,10 +24,21 @@ class LossBranch(nn.Module):
         in_channels: width of the tap.
         channels: width of the hidden layers.
         init: "xavier" or "fixup" (the outputs start at zero), see :class:`LFFDNet`.
+        prior_prob: p(face) from which the bias of the score layer starts, as in RetinaNet
+            (arXiv 1708.02002, section 4.1); 0.5 is a bias of zero.
+
+    Raises:
+        ValueError: ``init`` is unknown, or ``prior_prob`` is not between 0 and 1.
     """
 
-    def __init__(self, in_channels: int, channels: int, init: str = "xavier") -> None:
+    def __init__(
+        self, in_channels: int, channels: int, init: str = "xavier", prior_prob: float = 0.5
+    ) -> None:
         super().__init__()
+        if not 0 < prior_prob < 1:
+            raise ValueError(
+                f"MODEL.LFFD.PRIOR_PROB must lie between 0 and 1, both excluded, got {prior_prob}"
+            )
         self.shared = nn.Conv2d(in_channels, channels, 1)
         self.score_hidden = nn.Conv2d(channels, channels, 1)
         self.score = nn.Conv2d(channels, 2, 1)
@@ -37,6 +49,8 @@ class LossBranch(nn.Module):
         if init == "fixup":
             nn.init.zeros_(self.score.weight)
             nn.init.zeros_(self.box.weight)
+        # Softmax over two logits is a sigmoid of their difference.
+        nn.init.constant_(self.score.bias[1:], math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Args:
@@ -57,16 +71,26 @@ class LFFDHead(nn.ModuleDict):
     Args:
         branches: the variant's branches.
         channels: width of their hidden layers.
-        init: "xavier" or "fixup", see :class:`LossBranch`.
+        init, prior_prob: see :class:`LossBranch`.
     """
 
-    def __init__(self, branches: Iterable[Branch], channels: int, init: str = "xavier") -> None:
-        super().__init__({b.tap: LossBranch(b.channels, channels, init) for b in branches})
+    def __init__(
+        self,
+        branches: Iterable[Branch],
+        channels: int,
+        init: str = "xavier",
+        prior_prob: float = 0.5,
+    ) -> None:
+        super().__init__(
+            {b.tap: LossBranch(b.channels, channels, init, prior_prob) for b in branches}
+        )
 
     @classmethod
-    def for_variant(cls, variant: Variant, init: str = "xavier") -> LFFDHead:
+    def for_variant(
+        cls, variant: Variant, init: str = "xavier", prior_prob: float = 0.5
+    ) -> LFFDHead:
         """The branches of a variant, as wide as it says."""
-        return cls(variant.branches, variant.branch_channels, init)
+        return cls(variant.branches, variant.branch_channels, init, prior_prob)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Runs the branches whose taps are given.

@@ -1,4 +1,4 @@
-"""LFFD's losses: cross-entropy on the positives and the hardest negatives, squared box errors.
+"""LFFD's losses: cross-entropy on the positives and the hardest negatives, and box losses.
 
 Source: design note LFFD, "training and loss" (only the largest of the sorted negative losses are
 propagated); the scale of the objective is that of the released code.
@@ -8,10 +8,17 @@ Letters: N images of a batch, (h, w) the map of a branch, P its positives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import (
+    complete_box_iou_loss,
+    distance_box_iou_loss,
+    generalized_box_iou_loss,
+)
 
 from face_d2.modeling.reduce import sum_over_processes
 from lffd_d2.assignment import BranchLabels
@@ -22,13 +29,24 @@ FACE, BACKGROUND = 0, 1  # channels of the logits
 
 _LOSS_SCALES = ("batch", "mean")
 _BOX_NORMS = ("positives", "map")
+_IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
+_BOX_LOSSES = ("l2", *_IOU_LOSSES)
+
+# Shortest side of a box, in units of the branch's divisor, that an IoU loss is computed on.
+_LEAST_SIDE = 0.1
 
 
 class LFFDLoss:
     """The objective, summed over branches.
 
     Per branch, ``sum of cross-entropy over selected RFs / number selected`` plus
-    ``box_weight * sum of squared errors, averaged over the four offsets / box normaliser``.
+    ``box_weight * sum of box losses / box normaliser``. The box loss of an RF is the mean of the
+    squared errors of its four offsets ("l2"), or GIoU, DIoU or CIoU of its box (arXiv 1902.09630,
+    arXiv 1911.08287).
 
     The released code feeds these gradients to an optimiser that divides them by the batch size, so
     that its learning rate of 0.1 acts like 0.1 / 32 on mean losses; ``loss_scale="batch"`` keeps
@@ -44,6 +62,7 @@ class LFFDLoss:
         neg_pos_ratio: negatives kept per positive.
         neg_fraction_no_pos: share of the negatives kept on a branch without any positive.
         loss_scale: "batch" or "mean".
+        box_loss: "l2", "giou", "diou" or "ciou".
         box_norm: "positives", or "map": twice the area of the map, as released.
         box_weight: factor on the box loss.
 
@@ -57,6 +76,7 @@ class LFFDLoss:
         neg_pos_ratio: float = 5,
         neg_fraction_no_pos: float = 0.1,
         loss_scale: str = "batch",
+        box_loss: str = "l2",
         box_norm: str = "positives",
         box_weight: float = 1.0,
     ) -> None:
@@ -68,11 +88,14 @@ class LFFDLoss:
             )
         if loss_scale not in _LOSS_SCALES:
             raise ValueError(f"MODEL.LFFD.LOSS_SCALE is one of {_LOSS_SCALES}, not {loss_scale!r}")
+        if box_loss not in _BOX_LOSSES:
+            raise ValueError(f"MODEL.LFFD.BOX_LOSS is one of {_BOX_LOSSES}, not {box_loss!r}")
         if box_norm not in _BOX_NORMS:
             raise ValueError(f"MODEL.LFFD.BOX_NORM is one of {_BOX_NORMS}, not {box_norm!r}")
         self.neg_pos_ratio = neg_pos_ratio
         self.neg_fraction_no_pos = neg_fraction_no_pos
         self.loss_scale = loss_scale
+        self.box_loss = box_loss
         self.box_norm = box_norm
         self.box_weight = box_weight
 
@@ -93,56 +116,100 @@ class LFFDLoss:
             Score losses and weighted box losses, both (branches,); their sums are the objective.
         """
         processes = comm.get_world_size()
-        images = logits[0].new_tensor([len(logits[0])])
         positives = torch.stack([target.positive.sum() for target in labels])
-        boxes = torch.tensor([len(target.box_cells) for target in labels]).to(positives)
+        negatives = torch.stack([target.negative.sum() for target in labels])
+        # Filled on the device: a copy of host numbers would make the host wait for it.
+        boxes = [positives.new_full((), len(target.box_cells)) for target in labels]
+        images = positives.new_full((1,), len(logits[0]))
         all_positives, all_boxes, all_images = sum_over_processes(
-            torch.cat([positives, boxes, images.to(positives)])
+            torch.cat([positives, torch.stack(boxes), images])
         ).split([len(labels), len(labels), 1])
+        kept = self._kept_negatives(all_positives.double() / processes, negatives)
+        all_selected = sum_over_processes(positives + kept)
 
-        score_sums, selected = [], []
-        for branch_logits, target, has in zip(logits, labels, (all_positives / processes).tolist()):
-            losses = self._selected_cross_entropy(branch_logits, target, has)
-            score_sums.append(losses.sum())
-            selected.append(len(losses))
-        all_selected = sum_over_processes(torch.tensor(selected).to(positives))
-        box_sums = [_squared_errors(o, target).sum() for o, target in zip(offsets, labels)]
+        score_sums = [
+            _cross_entropy(branch_logits, target, count)
+            for branch_logits, target, count in zip(logits, labels, kept.tolist())
+        ]
+        box_sums = self._box_losses(offsets, labels)
         if self.box_norm == "positives":
-            box_divisor = all_boxes.clamp(min=1)
+            box_means = torch.stack(box_sums) / all_boxes.clamp(min=1)
         else:
-            box_divisor = torch.tensor([2 * o.shape[2] * o.shape[3] for o in offsets]).to(all_boxes)
+            areas = [o.shape[2] * o.shape[3] for o in offsets]
+            box_means = torch.stack([total / (2 * area) for total, area in zip(box_sums, areas)])
 
         scale = processes / (all_images if self.loss_scale == "batch" else 1)
         score = torch.stack(score_sums) / all_selected.clamp(min=1) * scale
-        box = torch.stack(box_sums) / box_divisor * (scale * self.box_weight)
-        return score, box
+        return score, box_means * (scale * self.box_weight)
 
-    def _selected_cross_entropy(
-        self, logits: Tensor, target: BranchLabels, positives: float
-    ) -> Tensor:
-        """Cross-entropies of the positives and of the hardest negatives.
+    def _kept_negatives(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """How many negatives count, per branch.
 
         Args:
-            logits: (N, 2, h, w).
-            target: labels of the branch.
-            positives: RFs that are positive on this branch, per process on average.
+            positives: (branches,) float64, positive RFs, per process on average.
+            negatives: (branches,) int64, negative RFs of this process.
 
         Returns:
-            (number selected,) losses.
+            (branches,) int64.
         """
-        log_probabilities = F.log_softmax(logits.float(), dim=1)
-        positive = -log_probabilities[:, FACE][target.positive]
-        negative = -log_probabilities[:, BACKGROUND][target.negative]
-        if positives > 0:
-            kept = min(int(self.neg_pos_ratio * positives), len(negative))
+        by_ratio = torch.minimum(self.neg_pos_ratio * positives, negatives.double()).long()
+        by_share = (self.neg_fraction_no_pos * negatives.double()).long()
+        return torch.where(positives > 0, by_ratio, by_share)
+
+    def _box_losses(self, offsets: list[Tensor], labels: list[BranchLabels]) -> list[Tensor]:
+        """Per branch, the sum of the box losses of the RFs whose box is learned."""
+        predicted = torch.cat([_at_cells(o, t.box_cells) for o, t in zip(offsets, labels)])
+        wanted = torch.cat([target.box_targets for target in labels])
+        if self.box_loss == "l2":
+            losses = (predicted - wanted).square().mean(dim=1)
         else:
-            kept = int(self.neg_fraction_no_pos * len(negative))
-        hardest = negative.topk(kept, sorted=False).values
-        return torch.cat([positive, hardest])
+            losses = _iou_losses(_IOU_LOSSES[self.box_loss], predicted, wanted)
+        parts = losses.split([len(target.box_cells) for target in labels])
+        return [part.sum() for part in parts]
 
 
-def _squared_errors(offsets: Tensor, target: BranchLabels) -> Tensor:
-    """(P,) squared errors of the learnt boxes, each averaged over its four offsets."""
-    image, row, column = target.box_cells.unbind(1)
-    predicted = offsets[image, :, row, column].float()  # (P, 4)
-    return (predicted - target.box_targets).square().mean(dim=1)
+def _cross_entropy(logits: Tensor, target: BranchLabels, kept: int) -> Tensor:
+    """Sum of the cross-entropies of the positives and of the hardest negatives.
+
+    Masks are applied by ``where``: picking elements by a mask makes the host wait for a GPU.
+
+    Args:
+        logits: (N, 2, h, w).
+        target: labels of the branch.
+        kept: negatives that count, at most as many as there are.
+    """
+    losses = -F.log_softmax(logits.float(), dim=1)
+    positive = torch.where(target.positive, losses[:, FACE], 0.0)
+    negative = torch.where(target.negative, losses[:, BACKGROUND], -torch.inf)
+    return positive.sum() + negative.flatten().topk(kept, sorted=False).values.sum()
+
+
+def _at_cells(offsets: Tensor, cells: Tensor) -> Tensor:
+    """(P, 4) float32: the offsets (N, 4, h, w) at cells (P, 3), (image, row, column)."""
+    image, row, column = cells.unbind(1)
+    return offsets[image, :, row, column].float()
+
+
+def _iou_losses(
+    loss: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, wanted: Tensor
+) -> Tensor:
+    """Losses of boxes given by their offsets.
+
+    An offset is (RF centre - corner) / divisor. IoU depends on neither origin nor unit, so minus
+    the offsets are taken for the corners. A network may say a box whose right side lies left of
+    its left side, and one that starts from zero says boxes without an area: neither has an overlap
+    to learn from. Sides below ``_LEAST_SIDE`` are widened to it, and what they lack is added.
+
+    Args:
+        loss: of two (P, 4) sets of XYXY boxes.
+        predicted: (P, 4) offsets.
+        wanted: (P, 4) offsets.
+
+    Returns:
+        (P,) losses.
+    """
+    centers = -(predicted[:, :2] + predicted[:, 2:]) / 2
+    sides = predicted[:, :2] - predicted[:, 2:]
+    half = torch.where(sides < _LEAST_SIDE, _LEAST_SIDE, sides) / 2
+    lacking = F.relu(_LEAST_SIDE - sides).sum(dim=1)
+    return loss(torch.cat([centers - half, centers + half], dim=1), -wanted) + lacking

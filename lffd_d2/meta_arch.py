@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,18 +16,20 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
-from face_d2.modeling.base import OneStageDetector
-from face_d2.modeling.nms import first_kept
-from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branch
+from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.modeling.nms import NMS_TYPES, first_kept, suppress
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Level, Suppression
+from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branches
 from lffd_d2.backbone import LFFDNet
+from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
-from lffd_d2.nms import NMS_TYPES, suppress
 from lffd_d2.receptive_field import Branch
 
 __all__ = ["LFFD"]
 
-logger = logging.getLogger(__name__)
+_LOG_PERIOD = 20  # iterations; that of Detectron2's writers
 
 
 @META_ARCH_REGISTRY.register()
@@ -46,7 +49,7 @@ class LFFD(OneStageDetector):
         test_min_side: shorter side to which smaller images are enlarged, in pixels; 0 never does.
         test_score_thresh: detections score more than this.
         test_topk_candidates: most candidates per image that enter suppression.
-        test_nms_type, test_nms_thresh: see ``lffd_d2.nms``.
+        test_nms_type, test_nms_thresh: see ``face_d2.modeling.nms``.
         max_detections_per_image: most detections per image.
         skip_branches: taps not computed at inference.
         pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
@@ -54,6 +57,8 @@ class LFFD(OneStageDetector):
     Raises:
         ValueError: an argument is out of its range.
     """
+
+    clips_before_nms = True
 
     @configurable
     def __init__(
@@ -114,6 +119,7 @@ class LFFD(OneStageDetector):
             b for b in variant.branches if b.tap not in skip_branches
         )
         self._active_taps = [b.tap for b in self.active_branches]
+        self._recent: deque[Tensor] = deque(maxlen=_LOG_PERIOD)
         self.branches[0].divisor(reg_norm)  # reports an unknown REG_NORM before training starts
 
     @classmethod
@@ -126,14 +132,14 @@ class LFFD(OneStageDetector):
                 f"{cfg.MODEL.BACKBONE.NAME!r}"
             )
         variant = backbone.variant
-        _warn_of_other_sampling(cfg, variant.branches)
         return {
             "backbone": backbone,
-            "head": LFFDHead.for_variant(variant, node.INIT),
+            "head": LFFDHead.for_variant(variant, node.INIT, node.PRIOR_PROB),
             "loss": LFFDLoss(
                 neg_pos_ratio=node.NEG_POS_RATIO,
                 neg_fraction_no_pos=node.NEG_FRACTION_NO_POS,
                 loss_scale=node.LOSS_SCALE,
+                box_loss=node.BOX_LOSS,
                 box_norm=node.BOX_NORM,
                 box_weight=node.BOX_LOSS_WEIGHT,
             ),
@@ -168,8 +174,61 @@ class LFFD(OneStageDetector):
             maps += [(logits[:, :1] - logits[:, 1:]).sigmoid(), offsets]
         return tuple(maps)
 
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """``score_<tap>`` and ``box_<tap>`` of the active branches, shallow to deep."""
+        return tuple(f"{kind}_{b.tap}" for b in self.active_branches for kind in ("score", "box"))
+
+    def decode(self, maps: Sequence[Tensor]) -> Candidates:
+        """See :meth:`OneStageDetector.decode`."""
+        boxes, scores, levels = [], [], []
+        for index, (branch, score, offset) in enumerate(
+            zip(self.active_branches, maps[::2], maps[1::2])
+        ):
+            flat = score.flatten(1)  # (N, h w)
+            rows = torch.arange(score.shape[2], device=score.device, dtype=offset.dtype)
+            columns = torch.arange(score.shape[3], device=score.device, dtype=offset.dtype)
+            rows, columns = torch.meshgrid(rows, columns, indexing="ij")
+            cells = torch.stack([columns, rows, columns, rows])  # (4, h, w)
+            centres = branch.rf.start + branch.rf.stride * cells
+            box = centres - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
+            boxes.append(box.flatten(2).transpose(1, 2))
+            scores.append(flat)
+            levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
+        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
+
+    def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
+        """See :meth:`OneStageDetector.spec`; the sizes of a level are its branch's face range."""
+        least = self.backbone.variant.min_input(self._active_taps)
+        min_side = max(self.test_min_side, least) if self.test_min_side else 0
+        return DetectorSpec(
+            detector="LFFD",
+            config=config,
+            input_format=self.input_format,
+            size_rule=replace(size_rule, min_side=min_side),
+            least_side=self.min_face if self.test_min_side else max(self.min_face, least),
+            levels=tuple(
+                Level(b.tap, b.rf.stride, tuple(b.face_range)) for b in self.active_branches
+            ),
+            suppression=Suppression(
+                score_threshold=self.test_score_thresh,
+                topk=self.test_topk_candidates,
+                topk_per_level=False,
+                nms_type=self.test_nms_type,
+                nms_threshold=self.test_nms_thresh,
+                max_detections=self.max_detections_per_image,
+            ),
+        )
+
+    def coverage_rule(self, training: bool) -> ReceptiveFieldCoverage:
+        """See :meth:`OneStageDetector.coverage_rule`."""
+        return ReceptiveFieldCoverage(self, training)
+
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
-        """Training losses; per-branch values go to Detectron2's event storage.
+        """Training losses.
+
+        Per-branch values, means over 20 iterations, go to Detectron2's event storage whenever
+        its writers write by default: every 20th iteration.
 
         Args:
             images: N images, padded alike.
@@ -189,24 +248,21 @@ class LFFD(OneStageDetector):
     def label(
         self, map_sizes: Sequence[tuple[int, int]], targets: Sequence[Instances]
     ) -> list[BranchLabels]:
-        """Labels of every branch; see :func:`lffd_d2.assignment.label_branch`."""
+        """Labels of every branch; see :func:`lffd_d2.assignment.label_branches`."""
         boxes = [t.gt_boxes.tensor for t in targets]
         ignore = [
             t.gt_ignore if t.has("gt_ignore") else torch.zeros_like(b[:, 0], dtype=torch.bool)
             for t, b in zip(targets, boxes)
         ]
-        return [
-            label_branch(
-                branch,
-                map_size,
-                boxes,
-                ignore,
-                reg_norm=self.reg_norm,
-                scale_measure=self.scale_measure,
-                min_face=self.min_face,
-            )
-            for branch, map_size in zip(self.branches, map_sizes)
-        ]
+        return label_branches(
+            self.branches,
+            map_sizes,
+            boxes,
+            ignore,
+            reg_norm=self.reg_norm,
+            scale_measure=self.scale_measure,
+            min_face=self.min_face,
+        )
 
     @torch.no_grad()
     def detect(self, images: ImageList) -> list[Instances]:
@@ -293,25 +349,13 @@ class LFFD(OneStageDetector):
         )
 
     def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:
-        storage = get_event_storage()
         positives = torch.stack([target.positive.sum() for target in labels]).to(score)
-        values = torch.stack([score, box, positives]).detach().tolist()
-        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), values):
+        self._recent.append(torch.stack([score, box, positives]).detach())
+        storage = get_event_storage()
+        if (storage.iter + 1) % _LOG_PERIOD:  # reading the values makes the host wait for a GPU
+            return
+        means = torch.stack(list(self._recent)).mean(dim=0).tolist()
+        self._recent.clear()
+        for name, row in zip(("lffd_cls", "lffd_box", "lffd_positives"), means):
             for branch, value in zip(self.branches, row):
-                storage.put_scalar(f"{name}/{branch.tap}", value)
-
-
-def _warn_of_other_sampling(cfg: CfgNode, branches: Sequence[Branch]) -> None:
-    """The sampling mapper cannot see the model, so its ranges are written down a second time."""
-    node = cfg.INPUT.SCALE_SAMPLING
-    ranges = [list(b.face_range) for b in branches]
-    strides = [b.rf.stride for b in branches]
-    if [list(r) for r in node.FACE_RANGES] != ranges or list(node.STRIDES) != strides:
-        logger.warning(
-            "INPUT.SCALE_SAMPLING.FACE_RANGES %s and STRIDES %s are not those of the network, %s "
-            "and %s; training samples would miss its branches.",
-            node.FACE_RANGES,
-            node.STRIDES,
-            ranges,
-            strides,
-        )
+                storage.put_scalar(f"{name}/{branch.tap}", value, smoothing_hint=False)

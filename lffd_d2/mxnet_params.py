@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.download import git_blob_id
+from face_d2.utils.download import git_blob_id
 from lffd_d2.receptive_field import Variant
 
 __all__ = [
@@ -50,7 +50,7 @@ class Release:
     """A weight file in the LFFD authors' repository.
 
     Attributes:
-        variant: name in :data:`lffd_d2.receptive_field.VARIANTS`.
+        variant: name in :data:`lffd_d2.variants.VARIANTS`.
         target: what it detects.
         path: where it lies in :attr:`repository` at commit :attr:`commit`.
         licence: under which the authors give it.

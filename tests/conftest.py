@@ -13,7 +13,7 @@ import torch
 _CACHE = tempfile.TemporaryDirectory(prefix="face-d2-tests-")
 os.environ["FACE_D2_CACHE"] = _CACHE.name
 
-import face_d2.register  # noqa: E402, F401  (mends Detectron2 before test modules import it)
+import face_d2.register  # noqa: E402  (mends Detectron2 before test modules import it)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
-from references.tiny_sets import write_coco_set, write_wider_set
+from helpers.tiny_sets import write_coco_set, write_wider_set
 
 from face_d2.config import get_cfg
 
 PAGES = {
     "use_ffp": [],
+    "timm": [],
     "use_lffd_backbone": [],
     "evaluate_any_detector": [
         "output/retinanet/widerface_val/widerface.json",

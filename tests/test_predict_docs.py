@@ -13,10 +13,10 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from face_d2.benchmark.command import parser as benchmark_parser
+from face_d2.cli.benchmark import parser as benchmark_parser
+from face_d2.cli.export import main as export_main
+from face_d2.cli.predict import main as predict_main
 from face_d2.config import get_cfg, get_config_file
-from face_d2.export.command import main as export_main
-from face_d2.predictor.command import main as predict_main
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "tools/predict.py": predict_main,

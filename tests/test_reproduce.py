@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from references.tiny_sets import write_wider_set
+from helpers.tiny_sets import write_wider_set
 
 from face_d2.config import get_cfg, get_config_file
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-from references.tiny_sets import write_wider_set
+from helpers.tiny_sets import write_wider_set
 
 PACKAGES = ("df2s2_d2", "lffd_d2", "face_d2")
 COMMANDS = (

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Trains a suite of configs with several seeds and tabulates them; see --help."""
 
-from face_d2.engine.ablation_command import main
+from face_d2.cli.ablate import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 
 import sys
 
-from face_d2.benchmark.command import main
+from face_d2.cli.benchmark import main
 
 if __name__ == "__main__":
     sys.exit(main())

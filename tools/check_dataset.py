@@ -3,7 +3,7 @@
 
 import sys
 
-from face_d2.data.check_command import main
+from face_d2.cli.check_dataset import main
 
 if __name__ == "__main__":
     sys.exit(main())

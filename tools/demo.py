@@ -7,38 +7,35 @@ images with the detections of each detector side by side, and one of DF2S2's seg
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import argparse
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from face_d2.plugins import import_detectors
+import cv2
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from torch import nn
 
-import_detectors()
-
-import cv2  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.data import DatasetCatalog  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from torch import nn  # noqa: E402
-
-from df2s2_d2.mask_sheet import mask_sheet  # noqa: E402
-from face_d2.config import get_config_file  # noqa: E402
-from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances  # noqa: E402
-from face_d2.data.register import register_wider_face  # noqa: E402
-from face_d2.data.synthetic import generate, lookalike_images, synthetic_root  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.evaluation import widerface_ap  # noqa: E402
-from face_d2.evaluation.curves import plot_precision_recall  # noqa: E402
-from face_d2.evaluation.evaluators import dataset_ground_truth  # noqa: E402
-from face_d2.evaluation.sheets import SheetItem, detection_sheet  # noqa: E402
-from face_d2.evaluation.wider_face_files import read_predictions  # noqa: E402
-from face_d2.train_net import load_cfg  # noqa: E402
-from face_d2.train_net import train_or_evaluate  # noqa: E402
-from face_d2.train_net import parser as train_parser  # noqa: E402
+from df2s2_d2.mask_sheet import mask_sheet
+from face_d2.config import get_config_file
+from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances
+from face_d2.data.register import register_wider_face
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.evaluation import widerface_ap
+from face_d2.evaluation.evaluators import dataset_ground_truth
+from face_d2.evaluation.wider_face.files import read_predictions
+from face_d2.synthetic.dataset import generate, lookalike_images, synthetic_root
+from face_d2.train_net import load_cfg
+from face_d2.train_net import parser as train_parser
+from face_d2.train_net import train_or_evaluate
+from face_d2.visualization.plots import plot_precision_recall
+from face_d2.visualization.sheets import SheetItem, detection_sheet
 
 DETECTORS = ("df2s2", "lffd")
 SHOWN_SCORE = 0.5

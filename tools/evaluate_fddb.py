@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Scores a detector on FDDB from text files of detections; see --help."""
 
-from face_d2.evaluation.command import fddb_main
+from face_d2.cli.evaluate import fddb_main
 
 if __name__ == "__main__":
     fddb_main()

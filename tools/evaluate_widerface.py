@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Scores a detector on WIDER FACE from text files of detections; see --help."""
 
-from face_d2.evaluation.command import widerface_main
+from face_d2.cli.evaluate import widerface_main
 
 if __name__ == "__main__":
     widerface_main()

@@ -3,7 +3,7 @@
 
 import sys
 
-from face_d2.export.command import main
+from face_d2.cli.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

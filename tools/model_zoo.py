@@ -3,7 +3,7 @@
 
 import sys
 
-from face_d2.model_zoo_command import main
+from face_d2.cli.model_zoo import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 
 import sys
 
-from face_d2.predictor.command import main
+from face_d2.cli.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

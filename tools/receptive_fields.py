@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Print an LFFD's branches and draw its receptive fields; see --help."""
 
-from lffd_d2.receptive_field_plot import main
+from lffd_d2.cli.receptive_fields import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ The names are those that Detectron2's ``tools/lazyconfig_train_net.py`` asks for
 
 import torch
 
-import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 from detectron2.config import LazyCall as L
 from detectron2.data import (
     build_detection_test_loader,

@@ -88,6 +88,7 @@ dataloader.train.mapper = L(FaceDatasetMapper)(
     image_format="${model.input_format}",
 )
 # Short side 800, the long side as it comes.
+dataloader.test.mapper.image_format = "${model.input_format}"
 dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=800, max_size=sys.maxsize)
 ]

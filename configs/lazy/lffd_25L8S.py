@@ -7,10 +7,10 @@ from lffd_d2 import LFFD, LFFDNet  # isort: skip  (mends Detectron2 before its f
 from detectron2.config import LazyCall as L
 from fvcore.common.param_scheduler import MultiStepParamScheduler
 
-from face_d2.data.scale_sampling import RangeSampler, ScaleSamplingMapper
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
-from lffd_d2.receptive_field import get_variant
+from lffd_d2.scale_sampling import RangeSampler, ScaleSamplingMapper
+from lffd_d2.variants import get_variant
 
 from .common import dataloader, optimizer, train
 
@@ -57,6 +57,7 @@ dataloader.train.mapper = L(ScaleSamplingMapper)(
     color_distortion=True,
     image_format="${model.input_format}",
 )
+dataloader.test.mapper.image_format = "${model.input_format}"
 dataloader.evaluator.evaluators[0].protocol[
     "image size"
 ] = "original, enlarged to a shorter side of 128 if below"

@@ -1,1 +1,1 @@
-"""Experiments about detectors."""
+"""Experiments about detectors: ablations, benchmarks, coverage, cost."""

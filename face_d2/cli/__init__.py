@@ -1,1 +1,1 @@
-"""Commands, one file each: parse, call, print."""
+"""The command lines, one file a command: parse, call, print."""

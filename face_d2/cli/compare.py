@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from face_d2.analysis.compare.comparison import CompareSettings, compare
 from face_d2.analysis.compare.data import read_image_set
 from face_d2.analysis.compare.measures import MeasureSettings
+from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.page import make_page, write_results
-from face_d2.detectors import ONNX_DETECTORS, DetectorSpec
+from face_d2.detectors import ONNX_DETECTORS
 
 __all__ = ["main"]
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         make_page({})  # a missing package is told before hours of work
-        specs = [DetectorSpec.parse(text) for text in options.detector]
+        specs = [DetectorChoice.parse(text) for text in options.detector]
         settings = CompareSettings(
             measures=MeasureSettings(
                 setting=options.setting,

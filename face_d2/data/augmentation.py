@@ -8,7 +8,7 @@ from detectron2.data import transforms as T
 from fvcore.transforms.transform import CropTransform, Transform, TransformList
 from numpy.typing import NDArray
 
-from face_d2.predictor.resize import THIN
+from face_d2.ops.resize import THIN
 
 __all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, CheckedImage, DatasetCheck
 from face_d2.data.wider_face import WiderFaceImage, annotation_lines
-from face_d2.files import replaced_file
+from face_d2.utils.files import replaced_file
 
 __all__ = ["changes_file", "write_cleaned"]
 

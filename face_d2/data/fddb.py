@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.data.text_lines import numbered_lines, parse_count
+from face_d2.utils.text_lines import numbered_lines, parse_count
 
 __all__ = ["FDDBImage", "read_fold", "read_folds"]
 

@@ -10,19 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.data.image_file import UnreadableImageError, image_size
-from face_d2.files import replaced_file
+from face_d2.utils.files import cache_dir, replaced_file
 
-__all__ = ["UNREADABLE_SIZE", "cache_dir", "image_sizes"]
+__all__ = ["UNREADABLE_SIZE", "image_sizes"]
 
 #: Stands for the size of an image whose header cannot be read.
 UNREADABLE_SIZE = (0, 0)
 
 logger = logging.getLogger(__name__)
-
-
-def cache_dir() -> Path:
-    """Folder for what can be made again: ``$FACE_D2_CACHE``, by default ``output/cache``."""
-    return Path(os.environ.get("FACE_D2_CACHE", "output/cache"))
 
 
 def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,23 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.utils.registry import Registry
 from numpy.typing import NDArray
 
 from face_d2.data.augmentation import BoundedResize, PhotometricDistortion, SquareFaceCrop
 from face_d2.data.image_file import read_image
 
-__all__ = ["UNREADABLE", "FaceDatasetMapper", "face_arrays", "face_instances"]
+__all__ = [
+    "MAPPERS",
+    "UNREADABLE",
+    "FaceDatasetMapper",
+    "build_train_mapper",
+    "face_arrays",
+    "face_instances",
+]
+
+#: Training mappers: functions of a config, registered under the name that ``INPUT.MAPPER`` has.
+MAPPERS = Registry("MAPPER")
 
 #: Key of evaluation items that stand for an image that could not be decoded; its value says why.
 UNREADABLE = "unreadable"
@@ -132,6 +144,24 @@ class FaceDatasetMapper:
         if self.is_train:
             placed = placed.clip(0, (width, height, width, height))
         return placed[kept], np.flatnonzero(kept), (height, width)
+
+
+@MAPPERS.register()
+def face_crop(cfg: CfgNode) -> FaceDatasetMapper:
+    """The training mapper of square crops, see :class:`SquareFaceCrop`."""
+    return FaceDatasetMapper(cfg, True)
+
+
+def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
+    """The mapper that ``INPUT.MAPPER`` names.
+
+    Raises:
+        ValueError: when there is none of that name.
+    """
+    if cfg.INPUT.MAPPER not in MAPPERS:
+        names = sorted(name for name, _ in MAPPERS)
+        raise ValueError(f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {names}.")
+    return MAPPERS.get(cfg.INPUT.MAPPER)(cfg)
 
 
 def face_arrays(

@@ -16,7 +16,6 @@ from detectron2.structures import BoxMode
 
 from face_d2.data.fddb import read_folds
 from face_d2.data.image_size import image_sizes
-from face_d2.data.synthetic import synthetic_path, synthetic_root
 from face_d2.data.wider_face import (
     ATTRIBUTES,
     check_distinct,
@@ -25,6 +24,7 @@ from face_d2.data.wider_face import (
     read_file_list,
     unusable_faces,
 )
+from face_d2.synthetic.dataset import synthetic_path, synthetic_root
 
 __all__ = ["is_registered", "load_fddb", "load_wider_face", "register_all", "register_wider_face"]
 

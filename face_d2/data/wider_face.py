@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.data.text_lines import numbered_lines, parse_count, quoted
+from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = [
     "ATTRIBUTES",

@@ -1,7 +1,7 @@
 """Face detectors of anybody's under one interface: an image in, boxes and scores out.
 
-``open_detector("yunet:FILE")`` opens one. Each adapter takes the settings with which the detector's
-authors evaluate it. NumPy, OpenCV and ONNX Runtime run all that are ONNX files.
+``open_onnx(FILE)`` recognizes a file and opens it. Each adapter takes the settings with which the
+detector's authors evaluate it. NumPy, OpenCV and ONNX Runtime run all that are ONNX files.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ _LAZY = {
     "About": "base",
     "Detections": "base",
     "Detector": "base",
-    "DetectorSpec": "registry",
     "ONNX_DETECTORS": "registry",
     "OnnxDetector": "onnx_detector",
-    "RecordedDetections": "recorded",
     "Settings": "onnx_detector",
-    "open_detector": "registry",
     "open_onnx": "registry",
 }
 

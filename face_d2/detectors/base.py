@@ -10,8 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.modeling.box_merging import best_first
-from face_d2.predictor.suppression import suppress
+from face_d2.ops.nms import best_first, suppress
 
 __all__ = ["About", "Detections", "Detector", "keep_best"]
 

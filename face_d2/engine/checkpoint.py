@@ -12,8 +12,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
-from face_d2.files import replaced_file
+from face_d2.engine.ema import ModelEMA
+from face_d2.utils.files import replaced_file
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
 
@@ -46,16 +48,32 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     moved there when complete. ``.pth`` files are read as tensors and plain values only; ``.pkl``
     files, the form of Detectron2's own weights, as arrays only.
 
+    Args:
+        model, save_dir, checkpointables: see Detectron2.
+        ema: when given, its averaged weights are saved as the checkpoint's ``model``, so that
+            whatever reads the file gets the network that was evaluated.
+
     Raises:
         OSError: when saving fails; older checkpoints are untouched.
         ValueError: when a file holds anything else, or is damaged.
     """
 
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        ema: ModelEMA | None = None,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, **checkpointables)
+        self._ema = ema
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves the model, what is checkpointed with it, and ``kwargs`` as ``<name>.pth``."""
         if not (self.save_dir and self.save_to_disk):
             return
-        state = {"model": self.model.state_dict()}
+        state = {"model": self._ema.averages() if self._ema else self.model.state_dict()}
         state.update({key: part.state_dict() for key, part in self.checkpointables.items()})
         state.update(kwargs)
         path = Path(self.save_dir) / f"{name}.pth"

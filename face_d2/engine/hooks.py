@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import signal
+import threading
+import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import nn
 
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.ema import ModelEMA
 from face_d2.engine.loader import TrainLoader
-from face_d2.files import replaced_file
+from face_d2.utils.files import replaced_file
 
-__all__ = ["BestCheckpoint", "UnreadableImages"]
+__all__ = ["BestCheckpoint", "PeriodicCheckpoints", "StopOnSignal", "UnreadableImages"]
 
 #: Parts of the names of figures that an evaluation leaves: WIDER FACE's and COCO's, FDDB's.
 _FIGURES = ("/AP", "fddb/")
@@ -31,10 +38,19 @@ class BestCheckpoint(HookBase):
         model: the model without its distributed wrapper.
         output_dir: where the file goes.
         metric: name in the evaluation results, larger is better, e.g. "widerface/AP_hard".
+        ema: when given, its averaged weights are what was evaluated, and what is kept.
     """
 
-    def __init__(self, model: nn.Module, output_dir: str | Path, metric: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        output_dir: str | Path,
+        metric: str,
+        *,
+        ema: ModelEMA | None = None,
+    ) -> None:
         self._model = model
+        self._ema = ema
         self._path = Path(output_dir) / "model_best.pth"
         self._metric = metric
         self._best = -math.inf
@@ -74,7 +90,7 @@ class BestCheckpoint(HookBase):
         self._best = value
         # No last_checkpoint entry and no optimizer: resuming goes on from the periodic checkpoint.
         state = {
-            "model": self._model.state_dict(),
+            "model": self._ema.averages() if self._ema else self._model.state_dict(),
             "iteration": iteration,
             self._metric: float(value),
         }
@@ -98,6 +114,161 @@ class BestCheckpoint(HookBase):
                 "kept.",
                 self._metric,
             )
+
+
+class PeriodicCheckpoints(HookBase):
+    """Saves checkpoints by iterations and by time, and deletes the oldest ones.
+
+    Files have the names of Detectron2's own hook, ``model_<iteration>.pth`` and
+    ``model_final.pth``, and ``--resume`` goes on from whichever was saved last. Register it in the
+    main process only.
+
+    Args:
+        checkpointer: saves them.
+        period: iterations from one checkpoint to the next.
+        minutes: when the last checkpoint is older than this, one is saved after the current
+            iteration; 0 for none by time.
+        max_to_keep: how many ``model_<iteration>.pth`` are kept; 0 keeps all. A resumed run counts
+            those of the run it goes on with; files of other runs in the folder are left alone.
+
+    Raises:
+        ValueError: when a number is out of range.
+    """
+
+    def __init__(
+        self,
+        checkpointer: FaceCheckpointer,
+        period: int,
+        *,
+        minutes: float = 0.0,
+        max_to_keep: int = 0,
+    ) -> None:
+        if period < 1:
+            raise ValueError(
+                f"SOLVER.CHECKPOINT_PERIOD is {period}; expected at least 1 iteration."
+            )
+        if not 0 <= minutes < math.inf:
+            raise ValueError(
+                f"SOLVER.CHECKPOINT_MINUTES is {minutes}; expected minutes, or 0 for no "
+                "checkpoints by time."
+            )
+        if max_to_keep < 0:
+            raise ValueError(
+                f"SOLVER.MAX_TO_KEEP is {max_to_keep}; expected a number of checkpoints, or 0 to "
+                "keep all."
+            )
+        self._checkpointer = checkpointer
+        self._period = period
+        self._seconds = 60 * minutes
+        self._max_to_keep = max_to_keep
+        self._kept: list[Path] = []
+        self._saved_iteration = -1
+
+    def before_train(self) -> None:
+        self._saved_at = time.monotonic()
+        if self.trainer.start_iter > 0:
+            self._kept = [
+                path
+                for iteration, path in _periodic_checkpoints(self._checkpointer.save_dir)
+                if iteration < self.trainer.start_iter
+            ]
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        is_old = 0 < self._seconds <= time.monotonic() - self._saved_at
+        if done % self._period == 0 or (is_old and done < self.trainer.max_iter):
+            self.save()
+        if done >= self.trainer.max_iter:
+            self._save("model_final")
+
+    def save(self) -> None:
+        """Saves ``model_<iteration>.pth`` now, unless this iteration's checkpoint exists."""
+        if self._saved_iteration == self.trainer.iter:
+            return
+        self._save(f"model_{self.trainer.iter:07d}")
+        file = Path(self._checkpointer.get_checkpoint_file())
+        self._kept.append(file)
+        while self._max_to_keep and len(self._kept) > self._max_to_keep:
+            self._kept.pop(0).unlink(missing_ok=True)
+
+    def _save(self, name: str) -> None:
+        self._checkpointer.save(name, iteration=self.trainer.iter)
+        self._saved_at = time.monotonic()
+        self._saved_iteration = self.trainer.iter
+
+
+def _periodic_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
+    """Iteration and file of every ``model_<iteration>.pth``, oldest first."""
+    found = (
+        (re.fullmatch(r"model_(\d{7,})\.pth", path.name), path) for path in Path(folder).iterdir()
+    )
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+class StopOnSignal(HookBase):
+    """Saves a checkpoint before Ctrl-C (SIGINT) or SIGTERM ends the training.
+
+    A step that is under way is finished first; an evaluation is not. A second signal ends the run
+    at once. Register it right after ``checkpoints``, and only where the process trains alone:
+    several would have to agree on the iteration.
+
+    Args:
+        checkpoints: saves the checkpoint.
+
+    Raises:
+        KeyboardInterrupt: on SIGINT, out of the training.
+        SystemExit: on SIGTERM, with the shells' code 143.
+    """
+
+    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self, checkpoints: PeriodicCheckpoints) -> None:
+        self._checkpoints = checkpoints
+        self._received: int | None = None
+        self._done = -1  # the last whole iteration
+        self._previous: dict[int, Any] = {}
+
+    def before_train(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+            self._previous = {s: signal.signal(s, self._receive) for s in self._SIGNALS}
+
+    def after_step(self) -> None:
+        self._done = self.trainer.iter
+        if self._received is not None:
+            self._stop()
+
+    def after_train(self) -> None:
+        if self._received is not None and not self._is_stepping():
+            self._checkpoints.save()
+            logging.getLogger(__name__).info("Stopped. --resume goes on from this checkpoint.")
+        self._restore()
+
+    def _receive(self, number: int, frame: object) -> None:
+        again = self._received is not None
+        self._received = number
+        if again:
+            self._restore()
+        elif self._is_stepping():
+            logging.getLogger(__name__).info(
+                "%s: this iteration is finished and a checkpoint is saved; once more to stop at "
+                "once.",
+                signal.Signals(number).name,
+            )
+        if again or not self._is_stepping():
+            self._stop()
+
+    def _is_stepping(self) -> bool:
+        return self.trainer.iter != self._done
+
+    def _stop(self) -> NoReturn:
+        if self._received == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
 
 
 class UnreadableImages(HookBase):

@@ -7,15 +7,14 @@ in both cases.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import signal
 import socket
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
-import face_d2.register  # noqa: F401  isort: skip  (spawned workers import this module first)
+import face_d2.register  # isort: skip  (spawned workers import this module first)
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -24,12 +23,30 @@ from detectron2.engine import launch as detectron2_launch
 from face_d2 import compat
 from face_d2.plugins import import_detectors
 
-__all__ = ["launch", "leave_process_groups"]
+__all__ = ["LaunchSettings", "launch", "leave_process_groups"]
 
 _TIMEOUT = timedelta(minutes=30)
 
 
-def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
+class LaunchSettings(Protocol):
+    """Which processes to start; the names are those of Detectron2's flags.
+
+    Attributes:
+        num_gpus: GPUs per machine, a process each; 0 for the CPU.
+        num_processes: processes per machine on the CPU.
+        num_machines: machines.
+        machine_rank: which of them this is, from 0.
+        dist_url: tcp://HOST:PORT of the first machine; "auto" on a single one.
+    """
+
+    num_gpus: int
+    num_processes: int
+    num_machines: int
+    machine_rank: int
+    dist_url: str
+
+
+def launch(main: Callable[..., Any], args: LaunchSettings) -> None:
     """Calls ``main(args)`` in every process.
 
     When one of them raises or is killed, the others on its machine are ended and its traceback, or
@@ -37,8 +54,7 @@ def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
 
     Args:
         main: the work; must be importable by name in a spawned process.
-        args: Detectron2's flags (``num_gpus``, ``num_machines``, ``machine_rank``, ``dist_url``)
-            and ``num_processes``, the processes per machine on the CPU.
+        args: which processes to start, and whatever else ``main`` needs; sent to every process.
 
     Raises:
         SystemExit: when GPUs are asked for and there are not as many, or ``--num-processes`` is
@@ -65,17 +81,18 @@ def launch(main: Callable[..., Any], args: argparse.Namespace) -> None:
     if args.num_processes * args.num_machines == 1:
         main(args)
         return
-    if args.dist_url == "auto":
+    url = args.dist_url
+    if url == "auto":
         if args.num_machines > 1:
             raise SystemExit("--num-machines needs --dist-url tcp://HOST:PORT of the first one.")
-        args.dist_url = f"tcp://127.0.0.1:{_free_port()}"
+        url = f"tcp://127.0.0.1:{_free_port()}"
     # The cores are shared out; without this every process would ask for all of them.
     threads = max(torch.get_num_threads() // args.num_processes, 1)
-    mp.spawn(_cpu_worker, nprocs=args.num_processes, args=(main, args, threads))
+    mp.spawn(_cpu_worker, nprocs=args.num_processes, args=(main, args, url, threads))
 
 
 def _cpu_worker(
-    local_rank: int, main: Callable[..., Any], args: argparse.Namespace, threads: int
+    local_rank: int, main: Callable[..., Any], args: LaunchSettings, url: str, threads: int
 ) -> None:
     # The parent's death reaches this process as SIGINT. Python would answer it only when the wait
     # for the other processes is over, the system answers at once.
@@ -84,7 +101,7 @@ def _cpu_worker(
     torch.set_num_threads(threads)
     dist.init_process_group(
         backend="gloo",
-        init_method=args.dist_url,
+        init_method=url,
         world_size=args.num_machines * args.num_processes,
         rank=args.machine_rank * args.num_processes + local_rank,
         timeout=_TIMEOUT,
@@ -93,7 +110,7 @@ def _cpu_worker(
     _work_and_leave(main, args)
 
 
-def _work_and_leave(main: Callable[..., Any], args: argparse.Namespace) -> None:
+def _work_and_leave(main: Callable[..., Any], args: LaunchSettings) -> None:
     main(args)
     # Not after an error: leaving the group waits for the others, and they would report the lost
     # connection before this process has reported what happened.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -37,6 +38,7 @@ class TrainLoader:
         batches: which images, in which order.
         num_workers: worker processes; 0 loads in this one.
         max_bad_fraction: largest share of the data set's images that may turn out undecodable.
+        pin_memory: keep images in memory that a GPU copies from while it computes.
 
     Attributes:
         batches: as given. Set ``start`` before the first batch is asked for.
@@ -52,6 +54,7 @@ class TrainLoader:
         *,
         num_workers: int,
         max_bad_fraction: float,
+        pin_memory: bool = False,
     ) -> None:
         if not 0 <= max_bad_fraction <= 1:
             raise ValueError(f"DATALOADER.MAX_BAD_FRACTION is {max_bad_fraction}; expected 0 to 1.")
@@ -65,6 +68,8 @@ class TrainLoader:
             batch_sampler=batches,
             num_workers=num_workers,
             collate_fn=_as_list,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_interrupts,
             # Its own, so that torch's global one is what it would be without a loader.
             generator=torch.Generator(),
         )
@@ -141,3 +146,8 @@ def _seeded(seed: int, position: int) -> Iterator[None]:
 
 def _as_list(items: list[DatasetDict]) -> list[DatasetDict]:
     return items
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leaves Ctrl-C, which a terminal sends to workers too, to the process that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

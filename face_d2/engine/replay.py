@@ -9,7 +9,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from torch import nn
 
-from face_d2.files import replaced_file
+from face_d2.utils.files import replaced_file
 
 __all__ = ["load_batch", "save_batch"]
 

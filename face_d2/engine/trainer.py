@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,23 @@ from detectron2.data import (
 )
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
-from detectron2.engine.hooks import EvalHook
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.mappers import build_train_mapper
+from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.ema import build_ema
 from face_d2.engine.finite import FiniteLossTrainer, NonFiniteLossError
-from face_d2.engine.hooks import BestCheckpoint, UnreadableImages
+from face_d2.engine.hooks import (
+    BestCheckpoint,
+    PeriodicCheckpoints,
+    StopOnSignal,
+    UnreadableImages,
+)
 from face_d2.engine.loader import TrainLoader
 from face_d2.engine.preflight import check_data_sets, check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
@@ -69,7 +76,11 @@ class FaceTrainer(DefaultTrainer):
             self._trainer = MixedPrecisionTrainer(parallel, data_loader, optimizer, device, dtype)
         self._bare_model = model
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = FaceCheckpointer(parallel, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        # After DistributedDataParallel has given all processes the weights of the first.
+        self._ema = build_ema(cfg, model)
+        self.checkpointer = FaceCheckpointer(
+            parallel, cfg.OUTPUT_DIR, ema=self._ema, trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -77,10 +88,10 @@ class FaceTrainer(DefaultTrainer):
         if comm.is_main_process():
             check_test_sets(cfg)
 
-    def build_hooks(self) -> list[HookBase | None]:
+    def build_hooks(self) -> list[HookBase]:
         if self.cfg.TEST.AUG.ENABLED:
             MultiScaleTTA(self.cfg, self._bare_model)  # reports bad keys before training starts
-        hooks = super().build_hooks()
+        hooks = [own for hook in super().build_hooks() for own in self._own_hooks(hook)]
         if self.cfg.TEST.AUG.ENABLED:
             # Before the writers, which are last and in the main process only.
             position = len(hooks) - int(comm.is_main_process())
@@ -89,9 +100,32 @@ class FaceTrainer(DefaultTrainer):
             # After the evaluation, before the writers, which come last.
             hooks.insert(
                 len(hooks) - 1,
-                BestCheckpoint(self._bare_model, self.cfg.OUTPUT_DIR, self.cfg.TEST.BEST_METRIC),
+                BestCheckpoint(
+                    self._bare_model,
+                    self.cfg.OUTPUT_DIR,
+                    self.cfg.TEST.BEST_METRIC,
+                    ema=self._ema,
+                ),
             )
         return hooks
+
+    def _own_hooks(self, hook: HookBase | None) -> list[HookBase]:
+        """What takes the place of one of Detectron2's hooks."""
+        solver = self.cfg.SOLVER
+        if hook is None:
+            return []
+        if isinstance(hook, PeriodicCheckpointer):
+            checkpoints = PeriodicCheckpoints(
+                self.checkpointer,
+                solver.CHECKPOINT_PERIOD,
+                minutes=solver.CHECKPOINT_MINUTES,
+                max_to_keep=solver.MAX_TO_KEEP,
+            )
+            alone = comm.get_world_size() == 1
+            return [checkpoints, StopOnSignal(checkpoints)] if alone else [checkpoints]
+        if isinstance(hook, EvalHook):
+            return [EvalHook(self.cfg.TEST.EVAL_PERIOD, self._test_and_keep)]
+        return [hook]
 
     def state_dict(self) -> dict[str, Any]:
         # Detectron2 0.5 leaves the optimizer out, so that a resumed run loses its momentum.
@@ -99,16 +133,29 @@ class FaceTrainer(DefaultTrainer):
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
             "data_seed": self._loader.batches.seed,
+            **({"ema": self._ema.state_dict()} if self._ema else {}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
         self._loader.batches.seed = state_dict["data_seed"]
+        if "ema" not in state_dict:
+            return
+        if self._ema:
+            self._ema.load_state_dict(state_dict["ema"])
+        else:
+            logger.warning(
+                "The checkpoint holds averaged weights (SOLVER.EMA), this run averages none; it "
+                "goes on from the weights that were trained."
+            )
+            self._bare_model.load_state_dict(state_dict["ema"]["weights"])
 
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume=resume)
         self.checkpointer.require_some()
+        if self._ema and self._ema.updates == 0:  # nothing to go on from: the weights just loaded
+            self._ema.start()
         self._loader.batches.start = self.start_iter
 
     def after_train(self) -> None:
@@ -128,6 +175,8 @@ class FaceTrainer(DefaultTrainer):
         """
         try:
             super().run_step()
+            if self._ema:
+                self._ema.update()
         except NonFiniteLossError as error:
             report = self._keep_step(error) if error.is_own else ""
             # After the files were written: the first process to end takes the others with it.
@@ -177,6 +226,7 @@ class FaceTrainer(DefaultTrainer):
             batches,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             max_bad_fraction=cfg.DATALOADER.MAX_BAD_FRACTION,
+            pin_memory=torch.device(cfg.MODEL.DEVICE).type == "cuda" and torch.cuda.is_available(),
         )
 
     @classmethod
@@ -191,6 +241,21 @@ class FaceTrainer(DefaultTrainer):
         single.defrost()
         single.TEST.AUG.ENABLED = False
         return build_evaluator(single, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluates, see Detectron2, without cuDNN's search for the fastest kernels.
+
+        ``CUDNN_BENCHMARK`` pays where shapes repeat, as in training; test images have hundreds of
+        sizes, each of which would start a search with its own workspace.
+        """
+        with _without_cudnn_search():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
@@ -211,8 +276,37 @@ class FaceTrainer(DefaultTrainer):
         results = cls.test(original, MultiScaleTTA(cfg, model), evaluators)
         return {f"{name}_TTA": value for name, value in results.items()}
 
+    def _test_and_keep(self) -> dict[str, Any]:
+        with self._evaluated_weights():
+            self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
     def _test_with_tta_and_keep(self) -> dict[str, Any]:
-        results = self.test_with_TTA(self.cfg, self.model)
+        with self._evaluated_weights():
+            results = self.test_with_TTA(self.cfg, self.model)
         # What train() returns and TEST.EXPECTED_RESULTS is compared with.
         self._last_eval_results = {**self._last_eval_results, **results}
         return results
+
+    @contextmanager
+    def _evaluated_weights(self) -> Iterator[None]:
+        """Inside, the model is that of the main process's checkpoint, in every process.
+
+        It has the averaged weights, if any, and the main process's BatchNorm statistics. Detectron2
+        lets each process evaluate its share of the images with statistics of its own.
+        """
+        with self._ema.applied() if self._ema else nullcontext():
+            if comm.get_world_size() > 1:
+                for buffer in self._bare_model.buffers():
+                    torch.distributed.broadcast(buffer, 0)
+            yield
+
+
+@contextmanager
+def _without_cudnn_search() -> Iterator[None]:
+    searches = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = searches

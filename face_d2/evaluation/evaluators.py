@@ -19,19 +19,19 @@ from detectron2.utils import comm
 
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 from face_d2.evaluation.coco import FaceCOCOEvaluator
-from face_d2.evaluation.fddb import FDDBResult, fddb_report, fddb_roc, format_fddb
-from face_d2.evaluation.fddb_files import write_fddb_detections
+from face_d2.evaluation.fddb.files import write_fddb_detections
+from face_d2.evaluation.fddb.protocol import FDDBResult, fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.protocol import describe_test_settings
-from face_d2.evaluation.report import format_widerface, widerface_report, write_json
 from face_d2.evaluation.shards import DetectionShards
-from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
-from face_d2.evaluation.wider_face_files import is_image_name, write_archive, write_image
-from face_d2.evaluation.wider_face_ground_truth import (
+from face_d2.evaluation.wider_face.files import is_image_name, write_archive, write_image
+from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
-from face_d2.files import replaced_folder
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
+from face_d2.evaluation.wider_face.report import format_widerface, widerface_report, write_json
+from face_d2.utils.files import replaced_folder
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from numpy.typing import NDArray
 
 from face_d2.data.mapper import UNREADABLE
-from face_d2.evaluation.wider_face_files import check_detections
+from face_d2.evaluation.wider_face.files import check_detections
 
 __all__ = ["DetectionShards", "detection_rows"]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.onnx.operators import shape_as_tensor
 
-from face_d2.export.parts import DetectorParts
 from face_d2.modeling.base import OneStageDetector
 
 __all__ = ["ExportGraph"]
@@ -19,14 +18,14 @@ class ExportGraph(nn.Module):
 
     Args:
         model: the detector.
-        parts: its description.
+        min_side: the network enlarges images whose shorter side is below this, in pixels.
         maps: give the raw maps instead of candidates.
     """
 
-    def __init__(self, model: OneStageDetector, parts: DetectorParts, maps: bool = False) -> None:
+    def __init__(self, model: OneStageDetector, min_side: int, maps: bool = False) -> None:
         super().__init__()
         self.model = model
-        self.parts = parts
+        self.min_side = min_side
         self.maps = maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -42,10 +41,9 @@ class ExportGraph(nn.Module):
         x = images.permute(0, 3, 1, 2).float()
         x = (x - self.model.pixel_mean) / self.model.pixel_std
         size = shape_as_tensor(x)[2:].float()  # (2,) height, width
-        min_side = self.parts.card.size_rule.min_side
         searched = size
-        if min_side:
-            searched = torch.maximum((size * min_side / size.min()).round(), size)
+        if self.min_side:
+            searched = torch.maximum((size * self.min_side / size.min()).round(), size)
             x = F.interpolate(
                 x,
                 [int(v) for v in searched] if not torch.jit.is_tracing() else list(searched.long()),
@@ -58,10 +56,10 @@ class ExportGraph(nn.Module):
         maps = self.model.forward_maps(x)
         if self.maps:
             return maps
-        boxes, scores, levels = self.parts.decode(maps)
-        if min_side:
+        boxes, scores, levels = self.model.decode(maps)
+        if self.min_side:
             boxes = boxes * (size / searched).flip(0).repeat(2).to(boxes)
-        if self.parts.cut_first:
+        if self.model.clips_before_nms:
             edges = size.flip(0).repeat(2).to(boxes)  # width, height, width, height
             boxes = torch.minimum(boxes.clamp(min=0), edges)
         return boxes, scores, levels

@@ -16,17 +16,15 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
-from torch import nn
 
 import face_d2
 from face_d2.export.graph import ExportGraph
-from face_d2.export.parts import DetectorParts, describe
-from face_d2.export.tidy import tidy
-from face_d2.files import replaced_file
+from face_d2.export.graph_passes import tidy
 from face_d2.modeling.base import OneStageDetector
-from face_d2.predictor.model_card import ModelCard, Suppression
-from face_d2.predictor.resize import SizeRule
-from face_d2.predictor.suppression import select
+from face_d2.ops.nms import select
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec, Suppression
+from face_d2.utils.files import replaced_file
 
 __all__ = ["OUTPUTS", "Comparison", "export_onnx"]
 
@@ -87,25 +85,23 @@ def export_onnx(
         raise ValueError(f"outputs are one of {list(OUTPUTS)}, not {outputs!r}")
     if opset not in _OPSETS:
         raise ValueError(f"opset must be {_OPSETS[0]} to {_OPSETS[-1]}, not {opset}")
-    parts = describe(model)
-    size_rule = replace(size_rule, min_side=parts.card.size_rule.min_side)
-    card = replace(parts.card, size_rule=size_rule, config=config, outputs=outputs)
-    if outputs == "detections" and card.suppression.nms_type != "iou":
+    spec = replace(model.spec(size_rule, config), outputs=outputs)
+    if outputs == "detections" and spec.suppression.nms_type != "iou":
         raise ValueError(
-            f"ONNX has no {card.suppression.nms_type!r} suppression; set MODEL.LFFD.NMS_TYPE to "
+            f"ONNX has no {spec.suppression.nms_type!r} suppression; set MODEL.LFFD.NMS_TYPE to "
             '"iou", or export candidates'
         )
     path = Path(path)
     with replaced_file(path) as temporary:
-        graph = ExportGraph(model, parts, maps=outputs == "maps").eval()
-        _trace(graph, parts, temporary, opset)
+        graph = ExportGraph(model, spec.size_rule.min_side, maps=outputs == "maps").eval()
+        _trace(graph, temporary, opset)
         file = onnx.load(temporary)
         tidy(file)
         if outputs == "detections":
-            _append_suppression(file, card.suppression)
-        helper.set_model_props(file, _metadata(card, weights, opset))
+            _append_suppression(file, spec.suppression)
+        helper.set_model_props(file, _metadata(spec, weights, opset))
         # Compared with all its outputs; those that were not asked for go afterwards.
-        comparisons = _compare(graph, card, file.SerializeToString())
+        comparisons = _compare(graph, spec, file.SerializeToString())
         if outputs == "detections":
             del file.graph.output[1:]
         onnx.checker.check_model(file, full_check=True)
@@ -113,8 +109,8 @@ def export_onnx(
         return comparisons
 
 
-def _trace(graph: nn.Module, parts: DetectorParts, path: Path, opset: int) -> None:
-    names = list(parts.map_names) if graph.maps else ["boxes", "scores", "levels"]
+def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
+    names = list(graph.model.map_names) if graph.maps else ["boxes", "scores", "levels"]
     axes: dict[str, Any] = {"image": {0: "images", 1: "height", 2: "width"}}
     if graph.maps:
         axes |= {name: {0: "images", 2: f"{name}_rows", 3: f"{name}_columns"} for name in names}
@@ -199,9 +195,9 @@ def _append_suppression(file: onnx.ModelProto, settings: Suppression) -> None:
     )
 
 
-def _metadata(card: ModelCard, weights: str | Path, opset: int) -> dict[str, str]:
+def _metadata(spec: DetectorSpec, weights: str | Path, opset: int) -> dict[str, str]:
     return {
-        **card.to_metadata(),
+        **spec.to_metadata(),
         "opset": str(opset),
         "face_d2_version": face_d2.__version__,
         "git_revision": _git_revision(),
@@ -221,7 +217,7 @@ def _git_revision() -> str:
     return done.stdout.strip()
 
 
-def _compare(graph: ExportGraph, card: ModelCard, file: bytes) -> list[Comparison]:
+def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Comparison]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
@@ -233,9 +229,9 @@ def _compare(graph: ExportGraph, card: ModelCard, file: bytes) -> list[Compariso
         with torch.no_grad():
             expected = [output.numpy() for output in graph(torch.from_numpy(images))]
         found = session.run(None, {"image": images})
-        if card.outputs == "detections":
+        if spec.outputs == "detections":
             # Of the file's own candidates: near-equal scores may be in another order in PyTorch.
-            expected.insert(0, _suppressed(found[1:], card.suppression))
+            expected.insert(0, _suppressed(found[1:], spec.suppression))
         differences = {}
         for name, ours, theirs in zip(names, expected, found):
             if ours.shape != theirs.shape:
@@ -265,7 +261,9 @@ def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.n
     unlimited = replace(settings, topk=scores.shape[1])
     rows = []
     for image in range(len(scores)):
-        found = select(boxes[image], scores[image], levels, unlimited)
-        number = np.full(len(found.scores), image)
-        rows.append(np.column_stack([number, found.boxes, found.scores, found.levels]))
+        chosen = select(boxes[image], scores[image], levels, unlimited)
+        number = np.full(len(chosen), image)
+        rows.append(
+            np.column_stack([number, boxes[image, chosen], scores[image, chosen], levels[chosen]])
+        )
     return np.concatenate(rows).astype(np.float32)

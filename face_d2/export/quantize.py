@@ -15,19 +15,32 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face import widerface_ap
-from face_d2.evaluation.wider_face_ground_truth import (
+from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
-from face_d2.files import replaced_file
+from face_d2.evaluation.wider_face.protocol import widerface_ap
+from face_d2.export.saturation import saturating_convolutions
+from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.runtimes import RUNTIMES
+from face_d2.utils.files import replaced_file
 
-__all__ = ["Quantisation", "average_precisions", "check_images", "quantize", "write_int8"]
+__all__ = [
+    "WEIGHT_BITS",
+    "Quantisation",
+    "average_precisions",
+    "check_images",
+    "find_faces",
+    "own_faces",
+    "quantize",
+    "write_int8",
+]
+
+#: Bits of a weight to the processors on which such a file gives the right answer.
+WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 with VNNI, Arm)"}
 
 #: Most images the value ranges are taken from.
 _CALIBRATION_IMAGES = 100
@@ -36,7 +49,7 @@ _FACE_SCORE, _LEAST_SCORE = 0.5, 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
 #: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
-_BETWEEN = ("Relu", "Add")
+_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6's
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ def quantize(
     *,
     ground_truth: str | Path | None = None,
     max_loss: float = 0.5,
+    weight_bits: int = 7,
 ) -> Quantisation:
     """Writes the int8 file, if it is good enough.
 
@@ -84,22 +98,23 @@ def quantize(
             ``event/name``; without it the boxes of the float file with a score of at least 0.5 are
             the faces.
         max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
+        weight_bits: as of :func:`write_int8`. With 8, the loss holds for processors like this one.
 
     Raises:
         ValueError: there is no image, two share event and name, the float file finds no face in
-            them, or ``source`` is another file.
+            them, ``source`` is another file, or ``weight_bits`` is out of its range.
         RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
     detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
-    predictions = _predictions(detector, images)
-    truth: WiderFaceGroundTruth | str | Path = ground_truth or _own_faces(predictions)
+    predictions = find_faces(detector, images)
+    truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
     float_ap = _average_precisions(predictions, truth)["AP_hard"]
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
-            write_int8(detector, source, temporary, images, kept_float)
+            write_int8(detector, source, temporary, images, kept_float, weight_bits)
             aps = {
                 runtime: average_precisions(
                     FaceDetector.from_onnx(
@@ -155,16 +170,16 @@ class _Reader(CalibrationDataReader):
     def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
         step = -(-len(images) // _CALIBRATION_IMAGES)
         self._paths = iter(images[::step])
-        self._card = detector.backend.card
+        self._spec = detector.backend.spec
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         path = next(self._paths, None)
         if path is None:
             return None
         image = load_image(path)
-        if self._card.input_format == "RGB":
+        if self._spec.input_format == "RGB":
             image = image[:, :, ::-1]
-        return {"image": resize(image, *self._card.size_rule.resized(*image.shape[:2]))[None]}
+        return {"image": resize(image, *self._spec.size_rule.resized(*image.shape[:2]))[None]}
 
 
 def write_int8(
@@ -173,8 +188,13 @@ def write_int8(
     path: Path,
     images: Sequence[str | Path],
     kept_float: Sequence[str] = (),
+    weight_bits: int = 7,
 ) -> None:
     """Writes an int8 file whatever it loses.
+
+    With weights of 7 bits (-64 to 64) the sum of two products fits into 16 bits, in which x86-64
+    processors without VNNI add them: the file gives the same answer on every processor. Weights of
+    8 bits give wrong answers on those processors.
 
     Args:
         detector: of the float file.
@@ -182,26 +202,47 @@ def write_int8(
         path: the file to write.
         images: from which value ranges are taken.
         kept_float: names of convolutions that stay in float.
+        weight_bits: one of ``WEIGHT_BITS``.
+
+    Raises:
+        ValueError: ``weight_bits`` is out of its range.
+        RuntimeError: with 7 bits, the sum of two products could leave 16 bits all the same.
     """
-    quantize_static(
-        str(source),
-        str(path),
-        _Reader(detector, images),
-        quant_format=QuantFormat.QDQ,
-        per_channel=True,
-        op_types_to_quantize=["Conv", *_BETWEEN],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
-    )
-    file = onnx.load(path)
-    _free_outputs(file)
-    _clip_bytes(file)
-    metadata = {entry.key: entry.value for entry in file.metadata_props}
-    metadata |= {"precision": "int8", "float_layers": ", ".join(kept_float)}
-    helper.set_model_props(file, metadata)
-    onnx.checker.check_model(file)
-    onnx.save(file, path)
+    if weight_bits not in WEIGHT_BITS:
+        raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
+    with replaced_file(path) as temporary:
+        quantize_static(
+            str(source),
+            str(temporary),
+            _Reader(detector, images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=weight_bits == 7,
+            op_types_to_quantize=["Conv", *_BETWEEN],
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
+        )
+        file = onnx.load(temporary)
+        _free_outputs(file)
+        _clip_bytes(file)
+        metadata = {entry.key: entry.value for entry in file.metadata_props}
+        metadata |= {
+            "precision": "int8",
+            "float_layers": ", ".join(kept_float),
+            "weight_bits": str(weight_bits),
+            "processors": WEIGHT_BITS[weight_bits],
+        }
+        helper.set_model_props(file, metadata)
+        onnx.checker.check_model(file)
+        if weight_bits == 7 and (names := saturating_convolutions(file)):
+            raise RuntimeError(
+                "the sum of two int8 products can leave 16 bits, which gives wrong answers on "
+                f"x86-64 processors without VNNI, in {', '.join(names)}; ONNX Runtime's "
+                "quantisation should have kept weights within -64 and 64: take another version of "
+                "onnxruntime"
+            )
+        onnx.save(file, temporary)
 
 
 def _free_outputs(file: onnx.ModelProto) -> None:
@@ -321,10 +362,19 @@ def _next_convolutions(
     return reached
 
 
-def _predictions(
+def find_faces(
     detector: FaceDetector, images: Sequence[str | Path]
 ) -> dict[str, NDArray[np.float64]]:
-    """``{"event/name": (N, 5) x, y, w, h, score}``, as the evaluators take them."""
+    """What a detector finds, ``{"event/name": (N, 5) x, y, w, h, score}``, for the evaluators.
+
+    Args:
+        detector: of a low score threshold.
+        images: named ``event/name``.
+
+    Raises:
+        ValueError: two images share event and name.
+        Exception: an image's own error, if it cannot be read.
+    """
     predictions = {}
     for name, result in zip(_names(images), detector.stream(images)):
         if result.error is not None:
@@ -348,7 +398,15 @@ def _names(images: Sequence[str | Path]) -> list[str]:
     return list(owners)
 
 
-def _own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
+    """Those with a score of at least 0.5, as ground truth for another form of the detector.
+
+    Args:
+        predictions: of :func:`find_faces`.
+
+    Raises:
+        ValueError: there are none.
+    """
     faces = []
     for name, rows in predictions.items():
         boxes = rows[rows[:, 4] >= _FACE_SCORE, :4]
@@ -375,7 +433,7 @@ def average_precisions(
     Raises:
         Exception: an image's own error, if it cannot be read.
     """
-    return _average_precisions(_predictions(detector, images), truth)
+    return _average_precisions(find_faces(detector, images), truth)
 
 
 def _average_precisions(

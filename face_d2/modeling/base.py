@@ -2,7 +2,8 @@
 
 A subclass says what one padded batch costs (:meth:`OneStageDetector.losses_on`) and what is found
 in it (:meth:`OneStageDetector.detect`); normalisation, padding, grouping and the way back to the
-pixels of the original image are here.
+pixels of the original image are here. Prediction, export and the coverage report need no more of a
+detector than the methods of :class:`OneStageDetector`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-__all__ = ["OneStageDetector"]
+from face_d2.modeling.coverage_rule import CoverageRule
+from face_d2.ops.resize import SizeRule
+from face_d2.ops.spec import DetectorSpec
+
+__all__ = ["Candidates", "OneStageDetector"]
+
+#: Boxes (N, R, 4) XYXY in pixels of the network's input, scores (N, R) and levels (R,).
+Candidates = tuple[Tensor, Tensor, Tensor]
 
 
 class OneStageDetector(nn.Module):
@@ -30,6 +38,8 @@ class OneStageDetector(nn.Module):
 
     #: Input sides are padded (right and bottom) to a multiple of this; 0 pads nothing.
     size_divisibility: int = 0
+    #: Whether boxes are clipped at the image border before suppression, or after it.
+    clips_before_nms: bool = False
 
     def __init__(
         self,
@@ -58,6 +68,39 @@ class OneStageDetector(nn.Module):
 
     def detect(self, images: ImageList) -> list[Instances]:
         """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
+        raise NotImplementedError
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """Names of the maps that :meth:`forward_maps` returns, in order."""
+        raise NotImplementedError
+
+    def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The raw maps of normalised images (N, 3, H, W): no training branch, no decoding."""
+        raise NotImplementedError
+
+    def decode(self, maps: Sequence[Tensor]) -> Candidates:
+        """Turns the maps of :meth:`forward_maps` into the candidates of all locations.
+
+        It can be traced, and the trace holds for any image size and batch size.
+        """
+        raise NotImplementedError
+
+    def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
+        """Everything that a program needs to know to use the network without this class.
+
+        Args:
+            size_rule: the config's test size; ``min_side`` is replaced by the detector's own.
+            config: the config's name.
+        """
+        raise NotImplementedError
+
+    def coverage_rule(self, training: bool) -> CoverageRule:
+        """The rule that tells which faces the detector can detect.
+
+        Args:
+            training: judge by the levels that are trained, not by those used at inference.
+        """
         raise NotImplementedError
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -89,8 +132,10 @@ class OneStageDetector(nn.Module):
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalises, then pads with zeros to one size, a multiple of ``size_divisibility``."""
+        # A copy from a GPU must be waited for before it is read.
+        on_gpu = self.device.type == "cuda"
         images = [
-            (item["image"].to(self.device) - self.pixel_mean) / self.pixel_std
+            (item["image"].to(self.device, non_blocking=on_gpu) - self.pixel_mean) / self.pixel_std
             for item in batched_inputs
         ]
         return ImageList.from_tensors(images, self.size_divisibility)

@@ -1,12 +1,16 @@
-"""Greedy suppression that stops when enough is kept."""
+"""Greedy suppression of tensors, by two measures, which can stop when enough is kept."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torchvision.ops import nms as nms_iou
 
-__all__ = ["first_kept"]
+from face_d2.ops.nms import suppress as suppress_arrays
+
+__all__ = ["NMS_TYPES", "first_kept", "suppress"]
 
 _FIRST = 4  # boxes looked at first, per box that may be kept; twice as many every further time
 
@@ -38,3 +42,37 @@ def first_kept(
         if len(kept) >= limit or looked_at >= len(order):
             return kept[:limit]
         looked_at *= 2
+
+
+def _nms_iom(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """Suppression by intersection over the area of the lower-scored box, on the CPU.
+
+    Arguments and result as of :func:`suppress`.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    sorted_boxes = boxes[order].detach().cpu().numpy()
+    kept = suppress_arrays(sorted_boxes, "iom", threshold, len(sorted_boxes))
+    return order[torch.from_numpy(kept).to(order.device)]
+
+
+NMS_TYPES = {"iou": nms_iou, "iom": _nms_iom}
+
+
+def suppress(boxes: Tensor, scores: Tensor, nms_type: str, threshold: float) -> Tensor:
+    """Greedy class-agnostic suppression.
+
+    Args:
+        boxes: (N, 4) XYXY pixels.
+        scores: (N,).
+        nms_type: "iou", or "iom" for the released tool's measure.
+        threshold: overlaps greater than this are suppressed.
+
+    Returns:
+        Indices of the boxes kept, best score first.
+
+    Raises:
+        ValueError: ``nms_type`` is unknown.
+    """
+    if nms_type not in NMS_TYPES:
+        raise ValueError(f"the NMS type is one of {list(NMS_TYPES)}, not {nms_type!r}")
+    return NMS_TYPES[nms_type](boxes, scores, threshold)

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from face_d2.data.augmentation import BoundedResize
-from face_d2.modeling.box_merging import best_first, nms, vote
-from face_d2.modeling.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.nms import best_first, nms, vote
+from face_d2.ops.tiling import detect_tiled, least_max_pixels
 
 __all__ = ["MERGES", "MultiScaleTTA", "SearchScale", "search_scales"]
 
-#: How answers become one: the best box alone, or the mean of all (``box_merging.py``).
+#: How answers become one: the best box alone, or the mean of all (:func:`face_d2.ops.nms.vote`).
 MERGES = ("nms", "vote")
 
 #: Largest face searched for in tiles at full resolution, in pixels of the scaled image; larger ones

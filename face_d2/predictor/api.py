@@ -10,10 +10,10 @@ from typing import Any, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.modeling.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.resize import resize
+from face_d2.ops.spec import DetectorSpec
+from face_d2.ops.tiling import detect_tiled, least_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
-from face_d2.predictor.model_card import ModelCard
-from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult, Found
 
 __all__ = ["Backend", "FaceDetector"]
@@ -27,7 +27,7 @@ class Backend(Protocol):
     """Runs a network."""
 
     #: The network's contract.
-    card: ModelCard
+    spec: DetectorSpec
     #: What runs it, for people: "PyTorch 2.14.1 on cpu".
     runtime: str
 
@@ -59,7 +59,7 @@ class FaceDetector:
             enlarging) has more pixels is searched in overlapping tiles of at most this many, which
             bounds the memory; the default takes a 3840 x 2160 frame in one pass.
         tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
-            full resolution, see :mod:`face_d2.modeling.tiling`. A network that enlarges small
+            full resolution, see :mod:`face_d2.ops.tiling`. A network that enlarges small
             images needs, and takes, twice the side to which it does.
         batch_size: most images that go through the network together.
 
@@ -75,8 +75,8 @@ class FaceDetector:
         tile_overlap: int = 256,
         batch_size: int = 8,
     ) -> None:
-        self._tile_align = max(level.stride for level in backend.card.levels)
-        self._shared_faces = max(tile_overlap, 2 * backend.card.size_rule.min_side)
+        self._tile_align = max(level.stride for level in backend.spec.levels)
+        self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         least = least_max_pixels(self._shared_faces, self._tile_align)
         for name, value, lowest in (
             ("tile_overlap", tile_overlap, 1),
@@ -155,7 +155,7 @@ class FaceDetector:
             ImportError: the runtime is not installed.
             ValueError: the file is not such a file, or a value is out of its range.
         """
-        from face_d2.predictor.model_card import ForeignFileError
+        from face_d2.ops.spec import ForeignFileError
         from face_d2.predictor.onnx_backend import OnnxBackend
 
         threshold = _checked_threshold(score_threshold)
@@ -164,7 +164,7 @@ class FaceDetector:
         except ForeignFileError as foreign:
             if runtime == "openvino":
                 raise
-            from face_d2.detectors.backend import AdapterBackend
+            from face_d2.predictor.adapter_backend import AdapterBackend
 
             try:
                 return cls(AdapterBackend(path, threshold, threads), **settings)
@@ -174,7 +174,7 @@ class FaceDetector:
     @property
     def levels(self) -> tuple[str, ...]:
         """Names of the levels (LFFD: branches) that ``FaceResult.levels`` counts."""
-        return tuple(level.name for level in self.backend.card.levels)
+        return tuple(level.name for level in self.backend.spec.levels)
 
     @property
     def runtime(self) -> str:
@@ -238,12 +238,12 @@ class FaceDetector:
         except _IMAGE_ERRORS as error:
             return _Item(source, error=error)
         size = pixels.shape[:2]
-        if self.backend.card.input_format == "RGB":
+        if self.backend.spec.input_format == "RGB":
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
-        return _Item(source, size, resize(pixels, *self.backend.card.size_rule.resized(*size)))
+        return _Item(source, size, resize(pixels, *self.backend.spec.size_rule.resized(*size)))
 
     def _pixels(self, searched: NDArray[np.uint8]) -> float:
-        return self.backend.card.size_rule.searched_pixels(*searched.shape[:2])
+        return self.backend.spec.size_rule.searched_pixels(*searched.shape[:2])
 
     def _finish(self, batch: Sequence[_Item]) -> Iterator[FaceResult]:
         whole = [
@@ -266,14 +266,14 @@ class FaceDetector:
             yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
-        """Searches a large image, see :mod:`face_d2.modeling.tiling`, or a strip.
+        """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.
 
         A strip is thinner than the side to which the network enlarges: there the limits are divided
         by the enlargement, and faces are hardly longer than the strip is wide. Halves of an image
         that are that thin would only be enlarged again and are left out.
         """
-        min_side, shorter = self.backend.card.size_rule.min_side, min(image.shape[:2])
-        if shorter < self.backend.card.least_side:
+        min_side, shorter = self.backend.spec.size_rule.min_side, min(image.shape[:2])
+        if shorter < self.backend.spec.least_side:
             return _NOTHING
         max_pixels, overlap, align = self.max_pixels, self._shared_faces, self._tile_align
         if shorter < min_side:
@@ -295,7 +295,7 @@ class FaceDetector:
             max_pixels=max_pixels,
             overlap=overlap,
             align=align,
-            iou_threshold=self.backend.card.suppression.nms_threshold,
+            iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
         return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
 

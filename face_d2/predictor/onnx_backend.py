@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.predictor.model_card import ModelCard
+from face_d2.ops.nms import select
+from face_d2.ops.spec import DetectorSpec
+from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.results import Found
-from face_d2.predictor.runtimes import RUNTIMES, open_graph
-from face_d2.predictor.suppression import select
+from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
 
 __all__ = ["OnnxBackend"]
 
@@ -53,16 +55,17 @@ class OnnxBackend:
         except Exception as error:  # either runtime has exceptions of its own
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
         self.graph = graph
-        self.card = ModelCard.from_metadata(graph.metadata, str(path))
+        self.spec = DetectorSpec.from_metadata(graph.metadata, str(path))
         self.runtime = f"{graph.runtime}, {graph.metadata.get('precision', 'float32')}"
-        if self.card.outputs != "candidates":
+        if self.spec.outputs != "candidates":
             raise ValueError(
-                f"{path}: its outputs are {self.card.outputs!r}; FaceDetector needs a file "
+                f"{path}: its outputs are {self.spec.outputs!r}; FaceDetector needs a file "
                 "exported with --outputs candidates"
             )
+        _warn_if_wrong_here(path, graph, chosen)
         if score_threshold is not None:
-            settings = replace(self.card.suppression, score_threshold=score_threshold)
-            self.card = replace(self.card, suppression=settings)
+            settings = replace(self.spec.suppression, score_threshold=score_threshold)
+            self.spec = replace(self.spec, suppression=settings)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
         """See :class:`face_d2.predictor.api.Backend`.
@@ -72,10 +75,25 @@ class OnnxBackend:
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: NDArray[np.uint8]) -> Found:
-        if min(image.shape[:2]) < self.card.least_side:
+        if min(image.shape[:2]) < self.spec.least_side:
             return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
         boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
-        return select(boxes[0], scores[0], levels, self.card.suppression)
+        chosen = select(boxes[0], scores[0], levels, self.spec.suppression)
+        return Found(boxes[0, chosen], scores[0, chosen], levels[chosen])
+
+
+def _warn_if_wrong_here(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:
+    """Warns of weights of 8 bits; files that do not tell were written with such."""
+    if graph.metadata.get("precision") != "int8" or graph.metadata.get("weight_bits") == "7":
+        return
+    if int8_sums_saturate(runtime):
+        warnings.warn(
+            f"{path}: its int8 weights have 8 bits, which give wrong answers on this processor: "
+            f"{runtime} adds products of int8 in 16 bits here, which overflow. Export it again "
+            "without --int8-weights 8 (weights then have 7 bits), or use the float file",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def _chosen(runtime: str) -> str:

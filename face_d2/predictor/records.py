@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from face_d2.files import replaced_file, replaced_folder
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
+from face_d2.utils.files import replaced_file, replaced_folder
 
 __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_format"]
 
@@ -294,7 +294,7 @@ def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
     """The WIDER FACE exchange format, as ``tools/evaluate_widerface.py`` reads it."""
-    from face_d2.evaluation.wider_face_files import format_detections
+    from face_d2.evaluation.wider_face.files import format_detections
 
     folder = journal.folder / "txt"
     with replaced_folder(folder) as fresh:  # without what is no input any more

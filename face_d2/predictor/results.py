@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.modeling.box_merging import best_first
+from face_d2.ops.nms import best_first
 
 __all__ = ["FaceResult", "Found"]
 

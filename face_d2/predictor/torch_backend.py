@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from face_d2.plugins import import_detectors
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
 
-import_detectors()
+from face_d2.config import load_config, with_weights
+from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.modeling.base import OneStageDetector
+from face_d2.ops.resize import SizeRule
+from face_d2.predictor.results import Found
+from face_d2.utils.malloc import HeapTrimmer
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
-from detectron2.modeling import build_model  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-
-from face_d2.config import find_config, get_cfg  # noqa: E402
-from face_d2.engine.checkpoint import FaceCheckpointer  # noqa: E402
-from face_d2.export.parts import describe  # noqa: E402
-from face_d2.modeling.base import OneStageDetector  # noqa: E402
-from face_d2.predictor.heap import HeapTrimmer  # noqa: E402
-from face_d2.predictor.results import Found  # noqa: E402
-
-__all__ = ["TorchBackend", "build_detector", "load_config"]
+__all__ = ["TorchBackend", "build_detector", "detector_node"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +38,8 @@ class TorchBackend:
 
     def __init__(self, model: OneStageDetector, cfg: CfgNode, config_name: str = "") -> None:
         self.model = model.eval()
-        card = describe(model).card
-        size_rule = replace(
-            card.size_rule, min_size=cfg.INPUT.MIN_SIZE_TEST, max_size=cfg.INPUT.MAX_SIZE_TEST
-        )
-        self.card = replace(card, config=config_name, size_rule=size_rule)
+        size_rule = SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        self.spec = model.spec(size_rule, config_name)
         self.runtime = f"PyTorch {torch.__version__} on {model.device}"
         self._heap = HeapTrimmer()
 
@@ -87,27 +80,6 @@ class TorchBackend:
         return found
 
 
-def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode:
-    """The config of a file, or of a shipped one by its name.
-
-    Args:
-        config_file: a path, or a name such as "lffd/lffd_25L8S.yaml".
-        overrides: KEY, VALUE, ...
-
-    Raises:
-        FileNotFoundError: there is neither.
-        ValueError: a key does not exist, or its value does not fit.
-    """
-    cfg = get_cfg()
-    try:
-        cfg.merge_from_file(find_config(config_file))
-        cfg.merge_from_list(list(overrides))
-    except (AssertionError, KeyError, ValueError) as error:  # Detectron2's and yacs's
-        where = f"{config_file}, {list(overrides)}" if overrides else f"{config_file}"
-        raise ValueError(f"{where}: {error.args[0] if error.args else error}") from error
-    return cfg
-
-
 def detector_node(cfg: CfgNode) -> CfgNode:
     """The config node of the detector that a config describes, for example ``MODEL.LFFD``.
 
@@ -131,7 +103,7 @@ def build_detector(cfg: CfgNode, weights: str | os.PathLike[str]) -> OneStageDet
             damaged, or hold more than tensors and plain values.
     """
     detector_node(cfg)
-    model = build_model(cfg).eval()
+    model = build_model(with_weights(cfg, weights)).eval()
     checkpointer = FaceCheckpointer(model)
     checkpointer.load(str(weights))
     checkpointer.require_all()

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.files import replaced_file
 from face_d2.predictor.sources import Source
+from face_d2.utils.files import replaced_file
 
 __all__ = ["VideoReader", "VideoSink"]
 

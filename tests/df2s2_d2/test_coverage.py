@@ -15,6 +15,7 @@ from references import coverage_reference
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.matching import AnchorGrid
 from face_d2.config import get_cfg, get_config_file
+from face_d2.modeling.coverage_rule import build_coverage_rule
 
 
 def rule_of(*overrides: object, base: str = "quick/df2s2_synth.yaml") -> AnchorCoverage:
@@ -22,7 +23,7 @@ def rule_of(*overrides: object, base: str = "quick/df2s2_synth.yaml") -> AnchorC
     cfg.merge_from_file(get_config_file(base))
     small = ["MODEL.DF2S2.CONV_DIM", 8, "MODEL.FFP.OUT_CHANNELS", 8, "MODEL.DF2S2.NORM", ""]
     cfg.merge_from_list([*small, *overrides])
-    return AnchorCoverage(cfg, training=False)
+    return build_coverage_rule(cfg, training=False)
 
 
 @pytest.fixture(scope="module")

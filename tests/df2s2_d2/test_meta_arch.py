@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers.same_detections import assert_same_detections
 from references import df2s2_reference
-from references.same_detections import assert_same_detections
 
 from df2s2_d2.losses import CLS_NORMS, level_weights
 from df2s2_d2.segmentation import box_mask

@@ -12,8 +12,8 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from references.predictors import REFERENCE_SETTINGS, SquareFinder
-from references.tiny_configs import tiny_lffd
+from helpers.predictors import REFERENCE_SETTINGS, SquareFinder
+from helpers.tiny_configs import tiny_lffd
 from torchvision.ops import box_iou
 
 from face_d2 import FaceDetector
@@ -72,7 +72,7 @@ def tiny_onnx(
     tiny_files: dict[str, tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """The tiny detectors, exported by the command."""
-    from face_d2.export.command import main  # the modules that use it ask for onnx first
+    from face_d2.cli.export import main  # the modules that use it ask for onnx first
 
     files = {}
     for name, (config, weights) in tiny_files.items():

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 MODULES = (
-    "face_d2.benchmark.command",
-    "face_d2.data.check_command",
-    "face_d2.evaluation.command",
-    "face_d2.export.command",
-    "face_d2.model_zoo_command",
-    "face_d2.predictor.command",
+    "face_d2.cli.benchmark",
+    "face_d2.cli.check_dataset",
+    "face_d2.cli.evaluate",
+    "face_d2.cli.export",
+    "face_d2.cli.model_zoo",
+    "face_d2.cli.predict",
 )
 
 

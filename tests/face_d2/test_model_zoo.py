@@ -15,14 +15,14 @@ import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
 from detectron2.modeling import build_model
-from references.file_server import serve
+from helpers.file_server import serve
 
+import lffd_d2
 from face_d2 import FaceDetector, model_zoo
+from face_d2.cli.model_zoo import main, released_table, trained_table
 from face_d2.config import get_cfg, get_config_file
-from face_d2.download import checksum
 from face_d2.model_zoo import Figures, Model, ReleasedFile, TrainedHere
-from face_d2.model_zoo_command import main, released_table, trained_table
-from lffd_d2 import zoo as lffd_zoo
+from face_d2.utils.download import checksum
 from lffd_d2.mxnet_params import RELEASES
 
 HEAD = "lffd/lffd_17L4S.yaml"
@@ -49,7 +49,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     torch.save({"model": build_model(cfg).state_dict()}, file)
     weights = ReleasedFile(file.as_uri(), checksum(file), "none", file.stat().st_size)
     entry = Model("lffd/lffd_16L3S-small.yaml", "noise", weights)
-    monkeypatch.setattr(lffd_zoo, "MODELS", (entry,))
+    monkeypatch.setattr(lffd_d2, "MODELS", (entry,))
     monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path / "cache"))
     return file
 
@@ -155,7 +155,7 @@ def test_download_then_offline(published: Path, monkeypatch: pytest.MonkeyPatch)
     checkpoint = model_zoo.get_config(name, trained=True).MODEL.WEIGHTS
     assert checkpoint == model_zoo.get_checkpoint_file(name)
     detector = FaceDetector.from_config(f"{name}.yaml", checkpoint, device="cpu")
-    assert detector.backend.card.config == "lffd_16L3S-small"
+    assert detector.backend.spec.config == "lffd_16L3S-small"
 
 
 def test_untrained_is_what_training_starts_from(published: Path) -> None:
@@ -170,10 +170,10 @@ def test_untrained_is_what_training_starts_from(published: Path) -> None:
 
 def test_from_a_web_server(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    (entry,) = lffd_zoo.MODELS
+    (entry,) = lffd_d2.MODELS
     with serve(published.read_bytes()) as server:
         weights = replace(entry.weights, url=server.url)
-        monkeypatch.setattr(lffd_zoo, "MODELS", (replace(entry, weights=weights),))
+        monkeypatch.setattr(lffd_d2, "MODELS", (replace(entry, weights=weights),))
         file = model_zoo.get_checkpoint_file(entry.config, download=True)
         assert Path(file).name == "weights.bin"
         server.content = b"changed"
@@ -204,9 +204,9 @@ def test_conversion_on_the_way(
         if len(calls) == 1:
             raise OSError("the disk is full")
 
-    (entry,) = lffd_zoo.MODELS
+    (entry,) = lffd_d2.MODELS
     weights = replace(entry.weights, convert=convert)
-    monkeypatch.setattr(lffd_zoo, "MODELS", (replace(entry, weights=weights),))
+    monkeypatch.setattr(lffd_d2, "MODELS", (replace(entry, weights=weights),))
     with pytest.raises(OSError, match="disk is full"):
         model_zoo.get_checkpoint_file(entry.config, download=True)
     for _ in range(2):

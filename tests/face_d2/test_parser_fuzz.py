@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from face_d2.data.fddb import read_fold
 from face_d2.data.wider_face import read_annotations, read_file_list
-from face_d2.evaluation.fddb_files import read_fddb_detections
-from face_d2.evaluation.wider_face_files import read_predictions
+from face_d2.evaluation.fddb.files import read_fddb_detections
+from face_d2.evaluation.wider_face.files import read_predictions
 
 WIDER = """0--Parade/a.jpg
 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
-from references.tiny_sets import write_coco_set, write_wider_set
+from helpers.tiny_sets import write_coco_set, write_wider_set
 
 from face_d2.data.register import register_wider_face
 

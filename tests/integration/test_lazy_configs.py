@@ -19,8 +19,7 @@ from torch import nn
 
 from face_d2 import compat
 from face_d2.config import get_cfg, get_config_file
-from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.mappers import build_train_mapper
+from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 
 YAML_OF = {
     "lazy/df2s2_R50_FFP.py": "df2s2/df2s2_R50_FFP.yaml",
@@ -186,3 +185,10 @@ def test_the_stock_script_runs_it(
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "model_final.pth").is_file()
     assert "copypaste: AP_easy,AP_medium,AP_hard" in done.stdout
+
+
+@pytest.mark.parametrize("name", YAML_OF)
+def test_a_network_for_rgb_is_trained_and_tested_with_rgb(name: str) -> None:
+    cfg = load(name, "model.input_format=RGB")
+    assert cfg.dataloader.train.mapper.image_format == "RGB"
+    assert cfg.dataloader.test.mapper.image_format == "RGB"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
-from references.tiny_configs import tiny_lffd
+from helpers.tiny_configs import tiny_lffd
 
 from lffd_d2 import LFFD
 
@@ -17,7 +17,6 @@ def tiny_cfg() -> CfgNode:
     cfg = tiny_lffd()
     cfg.MODEL.DEVICE = "cpu"
     cfg.INPUT.SCALE_SAMPLING.SIZE = 64
-    cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 2
     return cfg
 
 

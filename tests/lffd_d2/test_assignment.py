@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from references.lffd_assignment_reference import label_image
 
-from lffd_d2.assignment import BranchLabels, decode_boxes, face_sizes, label_branch
-from lffd_d2.receptive_field import Branch, Variant, get_variant
+from lffd_d2.assignment import BranchLabels, decode_boxes, face_sizes, label_branch, label_branches
+from lffd_d2.receptive_field import Branch, Variant
+from lffd_d2.variants import get_variant
 
 RULES = {"reg_norm": "scale", "scale_measure": "longer", "min_face": 8}
 FIRST = get_variant("25L8S").branches[0]  # c8: stride 4, first centre 3, faces 10-15, gray 9-17
@@ -190,6 +191,23 @@ def test_a_crowd_costs_memory_linear_in_faces_and_cells() -> None:
         label_branch(FIRST, (159, 159), [faces], [torch.zeros(709, dtype=torch.bool)], **RULES)
     # Three int64 layers of the map; a faces x cells table takes 709 x 159 x 159 bytes at least.
     assert largest <= 3 * 8 * 160 * 160
+
+
+def test_branches_labeled_together_are_those_labeled_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    branches = get_variant("25L8S").branches
+    sizes = [(40, 37), (40, 37), (20, 18), (20, 18), (10, 9), (5, 4), (5, 4), (5, 4)]
+    corners = 120 * torch.rand(30, 2, generator=generator)
+    boxes = torch.cat([corners, corners + 9 + 40 * torch.rand(30, 2, generator=generator)], dim=1)
+    images = [boxes[:10], boxes[:0], boxes[10:]]
+    ignore = [torch.rand(len(b), generator=generator) < 0.2 for b in images]
+    together = label_branches(branches, sizes, images, ignore, **RULES)
+    for branch, size, labels in zip(branches, sizes, together):
+        alone = label_branch(branch, size, images, ignore, **RULES)
+        for name, value in vars(alone).items():
+            assert torch.equal(getattr(labels, name), value), (branch.tap, name)
+    assert sum(len(labels.box_cells) > 0 for labels in together) >= 4
+    assert any(len(labels.box_cells) == 0 for labels in together)
 
 
 def test_sizes() -> None:

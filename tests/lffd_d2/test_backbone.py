@@ -10,7 +10,7 @@ from detectron2.modeling import build_backbone
 
 from lffd_d2 import LFFDNet, add_lffd_config
 from lffd_d2.head import LFFDHead
-from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS, get_variant
+from lffd_d2.variants import SLIM_VARIANTS, VARIANTS, get_variant
 
 PARAMETERS = {
     "25L8S": 2_290_608,

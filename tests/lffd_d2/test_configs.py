@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from face_d2.config import get_cfg, get_config_file
+from face_d2.data.mapper import build_train_mapper
+from lffd_d2 import ScaleSamplingMapper
 from lffd_d2.config import variant_from_config
-from lffd_d2.receptive_field import SLIM_VARIANTS, VARIANTS
+from lffd_d2.variants import SLIM_VARIANTS, VARIANTS
 
 SHIPPED = sorted(
     f"{path.parent.name}/{path.name}"
@@ -22,10 +24,10 @@ def test_sampling_fits_the_network(name: str) -> None:
     cfg = get_cfg()
     cfg.merge_from_file(get_config_file(name))
     branches = variant_from_config(cfg).branches
-    sampling = cfg.INPUT.SCALE_SAMPLING
-    assert [tuple(r) for r in sampling.FACE_RANGES] == [b.face_range for b in branches]
-    assert list(sampling.STRIDES) == [b.rf.stride for b in branches]
-    assert cfg.INPUT.MAPPER == "scale_sampling"
+    mapper = build_train_mapper(cfg)
+    assert isinstance(mapper, ScaleSamplingMapper)
+    assert mapper.sampler.face_ranges == [b.face_range for b in branches]
+    assert mapper.strides == [b.rf.stride for b in branches]
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, *SLIM_VARIANTS])
@@ -61,6 +63,26 @@ def test_the_released_codes_schedule(name: str) -> None:
     assert (solver.BASE_LR, solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_BIAS) == (0.1, 1e-5, 0.0)
     assert solver.MAX_ITER == 2_000_000
     assert tuple(solver.STEPS) == (500_000, 1_000_000, 1_500_000)
+
+
+def test_the_recommended_config_departs_from_the_released_run_where_it_says() -> None:
+    """Its network and ranges stay, so that released weights load."""
+    base, cfg = get_cfg(), get_cfg()
+    base.merge_from_file(get_config_file("lffd/lffd_20L5S.yaml"))
+    cfg.merge_from_file(get_config_file("lffd/lffd_20L5S_recommended.yaml"))
+    changed = {k for k, v in cfg.MODEL.LFFD.items() if v != base.MODEL.LFFD[k]}
+    assert changed == {
+        *("INIT", "PRIOR_PROB", "LOSS_SCALE", "BOX_LOSS", "NEG_POS_RATIO", "SCORE_THRESH_TEST")
+    }
+    changed = {k for k, v in cfg.INPUT.SCALE_SAMPLING.items() if v != base.INPUT.SCALE_SAMPLING[k]}
+    assert changed == {"SIZE", "MAX_ENLARGE"}
+    assert cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR"
+
+
+def test_the_papers_settings_are_the_defaults() -> None:
+    cfg = get_cfg()
+    assert (cfg.MODEL.LFFD.PRIOR_PROB, cfg.MODEL.LFFD.BOX_LOSS) == (0.5, "l2")
+    assert cfg.INPUT.SCALE_SAMPLING.MAX_ENLARGE == 0
 
 
 @pytest.mark.parametrize("key", ["NEG_POS_RATIO", "MIN_FACE"])

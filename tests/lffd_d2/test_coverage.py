@@ -7,6 +7,7 @@ import pytest
 from detectron2.config import CfgNode
 from references import coverage_reference
 
+from face_d2.modeling.coverage_rule import build_coverage_rule
 from lffd_d2.coverage import ReceptiveFieldCoverage
 
 SIZE = (80, 101)
@@ -15,7 +16,7 @@ SIZE = (80, 101)
 @pytest.fixture
 def rule(tiny_cfg: CfgNode) -> ReceptiveFieldCoverage:
     """Centres 3, 7, 11 ... for faces of 10 to 20 pixels, and 7, 15, 23 ... for 20 to 40."""
-    return ReceptiveFieldCoverage(tiny_cfg, training=False)
+    return build_coverage_rule(tiny_cfg, training=False)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_equals_plain_loops(rule: ReceptiveFieldCoverage) -> None:
 def test_skipped_branches_learn_but_do_not_answer(tiny_cfg: CfgNode) -> None:
     tiny_cfg.MODEL.LFFD.SKIP_BRANCHES = ["c7"]
     face, none = np.array([(10.0, 10, 40, 40)]), np.array([False])
-    tested, trained = (ReceptiveFieldCoverage(tiny_cfg, training) for training in (False, True))
+    tested, trained = (build_coverage_rule(tiny_cfg, training) for training in (False, True))
     assert tested.levels == ("c4",)
     assert tested(face, none, SIZE).verdicts.tolist() == [1]
     assert trained.levels == ("c4", "c7")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.multiprocessing as mp
 from processes.lffd_losses import loss_of_half_a_batch
-from references.lffd_loss_reference import branch_objective
+from references.lffd_loss_reference import box_loss, branch_objective
 from torch import Tensor
 
 from lffd_d2.assignment import BranchLabels
@@ -18,9 +19,11 @@ DEFAULTS = {
     "neg_pos_ratio": 5,
     "neg_fraction_no_pos": 0.1,
     "loss_scale": "batch",
+    "box_loss": "l2",
     "box_norm": "positives",
     "box_weight": 1.0,
 }
+IOU_LOSSES = ("giou", "diou", "ciou")
 
 
 def random_branch(
@@ -54,6 +57,7 @@ def reference(
         boxes,
         ratio=options["neg_pos_ratio"],
         no_pos=options["neg_fraction_no_pos"],
+        box_kind=options["box_loss"],
         box_norm=options["box_norm"],
         box_weight=options["box_weight"],
     )
@@ -78,6 +82,97 @@ def test_losses_equal_plain_loops(loss_scale: str, box_norm: str, ratio: float) 
     expected = [reference(*branch, options) for branch in branches]
     torch.testing.assert_close(score, torch.tensor([e[0] for e in expected]))
     torch.testing.assert_close(box, torch.tensor([e[1] for e in expected]))
+
+
+def with_real_boxes(branch: tuple[Tensor, Tensor, BranchLabels]) -> tuple:
+    """The branch with targets and predictions whose right sides lie right of their left sides."""
+    logits, offsets, labels = branch
+    signs = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    labels = replace(labels, box_targets=(labels.box_targets.abs() + 0.2) * signs)
+    offsets = (offsets.detach().abs() + 0.2) * signs[:, None, None]
+    return logits, offsets.requires_grad_(), labels
+
+
+@pytest.mark.parametrize("kind", IOU_LOSSES)
+@pytest.mark.parametrize("box_norm", ["positives", "map"])
+@pytest.mark.parametrize("loss_scale", ["batch", "mean"])
+def test_iou_losses_equal_plain_loops(kind: str, box_norm: str, loss_scale: str) -> None:
+    options = {
+        **DEFAULTS,
+        "box_loss": kind,
+        "box_norm": box_norm,
+        "loss_scale": loss_scale,
+        "box_weight": 0.7,
+    }
+    branches = [random_branch(0), random_branch(1, (3, 4, 5)), random_branch(2, positives=0.0)]
+    branches = [with_real_boxes(branch) for branch in branches]
+    logits, offsets, labels = map(list, zip(*branches))
+    _, box = LFFDLoss(**options)(logits, offsets, labels)
+    expected = [reference(*branch, options)[1] for branch in branches]
+    torch.testing.assert_close(box, torch.tensor(expected))
+
+
+def one_box(kind: str, predicted: Tensor, wanted: list[float], dtype: torch.dtype) -> Tensor:
+    """The loss of a single RF's box."""
+    nothing = torch.zeros(1, 1, 1, dtype=torch.bool)
+    labels = BranchLabels(
+        nothing, nothing, torch.zeros(1, 3, dtype=torch.int64), torch.tensor([wanted])
+    )
+    logits = torch.zeros(1, 2, 1, 1, dtype=dtype)
+    loss = LFFDLoss(box_loss=kind, loss_scale="mean")
+    return loss([logits], [predicted.to(dtype).view(1, 4, 1, 1)], [labels])[1].sum()
+
+
+@pytest.mark.parametrize("kind", IOU_LOSSES)
+@pytest.mark.parametrize("divisor", [7.5, 80.0])
+def test_an_iou_loss_is_that_of_the_decoded_boxes(kind: str, divisor: float) -> None:
+    """Corner = centre - offset x divisor, in pixels."""
+    wanted, predicted = [0.5, 0.9, -0.7, -0.6], [0.8, 0.4, -0.5, -0.9]
+    boxes = [
+        [c - o * divisor for c, o in zip((31.0, 47.0) * 2, side)] for side in (predicted, wanted)
+    ]
+    got = one_box(kind, torch.tensor(predicted), wanted, torch.float32)
+    assert got.item() == pytest.approx(box_loss(kind, *boxes), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", IOU_LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "predicted",
+    [
+        [0.0, 0.0, 0.0, 0.0],
+        [1.0, 1.0, 1.0, 1.0],
+        [-1.0, -0.5, 1.0, 0.5],
+        [-1.0, 0.5, 1.0, -0.5],
+        [1e4, 1e4, -1e4, -1e4],
+        [-1e4, -1e4, 1e4, 1e4],
+        [0.6, 0.6, -0.6, -0.6],
+    ],
+)
+def test_iou_losses_and_gradients_are_finite(
+    kind: str, dtype: torch.dtype, predicted: list[float]
+) -> None:
+    offsets = torch.tensor(predicted, requires_grad=True)
+    loss = one_box(kind, offsets, [0.6, 0.6, -0.6, -0.6], dtype)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert torch.isfinite(offsets.grad).all()
+
+
+@pytest.mark.parametrize("kind", IOU_LOSSES)
+@pytest.mark.parametrize("start", [[0.0] * 4, [-0.4, -0.3, 0.5, 0.2], [2.0, 2.0, 1.5, 1.0]])
+def test_iou_losses_lead_to_the_box_from_boxes_without_an_area(
+    kind: str, start: list[float]
+) -> None:
+    wanted = [0.5, 0.9, -0.7, -0.6]
+    offsets = torch.tensor(start, requires_grad=True)
+    optimizer = torch.optim.SGD([offsets], lr=0.05)
+    for _ in range(500):
+        optimizer.zero_grad()
+        one_box(kind, offsets, wanted, torch.float32).backward()
+        optimizer.step()
+    torch.testing.assert_close(offsets.detach(), torch.tensor(wanted), atol=0.1, rtol=0)
 
 
 def test_batch_scale_with_map_norm_has_the_released_gradients() -> None:
@@ -174,6 +269,7 @@ def test_two_processes_average_to_the_gradient_of_the_whole_batch(tmp_path: Path
         ({"neg_pos_ratio": 0}, "NEG_POS_RATIO"),
         ({"neg_fraction_no_pos": 1.5}, "NEG_FRACTION_NO_POS"),
         ({"loss_scale": "sum"}, "LOSS_SCALE"),
+        ({"box_loss": "smooth_l1"}, "BOX_LOSS"),
         ({"box_norm": "area"}, "BOX_NORM"),
     ],
 )

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lffd_d2 import LFFDNet
-from lffd_d2.convert import convert_file, main
+from lffd_d2.cli.convert import main
+from lffd_d2.convert import convert_file
 from lffd_d2.head import LFFDHead
 from lffd_d2.mxnet_params import (
     RELEASES,
@@ -27,7 +28,7 @@ from lffd_d2.mxnet_params import (
     parse_ndarrays,
     read_ndarrays,
 )
-from lffd_d2.receptive_field import VARIANTS, get_variant
+from lffd_d2.variants import VARIANTS, get_variant
 
 TYPES = {np.dtype("<f4"): 0, np.dtype("<f8"): 1, np.dtype("<f2"): 2, np.dtype("<i4"): 4}
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import face_d2.register  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
 
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lffd_d2  # noqa: F401  isort: skip  (mends Detectron2 before its first import)
+import lffd_d2  # isort: skip  (mends Detectron2 before its first import)
 
 import torch
 from torch import Tensor

@@ -12,11 +12,12 @@ from typing import Any
 from face_d2.analysis.compare.cost import machine, measure_memory, measure_times
 from face_d2.analysis.compare.data import ImageSet
 from face_d2.analysis.compare.measures import Measured, MeasureSettings, differences, measure
+from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.analysis.compare.pictures import describe_pictures
 from face_d2.analysis.compare.published import published_rows
 from face_d2.analysis.compare.run import run_detector
-from face_d2.detectors import Detections, Detector, DetectorSpec, open_detector
-from face_d2.evaluation.fddb import fddb_report, fddb_roc
+from face_d2.detectors import Detections, Detector
+from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc
 
 __all__ = ["CompareSettings", "compare", "fddb_rows"]
 
@@ -50,7 +51,7 @@ class CompareSettings:
 
 
 def compare(
-    specs: Sequence[DetectorSpec],
+    specs: Sequence[DetectorChoice],
     image_sets: Sequence[ImageSet],
     output: str | Path,
     settings: CompareSettings,
@@ -165,7 +166,7 @@ def _one_set(
     }
 
 
-def _about(spec: DetectorSpec) -> dict[str, Any]:
+def _about(spec: DetectorChoice) -> dict[str, Any]:
     detector = open_detector(spec, 1)
     facts: dict[str, Any] = {"protocol": detector.protocol, "adapter": detector.adapter}
     if isinstance(detector, Detector):
@@ -178,7 +179,7 @@ def _about(spec: DetectorSpec) -> dict[str, Any]:
 
 
 def _costs(
-    specs: Sequence[DetectorSpec],
+    specs: Sequence[DetectorChoice],
     images: ImageSet,
     settings: CompareSettings,
     cache: Path,
@@ -220,7 +221,7 @@ def _costs(
     return costs
 
 
-def _fingerprint(spec: DetectorSpec) -> list[Any]:
+def _fingerprint(spec: DetectorChoice) -> list[Any]:
     return [spec.name, dict(open_detector(spec, 1).fingerprint)]
 
 

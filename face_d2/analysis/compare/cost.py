@@ -15,14 +15,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.data.image_file import read_image
-from face_d2.detectors import Detector, DetectorSpec, open_detector
+from face_d2.detectors import Detector
 
 __all__ = ["machine", "measure_memory", "measure_times"]
 
 
 def measure_times(
-    specs: Sequence[DetectorSpec],
+    specs: Sequence[DetectorChoice],
     files: Sequence[Path],
     *,
     threads: int,
@@ -67,7 +68,7 @@ def measure_times(
     return summary
 
 
-def measure_memory(spec: DetectorSpec, files: Sequence[Path], threads: int) -> float | None:
+def measure_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
     """MiB that a process of its own takes at most, beyond what it takes before the detector.
 
     None for recorded detections, and where the process fails.
@@ -82,7 +83,7 @@ def machine() -> dict[str, Any]:
     return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
-def _peak_memory(spec: DetectorSpec, files: Sequence[Path], threads: int) -> float | None:
+def _peak_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
     images = [read_image(file) for file in files]
     before = _resident()
     detector = open_detector(spec, threads)

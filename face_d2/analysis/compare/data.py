@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from face_d2.data.fddb import read_folds
-from face_d2.data.text_lines import numbered_lines
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, image_key, read_annotations
-from face_d2.evaluation.wider_face_ground_truth import (
+from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
+from face_d2.utils.text_lines import numbered_lines
 
 __all__ = ["ImageSet", "read_image_set"]
 

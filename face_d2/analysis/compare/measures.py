@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.detectors import Detections
-from face_d2.evaluation.wider_face import WiderFaceResult, widerface_ap
-from face_d2.evaluation.wider_face_details import resampled_aps
-from face_d2.evaluation.wider_face_ground_truth import WiderFaceGroundTruth
-from face_d2.evaluation.wider_face_matching import IOU_THRESHOLD, Curve
+from face_d2.evaluation.wider_face.breakdown import resampled_aps
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, Curve
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
 
 __all__ = [
     "MeasureSettings",

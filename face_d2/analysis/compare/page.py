@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from face_d2.evaluation.protocol import format_protocol
-from face_d2.evaluation.report import write_json
-from face_d2.files import replaced_file
+from face_d2.evaluation.wider_face.report import write_json
+from face_d2.utils.files import replaced_file
 
 __all__ = ["format_results", "make_page", "write_results"]
 

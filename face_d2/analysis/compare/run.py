@@ -20,8 +20,10 @@ import numpy as np
 from tqdm import tqdm
 
 from face_d2.analysis.compare.data import ImageSet
+from face_d2.analysis.compare.opening import DetectorChoice, open_detector
+from face_d2.analysis.compare.recorded import RecordedDetections
 from face_d2.data.image_file import read_image
-from face_d2.detectors import Detections, Detector, DetectorSpec, RecordedDetections, open_detector
+from face_d2.detectors import Detections, Detector
 
 __all__ = ["Run", "run_detector"]
 
@@ -90,7 +92,7 @@ class Run:
 
 
 def run_detector(
-    spec: DetectorSpec,
+    spec: DetectorChoice,
     images: ImageSet,
     cache: str | Path,
     *,
@@ -139,7 +141,7 @@ def run_detector(
     return run.detections(list(images.files))
 
 
-def _start_worker(spec: DetectorSpec, threads: int) -> None:
+def _start_worker(spec: DetectorChoice, threads: int) -> None:
     global _worker
     opened = open_detector(spec, threads)
     assert isinstance(opened, Detector)

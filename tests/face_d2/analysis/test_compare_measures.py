@@ -17,7 +17,7 @@ from face_d2.analysis.compare.measures import (
 )
 from face_d2.detectors import Detections
 from face_d2.evaluation import widerface_ap
-from face_d2.evaluation.wider_face_ground_truth import SETTINGS, WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.ground_truth import SETTINGS, WiderFaceGroundTruth
 
 
 def truth_of(faces, attributes=None, kept=None) -> WiderFaceGroundTruth:

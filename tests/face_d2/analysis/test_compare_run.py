@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_sets import write_coco_set, write_wider_set
 from numpy.testing import assert_allclose
 from references.small_graphs import constant_graph
-from references.tiny_sets import write_coco_set, write_wider_set
 
 from face_d2.analysis.compare import run as run_module
 from face_d2.analysis.compare.data import read_image_set
+from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.run import run_detector
-from face_d2.detectors import DetectorSpec
 
 
 @pytest.fixture
@@ -28,10 +28,10 @@ def images(tmp_path):
     return read_image_set(f"{text}+{tmp_path / 'set' / 'WIDER_val' / 'images'}")
 
 
-def finder(path: Path, score: float = 0.9) -> DetectorSpec:
+def finder(path: Path, score: float = 0.9) -> DetectorChoice:
     rows = np.zeros((1, 5, 30))
     rows[0, :, 3] = [100, 100, 60, 60, score]
-    return DetectorSpec.parse(f"yolov8face:{constant_graph(path, {'o': rows}, (640, 640))}")
+    return DetectorChoice.parse(f"yolov8face:{constant_graph(path, {'o': rows}, (640, 640))}")
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_another_file_or_setting_is_another_run(change, images, tmp_path, search
     run_detector(finder(tmp_path / "a.onnx"), images, tmp_path / "runs", progress=False)
     other = finder(tmp_path / "b.onnx", 0.8 if change == "content" else 0.9)
     if change == "option":
-        other = DetectorSpec.parse(f"yolov8face:{tmp_path / 'b.onnx'}?nms=0.3")
+        other = DetectorChoice.parse(f"yolov8face:{tmp_path / 'b.onnx'}?nms=0.3")
     run_detector(other, images, tmp_path / "runs", progress=False)
     assert len(searched) == 12
 

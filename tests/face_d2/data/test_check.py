@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references.image_files import READABLE, UNREADABLE, encoded, picture
+from helpers.image_files import READABLE, UNREADABLE, encoded, picture
 
+from face_d2.cli.check_dataset import main
 from face_d2.data import check as check_module
 from face_d2.data.check import BoxProblem, check_dataset
-from face_d2.data.check_command import main
 from face_d2.data.clean import changes_file, write_cleaned
 from face_d2.data.wider_face import read_annotations
 
@@ -183,7 +183,7 @@ def test_impossible_commands_are_explained(
 
 def test_it_needs_neither_torch_nor_detectron2() -> None:
     code = (
-        "import sys, face_d2.data.check_command as c\n"
+        "import sys, face_d2.cli.check_dataset as c\n"
         "assert not {'torch', 'detectron2'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

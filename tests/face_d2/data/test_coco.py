@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from references.tiny_sets import write_coco_set, write_wider_set
+from helpers.tiny_sets import write_coco_set, write_wider_set
 
 from face_d2.data.coco import load_coco_faces, register_coco_faces
 from face_d2.data.register import load_wider_face, register_wider_face

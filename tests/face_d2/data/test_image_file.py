@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
+from helpers import image_files
+from helpers.image_files import HEIGHT, READABLE, UNREADABLE, WIDTH
 from PIL import Image, ImageFile, ImageOps
-from references import image_files
-from references.image_files import HEIGHT, READABLE, UNREADABLE, WIDTH
 
 from face_d2.config import get_cfg
 from face_d2.data import mapper as mapper_module
 from face_d2.data.augmentation import BoundedResize
 from face_d2.data.image_file import UnreadableImageError, image_size, read_image, read_shrunk
 from face_d2.data.mapper import FaceDatasetMapper
-from face_d2.data.scale_sampling import ScaleSamplingMapper
+from lffd_d2.scale_sampling import ScaleSamplingMapper
 
 MAPPERS = {"face_crop": FaceDatasetMapper, "scale_sampling": ScaleSamplingMapper}
 CROP = 96

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from face_d2.data.synthetic import generate
+from face_d2.synthetic.dataset import generate
 
 
 @pytest.fixture(scope="module")

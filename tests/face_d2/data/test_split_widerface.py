@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from face_d2.data.register import load_wider_face
-from face_d2.data.synthetic import generate
 from face_d2.data.wider_face import read_annotations
+from face_d2.synthetic.dataset import generate
 
 
 @pytest.fixture(scope="module")

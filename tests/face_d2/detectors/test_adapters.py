@@ -13,7 +13,8 @@ import pytest
 from numpy.testing import assert_allclose
 from references.small_graphs import constant_graph, echo_graph
 
-from face_d2.detectors import ONNX_DETECTORS, open_detector, open_onnx
+from face_d2.analysis.compare.opening import open_detector
+from face_d2.detectors import ONNX_DETECTORS, open_onnx
 
 BOX = np.array([70.0, 40.0, 110.0, 96.0])  # XYXY in a 128 x 128 image
 CENTER, SIDES = (BOX[:2] + BOX[2:]) / 2, BOX[2:] - BOX[:2]

@@ -12,8 +12,8 @@ import torch
 from numpy.testing import assert_allclose
 from torchvision.ops import box_iou
 
+from face_d2.analysis.compare.opening import open_detector
 from face_d2.data.image_file import read_image
-from face_d2.detectors import open_detector
 
 FILES = {
     "yunet_n_dynamic.onnx": "yunet",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from references.recorded_losses import build_trainer, losses_of
+from helpers.recorded_losses import build_trainer, losses_of, on_gpu
 from torch import nn
 
 from face_d2.engine.trainer import FaceTrainer
@@ -17,11 +17,6 @@ Words = Callable[..., list[str]]
 
 AMP = ("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION")
 QUIET = ("DATASETS.TEST", (), "TEST.BEST_METRIC", "")
-
-
-def on_gpu(line: list[str]) -> list[str]:
-    place = line.index("--num-gpus") + 1
-    return [*line[:place], "1", *line[place + 1 :], "MODEL.DEVICE", "cuda"]
 
 
 def computed_in(trainer: FaceTrainer) -> set[torch.dtype]:

@@ -64,7 +64,7 @@ def test_killed_runs_end_like_uninterrupted_ones(
         line = words(
             *("OUTPUT_DIR", folder, "SOLVER.MAX_ITER", ITERATIONS, "SOLVER.STEPS", (8,)),
             *("SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", workers),
-            *("TEST.BEST_METRIC", "", "DATASETS.TEST", ()),
+            *("TEST.BEST_METRIC", "", "DATASETS.TEST", (), "SOLVER.EMA.ENABLED", True),
             flags=("--resume",),
         )
         with (tmp_path / "out.txt").open("wb") as out:
@@ -99,6 +99,8 @@ def test_killed_runs_end_like_uninterrupted_ones(
         pass
     a, b = (torch.load(f / "model_final.pth", weights_only=True) for f in (whole, torn))
     assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())
+    trained = [saved["trainer"]["ema"]["weights"] for saved in (a, b)]
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
     for key, state in a["trainer"]["_trainer"]["optimizer"]["state"].items():
         other = b["trainer"]["_trainer"]["optimizer"]["state"][key]
         assert torch.equal(state["momentum_buffer"], other["momentum_buffer"])

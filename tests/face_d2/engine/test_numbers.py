@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from references.recorded_losses import build_trainer, losses_of
+from helpers.recorded_losses import build_trainer, losses_of
 from torch import Tensor, nn
 
 from face_d2 import train_net

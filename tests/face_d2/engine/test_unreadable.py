@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from references.image_files import UNREADABLE
+from helpers.image_files import UNREADABLE
 
 from face_d2 import train_net
 from face_d2.data.register import register_wider_face

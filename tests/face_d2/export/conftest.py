@@ -20,7 +20,7 @@ def released_onnx(released: FaceDetector, released_weights: Path) -> Path:
     export_onnx(
         backend.model,
         path,
-        size_rule=backend.card.size_rule,
+        size_rule=backend.spec.size_rule,
         config="lffd_17L4S",
         weights=released_weights,
     )

@@ -14,23 +14,22 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.predictors import REFERENCE_PHOTOS
+from helpers.same_detections import assert_same_detections
 from numpy.typing import NDArray
-from references.predictors import REFERENCE_PHOTOS
-from references.same_detections import assert_same_detections
 from scipy.spatial import cKDTree
 
 from face_d2 import FaceDetector
+from face_d2.ops.resize import resize
 from face_d2.predictor.images import load_image
-from face_d2.predictor.resize import resize
 from face_d2.predictor.results import FaceResult
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
+from face_d2.cli.export import main  # noqa: E402
 from face_d2.export import onnx_file  # noqa: E402
-from face_d2.export.command import main  # noqa: E402
 from face_d2.export.graph import ExportGraph  # noqa: E402
-from face_d2.export.parts import describe  # noqa: E402
 
 RUNTIMES = [
     "onnxruntime",
@@ -143,9 +142,9 @@ def test_every_candidate_of_all_photographs(
     else:
         detector, path = released, released_onnx
     backend: Any = detector.backend
-    graph = ExportGraph(backend.model, describe(backend.model))
+    graph = ExportGraph(backend.model, backend.spec.size_rule.min_side)
     session = onnxruntime.InferenceSession(path)
-    rule = backend.card.size_rule
+    rule = backend.spec.size_rule
     for photo in sorted((test_data / "photos").iterdir()):
         image = load_image(photo)
         image = resize(image, *rule.resized(*image.shape[:2]))
@@ -273,7 +272,7 @@ from face_d2 import FaceDetector
 detector = FaceDetector.from_onnx({str(tiny_onnx['lffd'])!r}, runtime="onnxruntime", threads=1)
 result = detector.detect({str(image)!r})
 print(len(result))
-from face_d2.predictor.command import main
+from face_d2.cli.predict import main
 raise SystemExit(main([{str(image)!r}, "--onnx", {str(tiny_onnx['lffd'])!r},
                        "--runtime", "onnxruntime", "--output", {str(tmp_path / 'out')!r}]))
 """
@@ -361,8 +360,8 @@ def test_a_file_that_differs_is_not_left(
 ) -> None:
     trace = onnx_file._trace
 
-    def spoilt(graph: Any, parts: Any, path: Path, opset: int) -> None:
-        trace(graph, parts, path, opset)
+    def spoilt(graph: Any, path: Path, opset: int) -> None:
+        trace(graph, path, opset)
         file = onnx.load(path)
         weights = next(w for w in file.graph.initializer if w.name.endswith("conv1.weight"))
         values = onnx.numpy_helper.to_array(weights) * 1.1

@@ -17,9 +17,9 @@ from face_d2.predictor.runtimes import openvino_core
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
 
-from face_d2.export import command  # noqa: E402
+from face_d2.cli import export as command  # noqa: E402
+from face_d2.cli.export import main  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
-from face_d2.export.command import main  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
 
 
@@ -65,6 +65,7 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
         assert quantiser.input[1:] == makers[clip.input[0]].input[1:]
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["precision"] == "int8"
+    assert (metadata["weight_bits"], metadata["processors"]) == ("7", "all")
     assert metadata["detector"] == "LFFD"
 
     exact = FaceDetector.from_onnx(released_onnx)
@@ -212,7 +213,9 @@ def test_against_ground_truth(released_onnx: Path, test_data: Path, tmp_path: Pa
     ("words", "message"),
     [
         (["--outputs", "maps", "--int8", "x"], "--int8 goes with"),
-        (["--ground-truth", "x"], "is for --int8"),
+        (["--ground-truth", "x"], "--ground-truth is for --int8"),
+        (["--int8-weights", "8"], "--int8-weights is for --int8"),
+        (["--int8", "x", "--int8-weights", "6"], "invalid choice: 6"),
     ],
 )
 def test_bad_command_lines(

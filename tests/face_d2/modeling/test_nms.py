@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import nms
 
-from face_d2.modeling.nms import first_kept
-from lffd_d2.nms import suppress
+from face_d2.modeling.nms import first_kept, suppress
 
 MEASURES = {
     "iou": partial(nms, iou_threshold=0.4),

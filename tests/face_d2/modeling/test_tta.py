@@ -12,8 +12,8 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, ImageList, Instances
+from helpers.square_scenes import SquareDetector, assert_each_found_once, boxes_of, draw
 from references.box_merging_reference import iou
-from references.square_scenes import SquareDetector, assert_each_found_once, boxes_of, draw
 from torch import nn
 
 from face_d2.config import get_cfg, get_config_file

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import transforms as T
+from helpers.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from references.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
 
 from face_d2 import FaceDetector
 from face_d2.data.image_file import UnreadableImageError
-from face_d2.predictor.resize import SizeRule
+from face_d2.ops.resize import SizeRule
 from face_d2.predictor.results import FaceResult, Found
 
 SQUARES = [(10, 20, 30), (60, 5, 12), (100, 60, 40)]

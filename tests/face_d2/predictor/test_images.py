@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import image_files
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
-from references import image_files
 
 from face_d2.data.image_file import read_image
 from face_d2.predictor import images

@@ -1,0 +1,1 @@
+"""Ablation suites: their rows, runs and reports."""

@@ -1,0 +1,299 @@
+"""Suites of trainings: the rows of a table, each trained with several seeds.
+
+A suite is a YAML file ``rows: {label: config}``, paths relative to the file; a row is named after
+its config. Every run is a training by :mod:`face_d2.analysis.ablation.run` in a process of its own.
+A finished run is a JSON file, and these files are all the state there is: what has one is not run
+again, here or on any machine the files are taken to. A run that was stopped goes on from its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from face_d2.config import get_config_file
+from face_d2.evaluation.wider_face.report import write_json
+
+__all__ = ["Run", "Suite", "SuiteRunner", "read_suite", "shipped_suites"]
+
+_CHILD = [sys.executable, "-m", "face_d2.analysis.ablation.run"]
+_POLL_SECONDS = 0.5
+_TAIL = 15  # lines of a failed run's output that are shown
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The rows of a table.
+
+    Attributes:
+        name: the file's.
+        rows: name of the config -> (label in the table, path of the config).
+        title: the file's first comment line.
+    """
+
+    name: str
+    rows: dict[str, tuple[str, Path]]
+    title: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of a suite.
+
+    Attributes:
+        row: name of the row.
+        seed: of weights, order and augmentation.
+        config: path of the row's config.
+        folder: what the training leaves, checkpoints included.
+        result: the JSON file that a finished run leaves.
+    """
+
+    row: str
+    seed: int
+    config: Path
+    folder: Path
+    result: Path
+
+    def iteration(self) -> int:
+        """How many iterations the run has logged so far."""
+        try:
+            last = (self.folder / "metrics.json").read_text().splitlines()[-1]
+            return int(json.loads(last)["iteration"]) + 1
+        except (OSError, IndexError, KeyError, ValueError):  # not begun, or a half-written line
+            return 0
+
+
+def shipped_suites() -> dict[str, Path]:
+    """Name -> file of the suites that come with the project."""
+    folder = Path(get_config_file("ablation/suites/headline.yaml")).parent
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_suite(name: str) -> Suite:
+    """Reads a suite.
+
+    Args:
+        name: a YAML file, or the name of a shipped one (``configs/ablation/suites``).
+
+    Raises:
+        FileNotFoundError: there is no such suite, or a config of it is missing.
+        ValueError: the file is no suite, or two rows have configs of the same name.
+    """
+    path = Path(name)
+    if not path.suffix:
+        if name not in (shipped := shipped_suites()):
+            raise FileNotFoundError(
+                f"no suite {name!r}; there are: {', '.join(shipped)}. A suite of your own is named "
+                "by its file, SUITE.yaml."
+            )
+        path = shipped[name]
+    text = path.read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    rows = content.get("rows") if isinstance(content, dict) else None
+    if not isinstance(rows, dict) or not rows or not all(isinstance(c, str) for c in rows.values()):
+        raise ValueError(f"{path}: expected 'rows:' with a line 'label: config.yaml' for each row.")
+    configs: dict[str, tuple[str, Path]] = {}
+    for label, relative in rows.items():
+        config = (path.parent / relative).resolve()
+        if not config.is_file():
+            raise FileNotFoundError(
+                f"{path}: row {label!r} names {relative}, which does not exist."
+            )
+        if config.stem in configs:
+            raise ValueError(
+                f"{path}: rows {configs[config.stem][0]!r} and {label!r} both have a config named "
+                f"{config.stem}; rows are told apart by it."
+            )
+        configs[config.stem] = (str(label), config)
+    first = text.splitlines()[0]
+    title = first.lstrip("# ").rstrip() if first.startswith("#") else path.stem
+    return Suite(path.stem, configs, title)
+
+
+class SuiteRunner:
+    """Trains what a suite lacks.
+
+    Args:
+        suite: the rows.
+        seeds: of every row.
+        output: folder of the trainings.
+        results: folder of the finished runs' JSON files; rows that suites share are trained once.
+        opts: config overrides KEY, VALUE, ... for every run.
+        num_gpus: GPUs of one run; 0 trains on the CPU.
+        num_processes: processes of one run on the CPU.
+        jobs: runs at a time. Each has GPUs of its own, or its share of the cores.
+
+    Raises:
+        ValueError: there is no seed or no job, or there are not as many GPUs.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        seeds: Sequence[int],
+        output: Path,
+        results: Path,
+        *,
+        opts: Sequence[str] = (),
+        num_gpus: int = 0,
+        num_processes: int = 1,
+        jobs: int = 1,
+    ) -> None:
+        if jobs < 1 or not seeds:
+            raise ValueError("at least one job and one seed are needed.")
+        needed = jobs * num_gpus
+        if needed and needed > (available := len(_visible_gpus())):
+            raise ValueError(
+                f"{jobs} jobs of {num_gpus} GPUs each need {needed}; {available} are available."
+            )
+        self.suite, self.opts = suite, list(opts)
+        self.num_gpus, self.num_processes, self.jobs = num_gpus, num_processes, jobs
+        self._settings: dict[Run, dict[str, Any]] = {}
+        # Seed by seed, so that a suite that is stopped has compared all rows.
+        self.runs = [
+            Run(
+                row=row,
+                seed=seed,
+                config=config,
+                folder=output / "runs" / f"{row}-seed{seed}",
+                result=results / f"{row}-seed{seed}.json",
+            )
+            for seed in seeds
+            for row, (_, config) in suite.rows.items()
+        ]
+
+    def pending(self) -> list[Run]:
+        """The runs without a result.
+
+        Raises:
+            ValueError: a result, or a training that was stopped, has other settings than the run
+                would have now; the message names the first of them.
+        """
+        from face_d2.analysis.ablation.run import check_settings, run_settings
+
+        waiting = []
+        for run in self.runs:
+            settings = self._settings[run] = run_settings(self._arguments(run))
+            if run.result.is_file():
+                check_settings(run.result, settings)
+                continue
+            stopped = run.folder / "settings.json"
+            if stopped.is_file():
+                check_settings(stopped, settings)
+            waiting.append(run)
+        return waiting
+
+    def run(self, progress: bool = True) -> list[str]:
+        """Trains all pending runs, with a bar over their iterations.
+
+        Returns:
+            One entry for each run that failed: what it printed last, and where all of it is.
+        """
+        from face_d2.analysis.ablation.run import planned_iterations
+
+        waiting = self.pending()
+        length = {run: planned_iterations(self._arguments(run)) for run in waiting}
+        reached = {run: min(run.iteration(), length[run]) for run in waiting}
+        slots = list(range(min(self.jobs, len(waiting))))
+        running: dict[Run, tuple[subprocess.Popen[bytes], int]] = {}
+        failures: list[str] = []
+        bar = tqdm(
+            total=sum(length.values()),
+            initial=sum(reached.values()),
+            unit="it",
+            desc=self.suite.name,
+            disable=not progress,
+        )
+        try:
+            while waiting or running:
+                while waiting and slots:
+                    slot, run = slots.pop(), waiting.pop(0)
+                    running[run] = (self._start(run, slot), slot)
+                    bar.set_postfix_str(self._state(running))
+                time.sleep(_POLL_SECONDS)
+                for run, (process, slot) in list(running.items()):
+                    code = process.poll()
+                    now = length[run] if code is not None else min(run.iteration(), length[run])
+                    bar.update(max(now - reached[run], 0))
+                    reached[run] = max(now, reached[run])
+                    if code is None:
+                        continue
+                    del running[run]
+                    slots.append(slot)
+                    if code or not run.result.is_file():
+                        failures.append(_failure(run, code))
+                        bar.write(failures[-1])
+        finally:
+            for process, _ in running.values():  # the suite was stopped
+                process.terminate()
+            for process, _ in running.values():
+                process.wait()
+            bar.set_postfix_str(self._state(running))
+            bar.close()
+        return failures
+
+    def _state(self, running: Iterable[Run]) -> str:
+        done = sum(run.result.is_file() for run in self.runs)
+        names = ", ".join(f"{run.row} seed {run.seed}" for run in running)
+        return f"{done}/{len(self.runs)} runs done" + (f"; now {names}" if names else "")
+
+    def _arguments(self, run: Run) -> list[str]:
+        """The words of :mod:`face_d2.analysis.ablation.run` for a run."""
+        device = "cuda" if self.num_gpus else "cpu"
+        return [
+            *("--result", str(run.result), "--config-file", str(run.config), "--resume"),
+            *("--num-gpus", str(self.num_gpus), "--num-processes", str(self.num_processes)),
+            *("MODEL.DEVICE", device, *self.opts),
+            *("OUTPUT_DIR", str(run.folder), "SEED", str(run.seed)),
+        ]
+
+    def _start(self, run: Run, slot: int) -> subprocess.Popen[bytes]:
+        write_json({"settings": self._settings[run]}, run.folder / "settings.json")
+        environment = dict(os.environ)
+        if self.num_gpus and self.jobs > 1:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(slot))
+        elif self.jobs > 1:
+            share = max(_usable_cores() // self.jobs, 1)
+            environment.setdefault("OMP_NUM_THREADS", str(share))
+        command = [*_CHILD, *self._arguments(run)]
+        with (run.folder / "console.txt").open("ab") as console:
+            return subprocess.Popen(
+                command, stdout=console, stderr=subprocess.STDOUT, env=environment
+            )
+
+    def _gpus(self, slot: int) -> list[str]:
+        return _visible_gpus()[slot * self.num_gpus : (slot + 1) * self.num_gpus]
+
+
+def _usable_cores() -> int:
+    """Cores this process may run on: a container's or a batch system's share, where it is told."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _visible_gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _failure(run: Run, code: int) -> str:
+    console = run.folder / "console.txt"
+    tail = console.read_text(errors="replace").splitlines()[-_TAIL:]
+    lines = "\n".join(f"    {line}" for line in tail)
+    return f"{run.row} seed {run.seed} failed (exit {code}); all of it: {console}\n{lines}"

@@ -1,0 +1,284 @@
+"""Times a detector in every runtime, size by size."""
+
+from __future__ import annotations
+
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from face_d2.analysis.benchmark.routes import (
+    Route,
+    file_routes,
+    foreign_routes,
+    torch_routes,
+)
+from face_d2.analysis.benchmark.timing import (
+    Timing,
+    convolution_peak,
+    interleaved,
+    reason,
+)
+from face_d2.analysis.cost import count_flops
+from face_d2.config import load_config
+from face_d2.modeling.base import OneStageDetector
+from face_d2.ops.resize import SizeRule
+from face_d2.predictor.api import FaceDetector
+from face_d2.predictor.images import load_image
+from face_d2.predictor.sources import find_sources
+from face_d2.predictor.torch_backend import build_detector, detector_node
+
+__all__ = ["BenchmarkSettings", "measure", "usable_cores"]
+
+_WARM_UP = 2
+#: Without weights nothing scores so much: suppression has nothing to do.
+_UNTRAINED_THRESHOLD = 0.999
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What to measure.
+
+    Attributes:
+        config_file: a path, or the name of a shipped config.
+        weights: a checkpoint; None for random weights.
+        opts: KEY, VALUE, ... over the config.
+        sizes: name, height and width of every image size.
+        threads: of the CPU.
+        rounds: timings of every function.
+        max_seconds: of one size, after which no round but the first three begins.
+        devices: for PyTorch, "cpu" and "cuda".
+        only: words; rows without one of them in their name are left out. None keeps all.
+        image: a file to time on; None for noise.
+        calibration: a folder of images for int8's value ranges; None for noise.
+        foreign: name -> ONNX file of other detectors.
+    """
+
+    config_file: str
+    weights: str | None
+    opts: Sequence[str]
+    sizes: Sequence[tuple[str, int, int]]
+    threads: int
+    rounds: int
+    max_seconds: float
+    devices: Sequence[str]
+    only: Sequence[str] | None = None
+    image: str | None = None
+    calibration: str | None = None
+    foreign: Mapping[str, Path] = field(default_factory=dict)
+
+
+def measure(settings: BenchmarkSettings) -> dict[str, Any]:
+    """Measures; what is exported on the way goes into a temporary folder.
+
+    Returns:
+        All figures as data for JSON; :mod:`face_d2.analysis.benchmark.report` reads it.
+
+    Raises:
+        ValueError, OSError: a setting is wrong, or a file is missing.
+    """
+    torch.set_num_threads(settings.threads)
+    with tempfile.TemporaryDirectory(prefix="face-d2-benchmark-") as folder:
+        return _measure(settings, Path(folder))
+
+
+def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
+    picture = load_image(settings.image) if settings.image else None
+    images = _calibration_images(settings.calibration, folder)
+    cfg = load_config(settings.config_file, settings.opts)
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.INPUT.MIN_SIZE_TEST = 0
+    if not settings.weights:
+        detector_node(cfg).SCORE_THRESH_TEST = _UNTRAINED_THRESHOLD
+        cfg.MODEL.TIMM.WEIGHTS = ""  # times need none
+    model = build_detector(cfg, settings.weights) if settings.weights else build_model(cfg).eval()
+    name = Path(settings.config_file).stem
+    threshold = None if settings.weights else _UNTRAINED_THRESHOLD
+    in_torch = list(torch_routes(model, cfg, settings.devices))
+
+    def routes_with(files: Mapping[str, Path | str]) -> list[Route]:
+        routes = [*in_torch, *file_routes(files, settings.threads, threshold)]
+        for own_name, path in settings.foreign.items():
+            routes.extend(foreign_routes(own_name, path, settings.threads))
+        return _wanted(routes, settings.only)
+
+    routes_with(dict.fromkeys(("fp32", "int8"), "to be exported"))  # a wrong --only ends here
+    files = _files(model, name, images, folder)
+    routes = routes_with(files)
+    peaks = dict(_peaks(routes))
+    gflops = {
+        size: count_flops(model, (height, width))[""] / 1e9
+        for size, height, width in settings.sizes
+    }
+    rows: list[dict[str, Any]] = [
+        {"name": r.name, "precision": r.precision, "device": r.device, "sizes": {}} for r in routes
+    ]
+    with tqdm(total=len(settings.sizes) * (settings.rounds + _WARM_UP), unit="round") as bar:
+        for number, (size, height, width) in enumerate(settings.sizes, start=1):
+            bar.set_description(size)
+            cells = _cells(routes, _image(picture, height, width), settings, bar)
+            bar.update(number * (settings.rounds + _WARM_UP) - bar.n)  # rounds that were cut off
+            for row, route, cell in zip(rows, routes, cells):
+                if route.own and "median" in cell.get("network", {}):
+                    cell["e_net"] = gflops[size] / cell["network"]["median"]
+                    peak = peaks.get(f"{route.precision} on {route.device}")
+                    if peak:
+                        cell["share_of_peak"] = 1000 * cell["e_net"] / peak
+                row["sizes"][size] = cell
+    megabytes = {
+        precision: file.stat().st_size / 1e6
+        for precision, file in files.items()
+        if isinstance(file, Path)
+    }
+    return {
+        "detector": {
+            "config": name,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "gflops": gflops,
+            "megabytes": megabytes,
+        },
+        "machine": _machine(settings),
+        "rounds": settings.rounds,
+        "weights": "Trained weights." if settings.weights else "Random weights, no face found.",
+        "sizes": [size for size, *_ in settings.sizes],
+        "peaks": peaks,
+        "rows": rows,
+    }
+
+
+def _wanted(routes: list[Route], only: Sequence[str] | None) -> list[Route]:
+    """The routes whose names have one of the words of --only."""
+    if not only:
+        return routes
+    words = [word.lower() for word in only]
+    wanted = [route for route in routes if any(word in route.name.lower() for word in words)]
+    if not wanted:
+        names = ", ".join(route.name for route in routes)
+        raise ValueError(f"--only {' '.join(only)}: no row has such a name; there are: {names}")
+    return wanted
+
+
+def _cells(
+    routes: Sequence[Route],
+    image: NDArray[np.uint8],
+    settings: BenchmarkSettings,
+    bar: tqdm,
+) -> list[dict[str, Any]]:
+    """Timings of one image, a mapping per route."""
+    functions, cells = {}, [dict[str, Any]() for _ in routes]
+    for index, route in enumerate(routes):
+        try:
+            prepared = route.prepare(image)
+        except Exception as error:  # this runtime cannot; the others go on
+            cells[index]["network"] = {"error": reason(error)}
+            continue
+        functions.update({(index, what): function for what, function in prepared.items()})
+    timings = interleaved(
+        functions,
+        rounds=settings.rounds,
+        warm_up=_WARM_UP,
+        max_seconds=settings.max_seconds,
+        on_round=bar.update,
+    )
+    for (index, what), timing in timings.items():
+        cells[index][what] = asdict(timing) if isinstance(timing, Timing) else {"error": timing}
+    return cells
+
+
+def _peaks(routes: Sequence[Route]) -> Iterator[tuple[str, float]]:
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    for precision, device in sorted({(r.precision, r.device) for r in routes}):
+        if precision in dtypes:
+            yield f"{precision} on {device}", convolution_peak(dtypes[precision], device)
+
+
+def _files(
+    model: OneStageDetector, name: str, images: Sequence[Path], folder: Path
+) -> dict[str, Path | str]:
+    """The exported files by precision, or why there are none."""
+    checkpoint = folder / "weights.pth"
+    torch.save({"model": model.state_dict()}, checkpoint)
+    files: dict[str, Path | str] = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
+    try:
+        from face_d2.export.onnx_file import export_onnx
+        from face_d2.export.quantize import write_int8
+    except ModuleNotFoundError as error:
+        return dict.fromkeys(files, f"{error.name} is not installed")
+    try:
+        export_onnx(model, files["fp32"], size_rule=SizeRule(), config=name, weights=checkpoint)
+    except (ValueError, RuntimeError) as error:
+        return dict.fromkeys(files, reason(error))
+    detector = FaceDetector.from_onnx(files["fp32"], runtime="onnxruntime")
+    try:
+        write_int8(detector, files["fp32"], Path(files["int8"]), images)
+    except (ValueError, RuntimeError) as error:
+        files["int8"] = reason(error)
+    return files
+
+
+def _calibration_images(folder: str | None, temporary: Path) -> list[Path]:
+    if folder:
+        images = [Path(s.file) for s in find_sources([folder], None) if s.kind == "image"]
+        if not images:
+            raise ValueError(f"--calibration {folder}: no images there")
+        return images
+    noise = temporary / "noise.png"
+    cv2.imwrite(str(noise), _image(None, 240, 320))
+    return [noise]
+
+
+def _image(picture: NDArray[np.uint8] | None, height: int, width: int) -> NDArray[np.uint8]:
+    if picture is not None:
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    small = np.random.default_rng(0).integers(
+        0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8
+    )
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
+    packages = ("torch", "onnxruntime", "openvino")
+    versions = [f"{name} {version}" for name in packages if (version := _version(name))]
+    return {
+        "processor": _processor(),
+        "threads": settings.threads,
+        "cores_allowed": len(usable_cores()),
+        "load": os.getloadavg()[0],
+        "gpu": torch.cuda.get_device_name() if "cuda" in settings.devices else "",
+        "versions": ", ".join(versions),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def usable_cores() -> list[int]:
+    """Those this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

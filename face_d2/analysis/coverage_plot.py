@@ -1,0 +1,59 @@
+"""The plot of a coverage report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from face_d2.analysis.coverage import Coverage
+from face_d2.visualization.style import COLOURS, STYLE, panel_figure, save_figure
+
+__all__ = ["plot_coverage"]
+
+_GAP_COLOURS = ("#cccccc", "#999999", "#666666")
+
+
+def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
+    """Which share of the faces of each height is answered for, how, and by which level.
+
+    Args:
+        coverage: of :func:`face_d2.analysis.coverage.measure_coverage`.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+
+    Returns:
+        The files written.
+    """
+    rows = coverage.by_height()
+    at = np.arange(len(rows))
+    ticks = [f"{label}\n{row.faces:,}" for label, row in rows.items()]
+    with matplotlib.rc_context(STYLE):
+        figure, (bars, lines) = panel_figure(2, width=max(3.0, 0.62 * len(rows)))
+        top = np.zeros(len(rows))
+        colours = dict(zip(coverage.answers, COLOURS[2::-2]))
+        colours.update(zip(coverage.gaps, _GAP_COLOURS))
+        for name, colour in colours.items():
+            shares = np.array([100 * row.shares[name] for row in rows.values()])
+            bars.bar(at, shares, bottom=top, width=0.75, color=colour, label=name)
+            top += shares
+        for index, level in enumerate(coverage.levels):
+            lines.plot(
+                at,
+                [100 * row.levels[level] for row in rows.values()],
+                color=COLOURS[index % len(COLOURS)],
+                linestyle="-" if index < len(COLOURS) else "--",
+                marker="o",
+                markersize=3,
+                label=level,
+            )
+        bars.set(title="answered for", ylabel="faces, %", ylim=(0, 101))
+        lines.set(title="by level (a face may have several)")
+        for axes in (bars, lines):
+            axes.set_xticks(at, ticks, fontsize=7)
+            axes.set_xlabel("face height, px")
+            axes.grid(axis="x", visible=False)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=4, fontsize=7)
+        setup = "; ".join(coverage.protocol.values())
+        figure.supxlabel(f"{coverage.dataset}: {setup}", fontsize=7, color="#666666")
+        return save_figure(figure, path)

@@ -1,0 +1,101 @@
+"""The command line of suites: ``tools/ablate.py SUITE --seeds N [KEY VALUE ...]``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from face_d2.analysis.ablation.report import (
+    collect,
+    markdown_table,
+    plot_suite,
+    write_results,
+)
+from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
+from face_d2.utils.files import replaced_file
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Trains what a suite lacks, then writes its table and plot."""
+    parser = argparse.ArgumentParser(
+        description="Trains every row of a suite with several seeds and makes one table and plot. "
+        "Finished runs (ROW-seedN.json) are never run again; stopped ones go on.",
+        epilog="Each run is python -m face_d2.analysis.ablation.run in a process of its own; its "
+        "output is OUTPUT/runs/ROW-seedN/console.txt.",
+    )
+    parser.add_argument(
+        "suite",
+        nargs="?",
+        help="name of a shipped suite (headline, segmentation, fusion, ...) or a YAML file; "
+        "without one the suites are listed",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/ablation"),
+        metavar="DIR",
+        help="trainings, SUITE.md, SUITE.jsonl and SUITE.png/.svg (%(default)s)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="PATH",
+        help="folder of the finished runs' JSON files (OUTPUT/results), shared by suites; with "
+        "--collect-only also a SUITE.jsonl",
+    )
+    parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs of one run (0)")
+    parser.add_argument(
+        "--num-processes", type=int, default=1, metavar="N", help="processes of one run on the CPU"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
+    parser.add_argument(
+        "--collect-only", action="store_true", help="train nothing; table and plot of what is there"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
+    options = parser.parse_intermixed_args(arguments)
+    if options.suite is None:
+        for name in shipped_suites():
+            suite = read_suite(name)
+            print(f"{name:14}{len(suite.rows)} rows: {suite.title}")
+        return
+    if options.results and options.results.suffix == ".jsonl" and not options.collect_only:
+        parser.error(f"--results {options.results}: a .jsonl file goes with --collect-only")
+    results_folder = options.results or options.output / "results"
+    failures: list[str] = []
+    try:
+        suite = read_suite(options.suite)
+        if not options.collect_only:
+            runner = SuiteRunner(
+                suite,
+                range(options.seeds),
+                options.output,
+                results_folder,
+                opts=options.opts,
+                num_gpus=options.num_gpus,
+                num_processes=options.num_processes,
+                jobs=options.jobs,
+            )
+            # A plain kill would leave the children behind; as an exit it ends them.
+            default = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM."))
+            try:
+                failures = runner.run()
+            finally:
+                signal.signal(signal.SIGTERM, default)
+        results = collect(suite, results_folder)
+        table = markdown_table(suite, results)
+        print(table)
+        with replaced_file(options.output / f"{suite.name}.md") as temporary:
+            temporary.write_text(table, encoding="utf-8")
+        if results:
+            write_results(results, options.output / f"{suite.name}.jsonl")
+            plot_suite(suite, results, options.output / suite.name)
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"error: {error}\n")
+    if failures:
+        sys.exit(f"{len(failures)} runs failed; their output is above.")

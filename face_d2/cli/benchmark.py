@@ -1,0 +1,127 @@
+"""``tools/benchmark.py``, ``face-d2-benchmark``."""
+
+from __future__ import annotations
+
+import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores
+from face_d2.analysis.benchmark.report import markdown, plot_efficiency, plot_times
+from face_d2.utils.files import replaced_file
+
+__all__ = ["main", "parser"]
+
+#: The sizes of LFFD's paper, width x height.
+SIZES = ("160x120", "320x240", "640x480", "1280x720", "1920x1080", "3840x2160")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="face-d2-benchmark",
+        description="Parameters, operations, file sizes and times of a detector in every runtime "
+        "that is installed, at the sizes of LFFD's paper; images are searched as they are.",
+    )
+    result.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
+    result.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="without them, random ones: the network costs the same, and there is no face to "
+        "suppress in the time end to end",
+    )
+    result.add_argument(
+        "--sizes", nargs="+", type=_size, default=[_size(s) for s in SIZES], metavar="WxH"
+    )
+    result.add_argument(
+        "--threads", type=int, default=len(usable_cores()), help="default: %(default)s"
+    )
+    result.add_argument("--rounds", type=int, default=15, help="timings (default: %(default)s)")
+    result.add_argument(
+        "--max-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="of one size, after which no round but the first three begins (default: %(default)s)",
+    )
+    result.add_argument(
+        "--devices",
+        nargs="+",
+        choices=("cpu", "cuda"),
+        default=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"],
+        help="for PyTorch (default: what there is)",
+    )
+    result.add_argument(
+        "--only", nargs="+", metavar="WORD", help="rows whose name has one of these words"
+    )
+    result.add_argument(
+        "--image", metavar="FILE", help="timed on it, scaled to each size; otherwise on noise"
+    )
+    result.add_argument(
+        "--calibration",
+        metavar="FOLDER",
+        help="images for int8's value ranges; otherwise noise, which says nothing of accuracy",
+    )
+    result.add_argument(
+        "--onnx",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="other detectors' files beside it, the network alone",
+    )
+    result.add_argument("--output", type=Path, default=Path("output/benchmark"), metavar="DIR")
+    result.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures; returns the exit status."""
+    options = parser().parse_args(argv)
+    try:
+        foreign = dict(_named_file(word) for word in options.onnx)
+        if min(options.threads, options.rounds) < 1:
+            raise ValueError("--threads and --rounds must be at least 1")
+        settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
+        result = measure(BenchmarkSettings(**settings, foreign=foreign))
+        options.output.mkdir(parents=True, exist_ok=True)
+        name = result["detector"]["config"]
+        text = markdown(result)
+        for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
+            with replaced_file(options.output / f"{name}{suffix}") as temporary:
+                temporary.write_text(content, encoding="utf-8")
+        plot_times(result, options.output / f"{name}_times")
+        plot_efficiency(result, options.output / f"{name}_e_net")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    print(f"{options.output}: {name}.json, {name}.md and figures")
+    return 0
+
+
+def _size(word: str) -> tuple[str, int, int]:
+    """ "640x480" as itself, height and width."""
+    width, cross, height = word.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 640x480, not {word!r}")
+    return word, int(height), int(width)
+
+
+def _named_file(word: str) -> tuple[str, Path]:
+    name, equals, file = word.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--onnx {word}: expected NAME=FILE")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"--onnx {word}: no such file")
+    return name, Path(file)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

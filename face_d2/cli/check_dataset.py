@@ -1,0 +1,117 @@
+"""Command line: looks through a data set in WIDER FACE's form before a detector is trained on it.
+
+tools/check_dataset.py widerface_train
+tools/check_dataset.py --images DIR --annotations FILE --cleaned CLEANED.txt --json REPORT.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, DatasetCheck, check_dataset
+from face_d2.data.clean import changes_file, write_cleaned
+from face_d2.data.wider_face import read_annotations
+from face_d2.utils.files import replaced_file
+
+__all__ = ["main"]
+
+_EXAMPLES = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``tools/check_dataset.py``.
+
+    Returns:
+        Exit status: 0 when nothing is wrong, 1 when something is.
+    """
+    parser = argparse.ArgumentParser(
+        description="Decodes every image of a data set once and looks at every box.",
+        epilog="Exit status 1 when something is wrong with the data set.",
+    )
+    parser.add_argument("name", nargs="?", help="registered data set, e.g. widerface_train")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the event folders")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="WIDER FACE text")
+    parser.add_argument("--cleaned", type=Path, metavar="FILE", help="write a list without faults")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every finding")
+    parser.add_argument("--workers", type=int, default=0, help="threads (default: one per CPU)")
+    args = parser.parse_args(argv)
+    given = (args.name is not None, args.images is not None, args.annotations is not None)
+    if given not in ((True, False, False), (False, True, True)):
+        parser.error("give the name of a registered data set, or --images and --annotations")
+    if args.workers < 0:
+        parser.error(f"--workers is {args.workers}; expected 0 (one per CPU) or more")
+    try:
+        root, text = (args.images, args.annotations) if args.images else _registered(args.name)
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no such folder")
+        images = read_annotations(text)
+        check = check_dataset(root, images, workers=args.workers)
+        print(format_check(check))
+        if args.json is not None:
+            report = {"images_folder": str(root), "list": str(text), **check.as_json()}
+            with replaced_file(args.json) as temporary:
+                temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        if args.cleaned is not None:
+            changes = write_cleaned(args.cleaned, images, check)
+            print(f"{args.cleaned} written; {changes} changes, see {changes_file(args.cleaned)}")
+    except (OSError, ValueError, KeyError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0 if check.clean else 1
+
+
+def format_check(check: DatasetCheck) -> str:
+    """What was found, counted, with the first examples."""
+    found = check.as_json()
+    lines = [
+        f"{found['images']:,} images, {found['faces']:,} faces in {check.seconds:.1f} s "
+        f"({found['images_per_second']:.0f} images/s)"
+    ]
+    for problem, words in IMAGE_PROBLEMS.items():
+        names = [f"{i.name} {i.detail}" for i in check.images if i.problem == problem]
+        lines += _section("images", problem, words, names)
+    for problem, words in BOX_PROBLEMS.items():
+        names = [
+            f"{image.name}, face {box.row}: {' '.join(f'{v:g}' for v in box.box)}"
+            for image in check.images
+            for box in image.boxes
+            if box.problem == problem
+        ]
+        lines += _section("boxes", problem, words, names)
+    turned = [image.name for image in check.images if image.turned]
+    lines += _section("images", "turned", "by EXIF; no fault, but some tools ignore it", turned)
+    return "\n".join(lines)
+
+
+def _section(what: str, problem: str, words: str, names: list[str]) -> list[str]:
+    lines = [f"{len(names):6,} {what:6}  {problem.replace('_', ' '):12} {words}"]
+    lines += [f"          {name}" for name in names[:_EXAMPLES]]
+    return lines + ["          ..."] * (len(names) > _EXAMPLES)
+
+
+def _registered(name: str) -> tuple[Path, Path]:
+    """Image folder and annotation text of a data set in Detectron2's catalog."""
+    import face_d2.register  # isort: skip  (mends Detectron2 before its first import)
+
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    if name not in DatasetCatalog.list():
+        known = ", ".join(n for n in DatasetCatalog.list() if n.startswith("widerface"))
+        raise ValueError(f"no data set {name!r} is registered; of this project there are: {known}")
+    metadata = MetadataCatalog.get(name)
+    text = metadata.get("annotation_file")
+    if text is None:
+        raise ValueError(
+            f"{name!r} has no annotations in WIDER FACE's form; check its images with --images and "
+            "--annotations"
+        )
+    if not Path(text).is_file():
+        DatasetCatalog.get(name)  # generates the set, or says where its files should be
+    return Path(metadata.image_root), Path(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

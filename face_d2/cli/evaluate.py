@@ -1,0 +1,257 @@
+"""Command lines: score anybody's detections on WIDER FACE and FDDB, and coverage of a config."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
+from face_d2.evaluation.wider_face.report import format_widerface, widerface_report, write_json
+from face_d2.utils.text_lines import numbered_lines
+
+__all__ = ["coverage_main", "fddb_main", "main", "widerface_main"]
+
+_UNSTATED = {
+    setting: "not stated"
+    for setting in ("image size", "score threshold", "NMS", "test-time augmentation")
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``face-d2-evaluate``: one of the commands below, by its name."""
+    commands = {"widerface": widerface_main, "fddb": fddb_main, "coverage": coverage_main}
+    parser = argparse.ArgumentParser(
+        prog="face-d2-evaluate",
+        description="Scores detections (widerface, fddb), or tells before training which faces a "
+        "config can answer for (coverage).",
+    )
+    parser.add_argument("command", choices=commands)
+    parser.add_argument(
+        "arguments", nargs=argparse.REMAINDER, help="the command's own; see COMMAND --help"
+    )
+    options = parser.parse_args(arguments)
+    commands[options.command](options.arguments, prog=f"{parser.prog} {options.command}")
+
+
+def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Scores detections on WIDER FACE; ``arguments`` default to the command line's."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="WIDER FACE AP (Easy, Medium, Hard) of detections in the community's text "
+        "files, by the official protocol, with 95 % intervals and breakdowns.",
+    )
+    parser.add_argument(
+        "predictions", help="folder, .tar(.gz) or .zip of EVENT/NAME.txt with rows x y w h score"
+    )
+    parser.add_argument(
+        "ground_truth",
+        help="folder of the official .mat files (eval_tools/ground_truth), or an annotation text "
+        "(*_bbx_gt.txt; Easy/Medium/Hard are then approximated by face height)",
+    )
+    parser.add_argument(
+        "--images",
+        metavar="FILE",
+        help="score only the images listed there: names event/file.jpg, one per line, or an "
+        "annotation text",
+    )
+    parser.add_argument("--subset-name", help="what to call that subset in the result")
+    parser.add_argument(
+        "--bootstrap",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamplings, 0: none (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument(
+        "--image-root", metavar="DIR", help="images; adds contact sheets of the errors to --plots"
+    )
+    _add_common(parser)
+    options = parser.parse_args(arguments)
+    if options.image_root and not options.plots:
+        parser.error("--image-root is for the contact sheets of --plots DIR")
+    with _plain_errors(parser):
+        result = widerface_ap(
+            options.predictions,
+            options.ground_truth,
+            images=_image_list(options.images),
+            subset_name=options.subset_name,
+            bootstrap=options.bootstrap,
+            seed=options.seed,
+        )
+        report = widerface_report(result, _protocol(options))
+        print(format_widerface(report))
+        if options.json:
+            write_json(report, options.json)
+        if options.plots:
+            _plot_widerface(result, options.name or Path(options.predictions).stem, options)
+
+
+def fddb_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Scores detections on FDDB; ``arguments`` default to the command line's."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="FDDB's discrete and continuous ROC of a file of detections, official rules.",
+    )
+    parser.add_argument(
+        "detections",
+        help="text: image name, number of rows, rows 'x y w h score' or "
+        "'major_radius minor_radius angle x y score'",
+    )
+    parser.add_argument("folds", help="FDDB-folds, with FDDB-fold-01-ellipseList.txt to -10-")
+    parser.add_argument(
+        "--image-root", metavar="DIR", help="folder of 2002/, 2003/: canvas from each image's size"
+    )
+    parser.add_argument(
+        "--canvas",
+        type=int,
+        nargs=2,
+        default=(450, 450),
+        metavar=("HEIGHT", "WIDTH"),
+        help="canvas for all images where --image-root is not given (450 450)",
+    )
+    parser.add_argument("--roc", metavar="DIR", help="write DiscROC.txt and ContROC.txt there")
+    _add_common(parser)
+    options = parser.parse_args(arguments)
+    with _plain_errors(parser):
+        result = fddb_roc(
+            options.detections, options.folds, tuple(options.canvas), image_root=options.image_root
+        )
+        protocol = _protocol(options)
+        print(format_fddb(result, protocol))
+        if options.roc:
+            result.write(options.roc)
+        if options.json:
+            write_json(fddb_report(result, protocol), options.json)
+        if options.plots:
+            from face_d2.visualization.plots import plot_roc
+
+            name = options.name or Path(options.detections).stem
+            _announce(plot_roc({name: result}, Path(options.plots) / "fddb_roc"))
+
+
+def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Reports the faces that a config can answer for; see :mod:`face_d2.analysis.coverage`."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Which share of a data set's faces, by height, any anchor (DF2S2) or receptive "
+        "field (LFFD) of a config can answer for, at the size at which images are tested. Needs "
+        "annotations and image sizes, neither weights nor pixels.",
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="registered data set (the first of DATASETS.TEST; with --training, of TRAIN)",
+    )
+    parser.add_argument(
+        "--training",
+        action="store_true",
+        help="judge random training crops, as the config's mapper draws them",
+    )
+    parser.add_argument(
+        "--draws", type=int, default=1, metavar="N", help="crops of every image (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the crops (%(default)s)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there")
+    parser.add_argument("--plots", metavar="DIR", help="write coverage.png and .svg there")
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, last"
+    )
+    options = parser.parse_args(arguments)
+    # torch and Detectron2 are loaded by this command alone.
+    from face_d2.config import load_config
+
+    with _plain_errors(parser):
+        from face_d2.analysis.coverage import coverage_report, format_coverage, measure_coverage
+
+        cfg = load_config(options.config_file, ["MODEL.DEVICE", "cpu", *options.opts])
+        cfg.freeze()
+        configured = cfg.DATASETS.TRAIN if options.training else cfg.DATASETS.TEST
+        dataset = options.dataset or next(iter(configured), None)
+        if dataset is None:
+            raise ValueError("the config names no data set; add --dataset NAME.")
+        coverage = measure_coverage(
+            cfg, dataset, training=options.training, draws=options.draws, seed=options.seed
+        )
+        print(format_coverage(coverage))
+        if options.json:
+            write_json(coverage_report(coverage), options.json)
+        if options.plots:
+            from face_d2.analysis.coverage_plot import plot_coverage
+
+            _announce(plot_coverage(coverage, Path(options.plots) / "coverage"))
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", metavar="PATH", help="write figures and protocol there")
+    parser.add_argument("--plots", metavar="DIR", help="write the curves there, PNG and SVG")
+    parser.add_argument("--name", help="the detector's name in plots (the file's)")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="how the detections were made, printed and saved beside the figures, e.g. "
+        "--protocol 'image size=longer side 640' --protocol 'NMS=0.5' (repeatable)",
+    )
+
+
+def _protocol(options: argparse.Namespace) -> dict[str, str]:
+    pairs = [text.partition("=") for text in options.protocol]
+    wrong = [text for text, (_, sign, _) in zip(options.protocol, pairs) if not sign]
+    if wrong:
+        raise ValueError(f"--protocol {wrong[0]!r}: expected KEY=VALUE.")
+    return {**_UNSTATED, **{key.strip(): value.strip() for key, _, value in pairs}}
+
+
+def _image_list(path: str | None) -> list[str] | None:
+    """The lines that name an image; in an annotation text the others are numbers."""
+    if path is None:
+        return None
+    return [name for _, name in numbered_lines(path) if "/" in name]
+
+
+def _plot_widerface(result: WiderFaceResult, name: str, options: argparse.Namespace) -> None:
+    # Matplotlib takes longer to import than the evaluation to run.
+    from face_d2.visualization import plots, sheets
+
+    folder = Path(options.plots)
+    results = {name: result}
+    _announce(plots.plot_precision_recall(results, folder / "precision_recall"))
+    _announce(plots.plot_recall(results, folder / "recall"))
+    _announce(plots.plot_ap_by_height(results, folder / "ap_by_height"))
+    _announce(plots.plot_ap_by_attribute(results, folder / "ap_by_attribute"))
+    if options.image_root and result.false_positives(1):
+        sheet = folder / "false_positives.png"
+        _announce([sheets.false_positive_sheet(result, options.image_root, sheet)])
+    if options.image_root and result.misses(1):
+        _announce([sheets.miss_sheet(result, options.image_root, folder / "misses.png")])
+
+
+def _announce(files: Sequence[Path]) -> None:
+    for file in files:
+        print(f"wrote {file}")
+
+
+@contextmanager
+def _plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Bad input ends the command with one line; warnings are one line each."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            parser.exit(2, f"error: {error}\n")
+        finally:
+            for warning in caught:
+                print(f"warning: {warning.message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

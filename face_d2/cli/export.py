@@ -1,0 +1,160 @@
+"""``tools/export_onnx.py``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from face_d2.ops.resize import SizeRule
+
+__all__ = ["main"]
+
+#: Of fewer, the lost AP points are chance.
+_ENOUGH_IMAGES = 50
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exports a detector; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Writes a detector as an ONNX file (free batch, height and width; images in as "
+        "they are), checks it and compares it with PyTorch at three sizes."
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
+    parser.add_argument("--weights", required=True, metavar="FILE")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    parser.add_argument(
+        "--outputs",
+        choices=("candidates", "maps", "detections"),
+        default="candidates",
+        help="candidates: boxes and scores before NMS, what FaceDetector.from_onnx takes; "
+        "detections: after NMS in the graph; maps: the raw maps (default: %(default)s)",
+    )
+    parser.add_argument("--opset", type=int, default=17, help="16 to 20 (default: %(default)s)")
+    parser.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
+    )
+    int8 = parser.add_argument_group("int8")
+    int8.add_argument(
+        "--int8",
+        type=Path,
+        metavar="FOLDER",
+        help="also write FILE_int8.onnx, its value ranges taken from the images there",
+    )
+    int8.add_argument(
+        "--ground-truth",
+        type=Path,
+        metavar="PATH",
+        help="WIDER FACE's annotation text or .mat folder of those images; without it the loss is "
+        "measured against the boxes of the float model",
+    )
+    int8.add_argument(
+        "--max-loss",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="of AP; nothing is written if more is lost (default: %(default)s)",
+    )
+    int8.add_argument(
+        "--int8-weights",
+        type=int,
+        choices=(7, 8),
+        default=7,
+        help="bits of a weight. 7: right on every processor; 8: more exact where the processor "
+        "has VNNI or is an Arm, wrong on other x86-64 processors (default: %(default)s)",
+    )
+    options = parser.parse_args(argv)
+    if options.int8 and options.outputs != "candidates":
+        parser.error("--int8 goes with --outputs candidates")
+    if options.ground_truth and not options.int8:
+        parser.error("--ground-truth is for --int8")
+    if options.int8_weights != 7 and not options.int8:
+        parser.error("--int8-weights is for --int8")
+    if options.output.suffix != ".onnx":
+        parser.error(f"--output {options.output}: the name must end in .onnx")
+    try:
+        _export(options)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    try:
+        from face_d2.export.onnx_file import export_onnx
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{error.name} is not installed: pip install onnx onnxruntime, or install this project "
+            "with the extra [onnx]"
+        ) from error
+    from face_d2.config import load_config
+    from face_d2.predictor.torch_backend import build_detector
+
+    images = _images_for_int8(options) if options.int8 else []
+    cfg = load_config(options.config_file, options.opts)
+    cfg.MODEL.DEVICE = "cpu"
+    comparisons = export_onnx(
+        build_detector(cfg, options.weights),
+        options.output,
+        size_rule=SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST),
+        config=Path(options.config_file).stem,
+        weights=options.weights,
+        outputs=options.outputs,
+        opset=options.opset,
+    )
+    megabytes = options.output.stat().st_size / 1e6
+    print(f"{options.output}: {options.outputs}, opset {options.opset}, {megabytes:.1f} MB")
+    for comparison in comparisons:
+        batch, height, width = comparison.shape
+        worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
+        print(f"  {batch} x {height} x {width}: greatest difference from PyTorch: {worst}")
+    if options.int8:
+        _quantize(options, images)
+
+
+def _images_for_int8(options: argparse.Namespace) -> list[str]:
+    """Those of --int8, checked before anything is written."""
+    from face_d2.export.quantize import check_images
+    from face_d2.predictor.sources import find_sources
+
+    images = [s.file for s in find_sources([str(options.int8)], None) if s.kind == "image"]
+    try:
+        check_images(images, options.ground_truth)
+    except ValueError as error:
+        raise ValueError(f"--int8 {options.int8}: {error}") from None
+    if len(images) < _ENOUGH_IMAGES:
+        print(
+            f"warning: int8's value ranges and its loss are measured on few images ({len(images)});"
+            f" give {_ENOUGH_IMAGES} or more like those the detector will see",
+            file=sys.stderr,
+        )
+    return images
+
+
+def _quantize(options: argparse.Namespace, images: Sequence[str]) -> None:
+    from face_d2.export.quantize import WEIGHT_BITS, quantize
+
+    path = options.output.with_name(f"{options.output.stem}_int8.onnx")
+    result = quantize(
+        options.output,
+        path,
+        images,
+        ground_truth=options.ground_truth,
+        max_loss=options.max_loss,
+        weight_bits=options.int8_weights,
+    )
+    kept = len(result.kept_float)
+    print(
+        f"{path}: int8, weights of {options.int8_weights} bits, {kept} convolutions in float, "
+        f"{path.stat().st_size / 1e6:.1f} MB; for processors: {WEIGHT_BITS[options.int8_weights]}"
+    )
+    faces = "ground truth" if options.ground_truth else "the float model's boxes"
+    print(f"  AP against {faces}, {result.images} images: float {result.float_ap:.2f}")
+    for runtime, value in result.int8_ap.items():
+        print(f"  int8 in {runtime}: {value:.2f}, {result.float_ap - value:+.2f} lost")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""``face-d2-predict``: faces of files, folders, videos and cameras."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
+from face_d2.predictor.records import FORMATS
+
+__all__ = ["main", "parser"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="face-d2-predict",
+        description="Finds faces in images and videos.",
+        epilog="A run that was stopped goes on where it was when the same command is given again.",
+    )
+    result.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image, video, folder, glob, camera index, or - for a list of files on stdin",
+    )
+    model = result.add_argument_group("model")
+    model.add_argument("--config-file", metavar="FILE", help="config, or the name of a shipped one")
+    model.add_argument("--weights", metavar="FILE", help="checkpoint of that config's network")
+    model.add_argument(
+        "--onnx",
+        metavar="FILE",
+        help="of face-d2-export, or of YuNet, SCRFD, RetinaFace, YOLO-face, ...; needs no torch",
+    )
+    model.add_argument(
+        "--runtime", choices=("auto", "onnxruntime", "openvino"), default="auto", help="for --onnx"
+    )
+    model.add_argument("--device", help="cpu, cuda, cuda:N; by default CUDA where there is a GPU")
+    model.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="the model's by default, which is low; then --draw and --crop start from "
+        f"{SHOWN_FROM}",
+    )
+    model.add_argument(
+        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
+    )
+    output = result.add_argument_group("output")
+    output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
+    output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
+    output.add_argument("--draw", action="store_true", help="images and videos with boxes")
+    output.add_argument("--blur", action="store_true", help="images and videos with blurred faces")
+    output.add_argument("--crop", action="store_true", help="every face as an image")
+    work = result.add_argument_group("work")
+    work.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+    work.add_argument(
+        "--max-pixels",
+        type=int,
+        default=2**23,
+        metavar="N",
+        help="images with more are searched in tiles (default: %(default)s)",
+    )
+    work.add_argument(
+        "--max-frames", type=int, metavar="N", help="of a camera; without it Ctrl-C ends the run"
+    )
+    work.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="do the I-th of N parts; the command without --shard then puts all together",
+    )
+    launcher = result.add_argument_group("processes (with --config-file; Detectron2's launcher)")
+    launcher.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs per machine")
+    launcher.add_argument(
+        "--num-processes", type=int, default=1, metavar="N", help="CPU processes per machine"
+    )
+    launcher.add_argument("--num-machines", type=int, default=1, metavar="N")
+    launcher.add_argument("--machine-rank", type=int, default=0, metavar="I")
+    launcher.add_argument("--dist-url", default="auto", metavar="URL")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``face-d2-predict``.
+
+    Returns:
+        0; 1 when an input failed; 130 when the run was stopped.
+    """
+    arguments = parser()
+    options = arguments.parse_args(argv)
+    if options.onnx and options.config_file:
+        arguments.error("one model at a time: --config-file and --weights, or --onnx, not both")
+    if not options.onnx and not options.config_file:
+        arguments.error("give a model: --config-file and --weights, or --onnx")
+    if options.config_file and not options.weights:
+        arguments.error("--config-file needs --weights")
+    if options.onnx and (options.device or options.opts or options.weights):
+        arguments.error("--weights, --device and --opts are for --config-file")
+    job = PredictJob(**vars(options))
+    if job.in_processes and (job.onnx or job.shard != (1, 1)):
+        arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")
+    try:
+        return predict(job)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        print(escaped(f"error: {error}"), file=sys.stderr)
+        return 1
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError:
+        part = parts = 0
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected I/N, for example 1/4 ... 4/4")
+    return part, parts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The FDDB protocol. It needs NumPy and SciPy, neither torch nor Detectron2."""

@@ -1,0 +1,249 @@
+"""The FDDB protocol: discrete and continuous ROC over faces annotated as ellipses.
+
+What the benchmark's C++ tool computes (Jain and Learned-Miller, UM-CS-2010-009, section 5):
+
+* Overlap is counted in pixels on the image's canvas, where ellipses and rectangles are filled.
+* At every score that occurs in an image, the detections of that score and above are assigned to the
+  faces so that the sum of overlaps is largest. A pair with overlap counts its IoU in the continuous
+  ROC and 1 in the discrete ROC where IoU > 0.5.
+* False positives are the detections without a discrete match, in both curves.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+
+from face_d2.data.fddb import FDDBImage, read_folds
+from face_d2.data.image_size import image_sizes
+from face_d2.evaluation.fddb.files import read_fddb_detections
+from face_d2.evaluation.fddb.overlap import overlaps
+from face_d2.evaluation.protocol import format_protocol
+from face_d2.utils.files import replaced_file
+
+__all__ = ["FDDBResult", "fddb_report", "fddb_roc", "format_fddb"]
+
+_IOU_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class FDDBResult:
+    """Counts at every score that occurs (T thresholds, ascending as in the official files).
+
+    Attributes:
+        thresholds: (T,) scores.
+        tp: (T,) int64, faces found by the discrete rule.
+        fp: (T,) int64, false positives.
+        continuous_tp: (T,) float64, sum of overlaps.
+        faces: number of annotated faces.
+        images: number of images.
+        canvas: in words, what the overlaps were counted on.
+        folds: the results of the ten folds alone; empty in those.
+    """
+
+    thresholds: NDArray[np.float64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    continuous_tp: NDArray[np.float64]
+    faces: int
+    images: int
+    canvas: str
+    folds: tuple[FDDBResult, ...] = ()
+
+    @property
+    def protocol(self) -> dict[str, str]:
+        """What the figures were measured against, in words."""
+        return {
+            "ground truth": f"FDDB ellipses, {self.images:,} images, {self.faces:,} faces",
+            "canvas": self.canvas,
+        }
+
+    def discrete_at(self, false_positives: int) -> float:
+        """True positive rate (0-1) of the discrete curve at so many false positives."""
+        return self._rate_at(self.tp, false_positives)
+
+    def continuous_at(self, false_positives: int) -> float:
+        """True positive rate (0-1) of the continuous curve at so many false positives."""
+        return self._rate_at(self.continuous_tp, false_positives)
+
+    def _rate_at(self, tp: NDArray[np.generic], false_positives: int) -> float:
+        # A curve that ends before keeps its last value, as when it is read off a plot.
+        reached = tp[self.fp <= false_positives]
+        return float(reached.max(initial=0)) / self.faces
+
+    def write(self, folder: str | Path, prefix: str = "") -> None:
+        """Writes ``<prefix>DiscROC.txt`` and ``<prefix>ContROC.txt`` as the official tool does."""
+        never = np.finfo(np.float64).max  # the tool's threshold that no detection reaches
+        thresholds = [*self.thresholds, never]
+        fp = [*self.fp, 0]
+        discrete = [*(self.tp / self.faces), 0.0]
+        continuous = [*(self.continuous_tp / self.faces), 0.0]
+        _write(
+            Path(folder) / f"{prefix}DiscROC.txt",
+            [f"{rate:g} {n:d} {score:g}" for rate, n, score in zip(discrete, fp, thresholds)],
+        )
+        _write(
+            Path(folder) / f"{prefix}ContROC.txt",
+            [f"{rate:g} {n:d}" for rate, n in zip(continuous, fp)],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Steps:
+    """How the counts of an image, or of several, change as the threshold falls to each score.
+
+    Attributes:
+        scores: (S,) where something changes.
+        change: (S, 3) change of detections, discrete and continuous true positives.
+    """
+
+    scores: NDArray[np.float64]
+    change: NDArray[np.float64]
+
+
+def fddb_roc(
+    detections: str | Path | Mapping[str, ArrayLike],
+    folds_folder: str | Path,
+    canvas: tuple[int, int] = (450, 450),
+    *,
+    image_root: str | Path | None = None,
+) -> FDDBResult:
+    """Scores a detector on FDDB by the official protocol, all ten folds pooled and each alone.
+
+    Args:
+        detections: a file in FDDB's format, or a mapping from image name to rows. A row is
+            "x y w h score" (rectangle) or "major_radius minor_radius angle x y score" (ellipse,
+            angle in radians); any order of images and rows.
+        folds_folder: ``FDDB-folds`` with the ten ellipse lists.
+        canvas: (height, width) in pixels on which overlaps are counted, for all images. 450 x 450
+            holds every image of FDDB; parts of boxes that lie outside an image then count.
+        image_root: folder of ``2002/``, ``2003/``: each image's own size is its canvas, as
+            officially, instead of ``canvas``.
+
+    Returns:
+        The pooled result; ``.folds`` has the ten.
+
+    Warns:
+        UserWarning: when images have no entry (they count as zero detections).
+
+    Raises:
+        FileNotFoundError: on a missing file.
+        ValueError: on malformed rows, NaN or infinite numbers, negative sizes, and images that are
+            not in the folds, naming file and line.
+    """
+    if min(canvas) <= 0:
+        raise ValueError(f"canvas {canvas}: expected a positive height and width in pixels.")
+    folds = read_folds(folds_folder)
+    images = [image for fold in folds for image in fold]
+    rows_of = read_fddb_detections(detections, [image.name for image in images])
+    missing = [image.name for image in images if image.name not in rows_of]
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(images)} images have no entry in the detections and count as "
+            f"zero detections, the first: {missing[0]}",
+            stacklevel=2,
+        )
+    if image_root is None:
+        sizes = [canvas] * len(images)
+        canvas_words = f"{canvas[0]} x {canvas[1]} px for every image"
+    else:
+        sizes = image_sizes(image_root, [f"{image.name}.jpg" for image in images])
+        canvas_words = "each image's own size"
+    steps = [
+        _steps_of(image, rows_of.get(image.name, np.zeros((0, 5))), size)
+        for image, size in zip(images, sizes)
+    ]
+    fold_results, start = [], 0
+    for fold in folds:
+        fold_results.append(_pool(steps[start : start + len(fold)], fold, canvas_words))
+        start += len(fold)
+    return _pool(steps, images, canvas_words, tuple(fold_results))
+
+
+def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]) -> _Steps:
+    """The counts of one image at each of its scores, as changes."""
+    rows = rows[np.argsort(-rows[:, -1], kind="stable")]
+    scores, first = np.unique(-rows[:, -1], return_index=True)
+    iou = overlaps(rows[:, :-1], image.ellipses, size)  # (D, F)
+    # Detections that touch no face do not take part in the assignment, so only scores that bring
+    # one that does can change it.
+    touching = iou.any(axis=1)
+    counts = np.zeros((len(scores), 3))
+    ends = np.append(first[1:], len(rows))
+    for step, (start, end) in enumerate(zip(first, ends)):
+        counts[step, 0] = end
+        if touching[start:end].any():
+            counts[step, 1:] = _assign(iou[:end][touching[:end]])
+        elif step:
+            counts[step, 1:] = counts[step - 1, 1:]
+    return _Steps(-scores, np.diff(counts, axis=0, prepend=0.0))
+
+
+def _assign(iou: NDArray[np.float64]) -> tuple[int, float]:
+    """Discrete and continuous true positives of the assignment with the largest sum of overlaps."""
+    pairs = iou[linear_sum_assignment(iou, maximize=True)]
+    return int((pairs > _IOU_THRESHOLD).sum()), float(pairs.sum())
+
+
+def _pool(
+    steps: Sequence[_Steps],
+    images: Sequence[FDDBImage],
+    canvas: str,
+    folds: tuple[FDDBResult, ...] = (),
+) -> FDDBResult:
+    """Sums the counts of several images over the union of their thresholds."""
+    scores = np.concatenate([step.scores for step in steps])
+    order = np.argsort(-scores, kind="stable")
+    counts = np.concatenate([step.change for step in steps])[order].cumsum(axis=0)
+    scores = scores[order]
+    last = np.flatnonzero(np.diff(scores, append=-np.inf))[::-1]  # of each score, ascending
+    detections, tp = np.rint(counts[last, :2]).astype(np.int64).T
+    return FDDBResult(
+        thresholds=scores[last],
+        tp=tp,
+        fp=detections - tp,
+        continuous_tp=counts[last, 2],
+        faces=sum(len(image.ellipses) for image in images),
+        images=len(images),
+        canvas=canvas,
+        folds=folds,
+    )
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    with replaced_file(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def fddb_report(result: FDDBResult, protocol: Mapping[str, str]) -> dict[str, Any]:
+    """The figures in 0-100, pooled and by fold, and the protocol, ready for JSON."""
+    return {
+        **_figures(result),
+        "folds": [_figures(fold) for fold in result.folds],
+        "protocol": {**protocol, **result.protocol},
+    }
+
+
+def format_fddb(result: FDDBResult, protocol: Mapping[str, str]) -> str:
+    """The figures at 1,000 and 2,000 false positives, pooled and by fold, and the protocol."""
+    rows = {"all": result, **{f"fold {n}": fold for n, fold in enumerate(result.folds, start=1)}}
+    keys = list(_figures(result))
+    lines = ["FDDB      " + "".join(f"{key:>12}" for key in keys)]
+    for label, row in rows.items():
+        lines.append(f"{label:<10}" + "".join(f"{value:12.2f}" for value in _figures(row).values()))
+    return "\n".join([*lines, "measured with", format_protocol({**protocol, **result.protocol})])
+
+
+def _figures(result: FDDBResult) -> dict[str, float]:
+    return {
+        f"{name}@{n}": 100 * rate_at(n)
+        for n in (1000, 2000)
+        for name, rate_at in (("disc", result.discrete_at), ("cont", result.continuous_at))
+    }

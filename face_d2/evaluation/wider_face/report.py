@@ -1,0 +1,104 @@
+"""A WIDER FACE result as data for a JSON file and as text for a terminal, protocol included."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from face_d2.evaluation.protocol import format_protocol
+from face_d2.evaluation.wider_face.matching import Curve
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult
+from face_d2.utils.files import replaced_file
+
+__all__ = ["format_widerface", "widerface_report", "write_json"]
+
+
+def widerface_report(
+    result: WiderFaceResult, protocol: Mapping[str, str], errors: int = 50
+) -> dict[str, Any]:
+    """Everything worth keeping of a result, ready for :func:`write_json`. Figures are in 0-100.
+
+    Args:
+        result: of :func:`face_d2.evaluation.widerface_ap`.
+        protocol: how the detections were made, in words; the ground truth is added.
+        errors: how many false positives and misses to list.
+
+    Returns:
+        ``AP_*``, ``interval_95`` (setting -> [low, high]), ``recall`` at the lowest score,
+        ``faces``, ``detections``, ``protocol``, ``by_height``, ``by_attribute`` (class -> AP,
+        recall, faces, over Hard faces), ``false_positives`` and ``misses``.
+    """
+    return {
+        **{key: 100 * value for key, value in result.items()},
+        "interval_95": {k: [100 * end for end in ends] for k, ends in result.intervals.items()},
+        "recall": {setting: _recall(curve) for setting, curve in result.curves.items()},
+        "faces": {setting: curve.faces for setting, curve in result.curves.items()},
+        "detections": len(result.matches.scores),
+        "protocol": {**protocol, "detections": _detections(result), **result.protocol},
+        "by_height": _figures(result.by_height()),
+        "by_attribute": {name: _figures(curves) for name, curves in result.by_attribute().items()},
+        "false_positives": [asdict(error) for error in result.false_positives(errors)],
+        "misses": [asdict(miss) for miss in result.misses(errors)],
+    }
+
+
+def format_widerface(report: Mapping[str, Any]) -> str:
+    """The figures, their intervals, the breakdowns and the protocol as lines of text."""
+    lines = ["WIDER FACE        AP   recall    faces"]
+    for setting, faces in report["faces"].items():
+        line = _row(setting, report[f"AP_{setting}"], report["recall"][setting], faces)
+        if setting in report["interval_95"]:
+            line += "   95 % interval {:.1f} - {:.1f}".format(*report["interval_95"][setting])
+        lines.append(line)
+    groups = {"height, px": report["by_height"], **report["by_attribute"]}
+    for name, classes in groups.items():
+        lines.append(f"Hard, by {name}")
+        lines += [
+            _row(f"  {label}", figures["AP"], figures["recall"], figures["faces"])
+            for label, figures in classes.items()
+        ]
+    return "\n".join([*lines, "measured with", format_protocol(report["protocol"])])
+
+
+def write_json(report: Mapping[str, Any], path: str | Path) -> None:
+    """Writes JSON, replacing the file at once; NaN, which JSON lacks, becomes null."""
+    with replaced_file(path) as temporary:
+        temporary.write_text(json.dumps(_without_nan(report), indent=1) + "\n", encoding="utf-8")
+
+
+def _detections(result: WiderFaceResult) -> str:
+    """What the detections themselves tell of how they were made."""
+    scores = result.matches.scores
+    if not len(scores):
+        return "none"
+    most = int(np.bincount(result.matches.image).max())
+    return f"{len(scores):,}, at most {most} an image, scores {scores.min():g} to {scores.max():g}"
+
+
+def _figures(curves: Mapping[str, Curve]) -> dict[str, dict[str, float]]:
+    return {
+        label: {"AP": 100 * curve.ap, "recall": _recall(curve), "faces": curve.faces}
+        for label, curve in curves.items()
+    }
+
+
+def _recall(curve: Curve) -> float:
+    return 100 * float(curve.recall[-1])
+
+
+def _row(label: str, ap: float, recall: float, faces: int) -> str:
+    return f"{label:<14}{ap:7.2f}  {recall:6.1f}  {faces:7,d}"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,70 @@
+"""The resizing of test images without Detectron2: the size rule and the filter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+__all__ = ["THIN", "SizeRule", "resize"]
+
+#: An image more than this many times as long as wide is a strip, not a photograph.
+THIN = 16
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """At what size an image is searched.
+
+    Attributes:
+        min_size: shorter side after resizing, in pixels (``INPUT.MIN_SIZE_TEST``); 0 leaves the
+            image as it is.
+        max_size: cap on the longer side (``INPUT.MAX_SIZE_TEST``); 0 for none.
+        min_side: the network itself enlarges an image whose shorter side is below this; 0 for
+            never.
+    """
+
+    min_size: int = 0
+    max_size: int = 0
+    min_side: int = 0
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what is given to the network.
+
+        As by :class:`face_d2.data.augmentation.BoundedResize`: Detectron2's ResizeShortestEdge, but
+        a strip is not enlarged, and no side comes to less than a pixel.
+        """
+        if not self.min_size:
+            return height, width
+        factor = self.min_size / min(height, width)
+        new = [factor * height, factor * width]
+        new[int(height > width)] = float(self.min_size) if height != width else new[0]
+        if self.max_size and max(new) > self.max_size:
+            factor = self.max_size / max(new)
+            new = [side * factor for side in new]
+        height_to, width_to = (max(int(side + 0.5), 1) for side in new)
+        thin = max(height, width) > THIN * min(height, width)
+        if thin and max(height_to, width_to) > max(height, width):
+            return height, width
+        return height_to, width_to
+
+    def searched_pixels(self, height: int, width: int) -> float:
+        """Pixels the network works on for an image that was resized to this size."""
+        return height * width * max(self.min_side / min(height, width), 1.0) ** 2
+
+
+def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resizes bilinearly with Pillow, which gives the pixels of training and evaluation.
+
+    Args:
+        image: (H, W, 3) uint8.
+        height, width: the new size in pixels.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    if image.shape[:2] == (height, width):
+        return np.ascontiguousarray(image)
+    return np.array(Image.fromarray(image).resize((width, height), Image.BILINEAR))

@@ -1,0 +1,245 @@
+"""Figures for WIDER FACE and FDDB results, as PNG and SVG.
+
+Functions for results take ``{label: result}``, so that several detectors share a figure.
+Matplotlib's object interface is used throughout: no display, and no global state that a caller's
+own figures could meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from face_d2.evaluation.fddb.protocol import FDDBResult
+from face_d2.evaluation.wider_face.matching import Curve
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult
+from face_d2.visualization.style import COLOURS, STYLE, panel_figure, save_figure
+
+__all__ = [
+    "plot_ap_by_attribute",
+    "plot_ap_by_height",
+    "plot_precision_recall",
+    "plot_recall",
+    "plot_roc",
+]
+
+_MAX_LABEL = 26  # characters of a detector's name that fit into a panel
+
+
+def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """Precision over recall, a panel for each setting; the AP stands in the legend.
+
+    Args:
+        results: detector -> result.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: when ``results`` is empty.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = panel_figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for colour, (label, result) in zip(_colours(results), results.items()):
+                curve = result.curves[setting]
+                axes.plot(
+                    *_precision_over_recall(curve),
+                    color=colour,
+                    label=_entry(100 * curve.ap, ".1f", label),
+                )
+            axes.set(
+                title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01)
+            )
+            _legend(axes, "lower left")
+        panels[0].set_ylabel("precision")
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
+def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """Recall over false positives per image, a panel for each setting.
+
+    See :func:`plot_precision_recall` for arguments, return value and errors.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = panel_figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for colour, (label, result) in zip(_colours(results), results.items()):
+                curve = result.curves[setting]
+                axes.plot(
+                    curve.false_positives_per_image,
+                    curve.recall,
+                    color=colour,
+                    label=_entry(100 * curve.recall[-1], ".1f", label),
+                )
+            axes.set_xscale("symlog", linthresh=0.01)
+            axes.set(
+                title=f"{setting.capitalize()} (recall at the lowest score)",
+                xlabel="false positives per image",
+                ylim=(0, 1.01),
+                xlim=(0, None),
+            )
+            _legend(axes, "lower right")
+        panels[0].set_ylabel("recall")
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
+def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """AP of Hard faces by their height, with the number of faces in each class.
+
+    See :func:`plot_precision_recall` for arguments, return value and errors.
+    """
+    return _plot_classes(
+        {label: {"face height, px": result.by_height()} for label, result in results.items()},
+        results,
+        path,
+    )
+
+
+def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
+    """AP of Hard faces by blur, expression, illumination, occlusion and pose.
+
+    See :func:`plot_precision_recall` for arguments and return value.
+
+    Raises:
+        ValueError: when ``results`` is empty or its ground truth carries no attributes.
+    """
+    if not all(result.by_attribute() for result in results.values()):
+        raise ValueError("the ground truth carries no attributes to break the AP down by.")
+    return _plot_classes(
+        {label: result.by_attribute() for label, result in results.items()}, results, path
+    )
+
+
+def plot_roc(
+    results: Mapping[str, FDDBResult], path: str | Path, max_false_positives: int = 2000
+) -> list[Path]:
+    """FDDB's discrete and continuous ROC, the rate at 1,000 false positives in the legend.
+
+    Args:
+        results: detector -> result.
+        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        max_false_positives: right end of the axis.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: when ``results`` is empty.
+    """
+    if not results:
+        raise ValueError("no result to plot.")
+    with matplotlib.rc_context(STYLE):
+        figure, panels = panel_figure(2, width=4.2)
+        for colour, (label, result) in zip(_colours(results), results.items()):
+            values = (
+                (result.tp, result.discrete_at(1000)),
+                (result.continuous_tp, result.continuous_at(1000)),
+            )
+            for axes, (tp, at_1000) in zip(panels, values):
+                rate = tp / result.faces
+                axes.plot(result.fp, rate, color=colour, label=_entry(at_1000, ".4f", label))
+                # A curve that ends early keeps its last value when it is read off.
+                axes.plot(
+                    [result.fp.max(initial=0), max_false_positives],
+                    [rate.max(initial=0)] * 2,
+                    color=colour,
+                    linestyle=":",
+                )
+        for axes, title in zip(panels, ("Discrete", "Continuous")):
+            axes.set(
+                title=f"{title} ROC (at 1,000)",
+                xlabel="false positives",
+                xlim=(0, max_false_positives),
+                ylim=(0, 1.01),
+            )
+            _legend(axes, "lower right")
+        panels[0].set_ylabel("true positive rate")
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
+def _plot_classes(
+    groups: Mapping[str, Mapping[str, Mapping[str, Curve]]],
+    results: Mapping[str, WiderFaceResult],
+    path: str | Path,
+) -> list[Path]:
+    """Bars of detector -> group -> class -> curve, a panel for each group."""
+    _settings(results)
+    names = list(next(iter(groups.values())))
+    with matplotlib.rc_context(STYLE):
+        sizes = [len({label for g in groups.values() for label in g[name]}) for name in names]
+        figure, panels = panel_figure(len(names), width=max(1.9, 0.75 * max(sizes)), widths=sizes)
+        for axes, name in zip(panels, names):
+            _bars(axes, {label: group[name] for label, group in groups.items()})
+            axes.set(xlabel=name, ylim=(0, 105))
+            axes.grid(axis="x", visible=False)
+        panels[0].set_ylabel("AP, Hard faces")
+        if len(groups) > 1:
+            figure.legend(
+                *panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=4
+            )
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
+def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Grouped bars: a group for each class, a bar for each detector."""
+    classes = list(next(iter(detectors.values())))
+    width = 0.8 / len(detectors)
+    for index, (colour, (label, curves)) in enumerate(zip(_colours(detectors), detectors.items())):
+        at = np.arange(len(classes)) + (index - (len(detectors) - 1) / 2) * width
+        heights = [100 * curves[name].ap if name in curves else np.nan for name in classes]
+        bars = axes.bar(at, heights, width=width * 0.92, color=colour, label=label)
+        if len(detectors) <= 2:
+            axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
+    faces = [next(iter(detectors.values()))[name].faces for name in classes]
+    axes.set_xticks(
+        np.arange(len(classes)),
+        [f"{name}\n{count:,}" for name, count in zip(classes, faces)],
+        fontsize=8,
+    )
+
+
+def _precision_over_recall(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recall and precision where anything is proposed, from recall 0 on."""
+    proposed = curve.proposals > 0
+    recall, precision = curve.recall[proposed], curve.precision[proposed]
+    return np.append(0.0 * recall[:1], recall), np.append(precision[:1], precision)
+
+
+def _entry(value: float, form: str, label: str) -> str:
+    """A line of the legend; a name too long for the panel is cut."""
+    name = label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
+    return f"{value:{form}}  {name}"
+
+
+def _legend(axes: Axes, place: str) -> None:
+    axes.legend(loc=place).set_in_layout(False)
+
+
+def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:
+    if not results:
+        raise ValueError("no result to plot.")
+    return list(next(iter(results.values())).curves)
+
+
+def _colours(labels: Mapping[str, object]) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
+
+
+def _note(figure: Figure, results: Mapping[str, WiderFaceResult | FDDBResult]) -> None:
+    """The ground truth under the panels: no figure without its protocol."""
+    notes = ("; ".join(f"{k}: {v}" for k, v in r.protocol.items()) for r in results.values())
+    figure.supxlabel("\n".join(dict.fromkeys(notes)), fontsize=7, color="#666666")

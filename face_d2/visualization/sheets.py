@@ -1,0 +1,303 @@
+"""Contact sheets: what a detector found, invented and missed, legible at a glance.
+
+Green: a detection that finds a face, the annotated face beside it in thin dark green. Orange: a
+face that was missed. Red: a false detection, with its score. Grey: a face that does not count. The
+same rules decide as in the WIDER FACE figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from face_d2.evaluation.wider_face.breakdown import FalsePositive, Miss
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.matching import match
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult
+
+__all__ = ["SheetItem", "detection_sheet", "false_positive_sheet", "miss_sheet"]
+
+_Image = NDArray[np.uint8]
+
+_FOUND, _MISSED, _FALSE, _IGNORED = (70, 190, 40), (0, 150, 255), (40, 40, 230), (150, 150, 150)
+_FACE = (30, 110, 20)
+#: With more false detections than this their scores would hide the image.
+_MAX_LABELS = 12
+_PAPER, _INK = (250, 250, 250), (60, 60, 60)
+_LEGEND = {"found": _FOUND, "missed": _MISSED, "false": _FALSE, "does not count": _IGNORED}
+_CAPTION_HEIGHT = 24
+_GAP = 8
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+class SheetItem(NamedTuple):
+    """One image of a sheet. Boxes are XYXY in its pixels.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR.
+        faces: (N, 4) faces that count.
+        ignored: (M, 4) faces that do not count.
+        detections: (D, 5) box and score.
+        title: shown above the image.
+    """
+
+    image: _Image
+    faces: ArrayLike
+    ignored: ArrayLike
+    detections: ArrayLike
+    title: str = ""
+
+
+def detection_sheet(
+    items: Sequence[SheetItem | tuple[_Image, ArrayLike, ArrayLike, ArrayLike]],
+    path: str | Path,
+    *,
+    min_score: float = 0.5,
+    columns: int = 4,
+    cell: tuple[int, int] = (360, 480),
+) -> Path:
+    """Draws images with their faces, detections and errors, and counts under each.
+
+    Args:
+        items: the images, in reading order.
+        path: file to write, ``.png`` or ``.jpg``.
+        min_score: detections below it are left out.
+        columns: images side by side.
+        cell: (height, width) of the space for an image; boxes are drawn after scaling, so that
+            those of small faces stay visible.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: when there is no item, or an image is not (H, W, 3) uint8.
+        OSError: when the file cannot be written.
+    """
+    cells = [_detection_cell(SheetItem(*item), min_score, cell) for item in items]
+    return _write_sheet(cells, columns, path, legend=True)
+
+
+def false_positive_sheet(
+    result: WiderFaceResult, image_root: str | Path, path: str | Path, limit: int = 40
+) -> Path:
+    """Crops around the false positives of highest score: detection red, faces nearby green.
+
+    Args:
+        result: of :func:`face_d2.evaluation.widerface_ap`; Hard faces count.
+        image_root: folder of the event folders.
+        path: file to write, ``.png`` or ``.jpg``.
+        limit: number of crops.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: when there is no false positive.
+        FileNotFoundError: when an image is missing.
+    """
+
+    def caption(error: FalsePositive) -> str:
+        return f"{error.score:.2f} {error.kind}"
+
+    return _error_sheet(result, result.false_positives(limit), caption, _FALSE, image_root, path)
+
+
+def miss_sheet(
+    result: WiderFaceResult, image_root: str | Path, path: str | Path, limit: int = 40
+) -> Path:
+    """Crops around the tallest faces that no detection finds (orange), with what makes them hard.
+
+    See :func:`false_positive_sheet` for arguments, return value and errors.
+    """
+
+    def caption(miss: Miss) -> str:
+        unusual = [
+            f"{value} {name}"
+            for name, value in miss.attributes.items()
+            if value not in ("clear", "typical", "normal", "none")
+        ]
+        return ", ".join([f"{miss.box[3]:.0f} px", *unusual])
+
+    return _error_sheet(result, result.misses(limit), caption, _MISSED, image_root, path)
+
+
+def _detection_cell(item: SheetItem, min_score: float, cell: tuple[int, int]) -> _Image:
+    image, scale = _fitted(item.image, cell)
+    faces = _rows(item.faces, 4)
+    detections = _rows(item.detections, 5)
+    detections = detections[detections[:, 4] >= min_score]
+    boxes = np.concatenate([faces, _rows(item.ignored, 4)])
+    kept = np.arange(len(boxes)) < len(faces)
+    found, hit, false = _outcome(boxes, kept, detections)
+    for box in boxes[~kept]:
+        _draw_box(image, box * scale, _IGNORED, 1)
+    for box, is_found in zip(faces, found[kept]):
+        _draw_box(image, box * scale, *((_FACE, 1) if is_found else (_MISSED, 2)))
+    for row in detections[hit]:
+        _draw_box(image, row[:4] * scale, _FOUND, 2)
+    for row in detections[false]:
+        label = f"{row[4]:.2f}" if false.sum() <= _MAX_LABELS else ""
+        _draw_box(image, row[:4] * scale, _FALSE, 2, label)
+    caption = f"{int(found[kept].sum())} of {len(faces)} found, {int(false.sum())} false"
+    return _captioned(image, cell, f"{item.title}  {caption}".strip())
+
+
+def _outcome(
+    boxes: NDArray[np.float64], kept: NDArray[np.bool_], detections: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """(G,) boxes found, (D,) detections that find one that counts, (D,) false ones."""
+    if not len(boxes):
+        none = np.zeros(len(detections), dtype=bool)
+        return np.zeros(0, dtype=bool), none, ~none
+    ground_truth = WiderFaceGroundTruth(
+        names=("image",),
+        boxes=_xywh(boxes),
+        starts=np.array([0, len(boxes)]),
+        kept={},
+        attributes=None,
+        source="",
+        images="",
+    )
+    matches = match([np.concatenate([_xywh(detections), detections[:, 4:]], axis=1)], ground_truth)
+    proposal, hit = matches.outcome(kept)
+    return matches.finder >= 0, hit, proposal & ~hit
+
+
+def _error_sheet(
+    result: WiderFaceResult,
+    errors: Sequence[FalsePositive] | Sequence[Miss],
+    caption: Callable[..., str],
+    colour: tuple[int, int, int],
+    image_root: str | Path,
+    path: str | Path,
+) -> Path:
+    if not errors:
+        raise ValueError("no such error to show.")
+    truth = result.ground_truth
+    index_of = {name: index for index, name in enumerate(truth.names)}
+    cells = []
+    for error in errors:
+        file = Path(image_root) / f"{error.image}.jpg"
+        image = cv2.imread(str(file)) if file.is_file() else None
+        if image is None:
+            raise FileNotFoundError(f"{file}: no readable image; is {image_root} the image folder?")
+        faces = truth.boxes[truth.faces_of(index_of[error.image])]
+        cells.append(_crop_cell(image, np.array(error.box), faces, caption(error), colour))
+    return _write_sheet(cells, 8, path, legend=False)
+
+
+def _crop_cell(
+    image: _Image,
+    box: NDArray[np.float64],
+    faces: NDArray[np.float64],
+    caption: str,
+    colour: tuple[int, int, int],
+    side: int = 200,
+) -> _Image:
+    """A square around a box (XYWH), three times its size, with the faces around it."""
+    centre, reach = box[:2] + box[2:] / 2, 1.5 * max(box[2:].max(), 12.0)
+    scale = side / (2 * reach)
+    # Maps the square around the box onto the cell; what lies outside the image is paper.
+    shift = side / 2 - scale * centre
+    crop = cv2.warpAffine(
+        image,
+        np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]),
+        (side, side),
+        flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
+        borderValue=_PAPER,
+    )
+    corners = np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:]], axis=1)
+    for face in corners:
+        _draw_box(crop, face * scale + np.tile(shift, 2), _FOUND, 1)
+    own = np.concatenate([box[:2], box[:2] + box[2:]])
+    _draw_box(crop, own * scale + np.tile(shift, 2), colour, 2)
+    return _captioned(crop, (side, side), caption)
+
+
+def _fitted(image: _Image, cell: tuple[int, int]) -> tuple[_Image, float]:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"expected an image (H, W, 3) of uint8, got {image.shape} of {image.dtype}."
+        )
+    scale = min(cell[0] / image.shape[0], cell[1] / image.shape[1])
+    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
+    return (
+        cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC),
+        scale,
+    )
+
+
+def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
+    """The image centred in its cell, under a line of text that is cut to the cell's width."""
+    canvas = np.full((cell[0] + _CAPTION_HEIGHT, cell[1], 3), _PAPER, dtype=np.uint8)
+    top = _CAPTION_HEIGHT + (cell[0] - image.shape[0]) // 2
+    left = (cell[1] - image.shape[1]) // 2
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    while cv2.getTextSize(caption, _FONT, 0.42, 1)[0][0] > cell[1] - 4:
+        caption = caption[:-1]
+    cv2.putText(canvas, caption, (2, _CAPTION_HEIGHT - 8), _FONT, 0.42, _INK, 1, cv2.LINE_AA)
+    return canvas
+
+
+def _draw_box(
+    image: _Image,
+    box: NDArray[np.float64],
+    colour: tuple[int, int, int],
+    thickness: int,
+    label: str = "",
+) -> None:
+    limit = 4 * max(image.shape)  # OpenCV's drawing overflows on far-away corners
+    x0, y0, x1, y1 = np.rint(box.clip(-limit, limit)).astype(int).tolist()
+    cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+    if label:
+        (width, height), _ = cv2.getTextSize(label, _FONT, 0.4, 1)
+        x0, y0 = max(min(x0, image.shape[1] - width - 2), 0), max(y0, height + 4)
+        cv2.rectangle(image, (x0, y0 - height - 4), (x0 + width + 2, y0), colour, cv2.FILLED)
+        cv2.putText(image, label, (x0 + 1, y0 - 2), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _write_sheet(cells: Sequence[_Image], columns: int, path: str | Path, legend: bool) -> Path:
+    if not cells:
+        raise ValueError("no image to put on the sheet.")
+    columns = min(columns, len(cells))
+    rows = math.ceil(len(cells) / columns)
+    height, width = cells[0].shape[:2]
+    header = 34 if legend else 0
+    sheet = np.full(
+        (header + rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3),
+        _PAPER,
+        dtype=np.uint8,
+    )
+    for index, image in enumerate(cells):
+        top = header + _GAP + index // columns * (height + _GAP)
+        left = _GAP + index % columns * (width + _GAP)
+        sheet[top : top + height, left : left + width] = image
+    if legend:
+        _draw_legend(sheet)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), sheet):
+        raise OSError(f"{path}: could not be written.")
+    return path
+
+
+def _draw_legend(sheet: _Image) -> None:
+    left = _GAP
+    for name, colour in _LEGEND.items():
+        cv2.rectangle(sheet, (left, 12), (left + 16, 28), colour, 2, cv2.LINE_AA)
+        cv2.putText(sheet, name, (left + 24, 26), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+        left += 44 + cv2.getTextSize(name, _FONT, 0.5, 1)[0][0]
+
+
+def _rows(values: ArrayLike, columns: int) -> NDArray[np.float64]:
+    return np.asarray(values, dtype=np.float64).reshape(-1, columns)
+
+
+def _xywh(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:4] - boxes[:, :2]], axis=1)

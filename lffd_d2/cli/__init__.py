@@ -1,0 +1,1 @@
+"""LFFD's own command lines, one file a command: parse, call, print."""

@@ -1,0 +1,147 @@
+"""A picture of LFFD's receptive fields: computed, against face sizes, and as the network uses them.
+
+The theoretical receptive field is what can influence a unit; the effective one is what does, and
+is much smaller and denser in the middle (Luo et al., "Understanding the Effective Receptive Field
+in Deep Convolutional Neural Networks", https://arxiv.org/abs/1701.04128). LFFD's ranges are chosen
+so that a face fills the effective field and the theoretical one holds its surroundings (design
+note LFFD, figure "erf").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lffd_d2.meta_arch import LFFD
+from lffd_d2.receptive_field import Branch, Variant
+
+__all__ = ["draw_receptive_fields", "measure_effective_fields"]
+
+_SHARE = 0.95  # of the influence lies in the square that is called the effective field
+
+
+def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str, NDArray]:
+    """How strongly each pixel of its receptive field moves a unit's score.
+
+    Args:
+        model: an LFFD in evaluation mode.
+        images: (3, H, W) each, normalised, at least as large as the deepest receptive field; the
+            unit nearest to the middle is measured.
+
+    Returns:
+        Tap to a (size, size) map over its receptive field: |d(face - background) / d pixel|, summed
+        over colours, averaged over images, of sum 1.
+
+    Raises:
+        ValueError: an image is smaller than a receptive field.
+    """
+    branches = model.backbone.variant.branches
+    largest = max(b.rf.size + 2 * b.rf.stride for b in branches)
+    fields = {b.tap: np.zeros((b.rf.size, b.rf.size)) for b in branches}
+    for image in images:
+        if min(image.shape[1:]) < largest:
+            raise ValueError(
+                f"an image has {image.shape[1]} x {image.shape[2]} pixels; receptive fields are "
+                f"measured on at least {largest} either way"
+            )
+        x = image[None].clone().requires_grad_()
+        outputs = model.head(model.backbone(x))
+        for branch in branches:
+            logits = outputs[branch.tap][0]
+            row, column = logits.shape[2] // 2, logits.shape[3] // 2
+            score = logits[0, 0, row, column] - logits[0, 1, row, column]
+            (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
+            top, left = (
+                branch.rf.start + i * branch.rf.stride - branch.rf.size // 2 for i in (row, column)
+            )
+            size = branch.rf.size
+            seen = gradient[0, :, top : top + size, left : left + size].abs().sum(dim=0)
+            fields[branch.tap] += (seen / seen.sum()).numpy() / len(images)
+    return fields
+
+
+def effective_size(field: NDArray) -> int:
+    """Side of the centred square that holds 95 % of the influence."""
+    size = len(field)
+    for half in range(size // 2 + 1):
+        middle = slice(size // 2 - half, size // 2 + half + 1)
+        if field[middle, middle].sum() >= _SHARE * field.sum():
+            return 2 * half + 1
+    return size
+
+
+def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: str | Path) -> None:
+    """Draws one panel per branch, all at their own scale, and one that compares them.
+
+    Args:
+        variant: whose fields they are.
+        fields: as :func:`measure_effective_fields` gives them.
+        path: PNG or SVG to write.
+    """
+    branches = variant.branches
+    columns = math.ceil(math.sqrt(len(branches) + 1))
+    rows = math.ceil((len(branches) + 1) / columns)
+    figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for number, branch in enumerate(branches, start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        _draw_branch(axes, branch, fields[branch.tap])
+    _draw_comparison(figure.add_subplot(rows, columns, len(branches) + 1), branches, fields)
+    figure.suptitle(f"LFFD {variant.name}: receptive fields and the faces they answer for (pixels)")
+    figure.savefig(path, dpi=110)
+
+
+def _draw_branch(axes, branch: Branch, field: NDArray) -> None:
+    half = branch.rf.size / 2
+    # The influence falls off like a bell; its root shows the flanks as well.
+    axes.imshow(np.sqrt(field), cmap="magma", extent=(-half, half, half, -half))
+    axes.set_xlim(-1.05 * half, 1.05 * half)  # shows the border of the theoretical field
+    axes.set_ylim(1.05 * half, -1.05 * half)
+    axes.set_facecolor("black")
+    low, high = branch.face_range
+    squares = (
+        (branch.rf.size, "white", "-", f"theoretical {branch.rf.size}"),
+        (effective_size(field), "cyan", "--", f"effective {effective_size(field)}"),
+        (high, "lime", "-", f"faces {low:g}-{high:g}"),
+        (low, "lime", "-", None),
+    )
+    for side, color, style, label in squares:
+        axes.add_patch(
+            Rectangle(
+                (-side / 2, -side / 2),
+                side,
+                side,
+                fill=False,
+                edgecolor=color,
+                linestyle=style,
+                linewidth=1.6,
+                label=label,
+            )
+        )
+    axes.set_title(f"{branch.tap}, stride {branch.rf.stride}")
+    axes.legend(loc="upper right", fontsize=7, facecolor="black", labelcolor="white")
+
+
+def _draw_comparison(axes, branches: Sequence[Branch], fields: dict[str, NDArray]) -> None:
+    rows = np.arange(len(branches))
+    axes.barh(rows, [b.rf.size for b in branches], color="lightgray", label="theoretical")
+    effective = [effective_size(fields[b.tap]) for b in branches]
+    axes.barh(rows, effective, height=0.5, color="tab:cyan", label="effective (95 %)")
+    lows, highs = np.array([b.face_range for b in branches]).T
+    axes.barh(rows, highs - lows, left=lows, height=0.25, color="tab:green", label="faces")
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(left=lows.min() / 1.5)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(rows, [b.tap for b in branches])
+    axes.invert_yaxis()
+    axes.set_title("all branches")
+    axes.legend(fontsize=7)

@@ -1,0 +1,171 @@
+"""The benchmark's command on a tiny network: rows, reasons, files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tables import unpadded
+
+from face_d2.analysis.benchmark import measure
+from face_d2.analysis.benchmark.routes import file_routes, foreign_routes
+from face_d2.cli import benchmark as command
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
+
+
+def run(tmp_path: Path, config: Path, *words: str) -> dict[str, Any]:
+    fixed = ["--config-file", str(config), "--threads", "1", "--rounds", "2"]
+    assert command.main([*fixed, "--output", str(tmp_path / "out"), *words]) == 0
+    return json.loads((tmp_path / "out" / f"{config.stem}.json").read_text())
+
+
+def average(path: Path, *shape: object) -> Path:
+    """Another detector's file: the mean of an image."""
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("ReduceMean", ["picture"], ["mean"])],
+        "mean",
+        [onnx.helper.make_tensor_value_info("picture", onnx.TensorProto.FLOAT, shape)],
+        [onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, None)],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def test_all_rows_of_a_detector(
+    tiny_files: dict[str, tuple[Path, Path]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_compiler(function: Any) -> Any:
+        def fail(*_: Any) -> None:
+            raise RuntimeError("no compiler here")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    other = average(tmp_path / "other.onnx", "n", 3, "h", "w")
+    config, weights = tiny_files["lffd"]
+    result = run(
+        tmp_path,
+        config,
+        *("--weights", str(weights), "--sizes", "160x128", "192x144", "--onnx", f"other={other}"),
+        *("--devices", "cpu"),
+    )
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == [
+        "PyTorch fp32",
+        "PyTorch fp32 channels-last",
+        "PyTorch bf16 channels-last",
+        "PyTorch fp32 compiled",
+        "ONNX Runtime fp32",
+        "OpenVINO fp32",
+        "ONNX Runtime int8",
+        "OpenVINO int8",
+        "other, ONNX Runtime",
+        "other, OpenVINO",
+    ]
+    openvino = importlib.util.find_spec("openvino") is not None
+    for name, row in rows.items():
+        assert list(row["sizes"]) == ["160x128", "192x144"]
+        for size, cell in row["sizes"].items():
+            if "compiled" in name:
+                assert cell["network"] == {"error": "RuntimeError: no compiler here"}
+                continue
+            if "OpenVINO" in name and not openvino:
+                assert "openvino" in cell["network"]["error"]
+                continue
+            low, high = cell["network"]["quartiles"]
+            assert 0 < low <= cell["network"]["median"] <= high
+            assert cell["network"]["rounds"] == 2
+            if name.startswith("other"):
+                assert set(cell) == {"network"}
+                continue
+            assert cell["end to end"]["median"] > 0
+            expected = result["detector"]["gflops"][size] / cell["network"]["median"]
+            assert cell["e_net"] == pytest.approx(expected)
+            assert ("share_of_peak" in cell) == ("int8" not in name)
+    assert result["machine"]["threads"] == 1
+    assert result["detector"]["megabytes"]["int8"] > 0
+    assert set(result["peaks"]) == {"fp32 on cpu", "bf16 on cpu"}
+
+    printed = capsys.readouterr().out
+    text = (tmp_path / "out" / f"{config.stem}.md").read_text()
+    assert text in printed
+    assert "| PyTorch fp32 compiled | none: RuntimeError: no compiler here |" in unpadded(text)
+    assert "| LFFD | 2.15 | 9.25 | 9 | 91.0 / 88.1 / 78.0 | 7.6 |" in unpadded(text)
+    for name in ("times", "e_net"):
+        assert (tmp_path / "out" / f"{config.stem}_{name}.png").stat().st_size > 5000
+
+
+def test_without_weights_and_without_onnx(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "face_d2.export.onnx_file", None)
+    config, _ = tiny_files["df2s2"]
+    words = ["--sizes", "128x96", "--only", "channels-last", "fp32", "--devices", "cpu"]
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    result = run(tmp_path, config, *words)
+    rows = {row["name"]: row["sizes"]["128x96"] for row in result["rows"]}
+    assert rows["PyTorch fp32 channels-last"]["end to end"]["median"] > 0
+    assert "is not installed" in rows["ONNX Runtime fp32"]["network"]["error"]
+    assert not [name for name in rows if "int8" in name]
+    assert result["weights"].startswith("Random weights")
+
+
+def test_a_file_made_for_one_size(tmp_path: Path) -> None:
+    image = measure._image(None, 48, 64)
+    for shape in ((1, 3, 48, 64), (1, 48, 64, 3)):
+        route = next(foreign_routes("fixed", average(tmp_path / "fixed.onnx", *shape), 1))
+        mean = route.prepare(image)["network"]()[0]
+        assert float(mean.squeeze()) == pytest.approx(image.mean(), rel=1e-4)
+        with pytest.raises(ValueError, match="made for 64 x 48 alone"):
+            route.prepare(measure._image(None, 96, 64))
+    route = next(foreign_routes("vector", average(tmp_path / "vector.onnx", 1, 8), 1))
+    with pytest.raises(RuntimeError, match="is no image"):
+        route.prepare(image)
+
+
+def test_a_missing_file_is_a_reason(tmp_path: Path) -> None:
+    image = measure._image(None, 48, 64)
+    for route in file_routes({"fp32": tmp_path / "none.onnx", "int8": "lost"}, 1, None):
+        with pytest.raises(RuntimeError, match=r"no such file|lost"):
+            route.prepare(image)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--onnx", "x"], "expected NAME=FILE"),
+        (["--onnx", "x=none.onnx"], "no such file"),
+        (["--rounds", "0"], "must be at least 1"),
+        (["--only", "abacus", "--sizes", "64x48"], "no row has such a name; there are: PyTorch"),
+        (["--image", "none.jpg"], "none.jpg"),
+        (["--calibration", "nowhere"], "nowhere: no such file or folder"),
+        (["--calibration", "7"], "--calibration 7: no images there"),
+        (["--config-file", "lffd/none.yaml"], "no shipped config"),
+    ],
+)
+def test_bad_command_lines(
+    tiny_files: dict[str, tuple[Path, Path]],
+    tmp_path: Path,
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "_files", lambda *_: pytest.fail("not before all is checked"))
+    config = str(tiny_files["lffd"][0])
+    assert command.main(["--config-file", config, "--output", str(tmp_path), *words]) == 1
+    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["--config-file", config, "--sizes", "640"])
+    assert "expected WIDTHxHEIGHT" in capsys.readouterr().err

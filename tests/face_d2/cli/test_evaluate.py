@@ -1,0 +1,123 @@
+"""The command lines: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from face_d2.cli.evaluate import fddb_main, widerface_main
+from face_d2.evaluation.wider_face.files import write_predictions
+
+ANNOTATIONS = """0--E/a.jpg
+1
+100 100 60 60 0 0 0 0 0 0
+0--E/b.jpg
+0
+0 0 0 0 0 0 0 0 0 0
+"""
+
+
+@pytest.fixture
+def truth(tmp_path):
+    (tmp_path / "tiny_bbx_gt.txt").write_text(ANNOTATIONS)
+    return str(tmp_path / "tiny_bbx_gt.txt")
+
+
+@pytest.fixture
+def found(tmp_path):
+    rows = {"0--E/a": [[100, 100, 60, 60, 0.5]], "0--E/b": [[5, 5, 20, 20, 0.9]]}
+    return str(write_predictions(rows, tmp_path / "found"))
+
+
+@pytest.fixture
+def folds(tmp_path):
+    folder = tmp_path / "FDDB-folds"
+    folder.mkdir()
+    for fold in range(1, 11):
+        text = f"{fold}/1\n1\n20 15 1.5 40 40  1\n"
+        (folder / f"FDDB-fold-{fold:02d}-ellipseList.txt").write_text(text)
+    return str(folder)
+
+
+def test_widerface_prints_figures_with_their_protocol(found, truth, tmp_path, capsys):
+    options = ["--json", f"{tmp_path}/o.json", "--protocol", "image size=longer side 640"]
+    widerface_main([found, truth, *options])
+    text = capsys.readouterr().out
+    assert "easy            50.00" in text
+    assert "longer side 640" in text
+    assert "approximated" in text
+    report = json.loads((tmp_path / "o.json").read_text())
+    assert report["AP_easy"] == pytest.approx(50.0)
+    assert report["protocol"]["image size"] == "longer side 640"
+    assert report["protocol"]["NMS"] == "not stated"
+
+
+def test_widerface_on_a_list_of_images(found, truth, tmp_path, capsys):
+    # As an editor on Windows writes it, with a byte order mark.
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf0--E/a.jpg\r\n")
+    images = ["--images", f"{tmp_path}/list.txt", "--subset-name", "the half", "--bootstrap", "0"]
+    widerface_main([found, truth, *images])
+    captured = capsys.readouterr()
+    assert "easy           100.00" in captured.out
+    assert "the half (1 of 2 images)" in captured.out
+    assert "warning: all 1 scores equal 0.5" in captured.err
+
+
+def test_widerface_plots(found, truth, tmp_path, capsys):
+    widerface_main([found, truth, "--plots", f"{tmp_path}/plots", "--bootstrap", "0"])
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {
+        "precision_recall.png",
+        "recall.svg",
+        "ap_by_height.png",
+        "ap_by_attribute.svg",
+    } <= names
+    assert "wrote" in capsys.readouterr().out
+
+
+def test_fddb_prints_and_writes(folds, tmp_path, capsys):
+    rows = "".join(f"{n}/1\n1\n25 20 30 40 {n / 20}\n" for n in range(1, 11))
+    (tmp_path / "found.txt").write_text(rows)
+    outputs = [
+        "--roc",
+        f"{tmp_path}/roc",
+        "--json",
+        f"{tmp_path}/o.json",
+        "--plots",
+        f"{tmp_path}/p",
+    ]
+    fddb_main([f"{tmp_path}/found.txt", folds, "--canvas", "90", "80", *outputs])
+    text = capsys.readouterr().out
+    assert "100.00" in text
+    assert "90 x 80 px for every image" in text
+    assert len(np.loadtxt(tmp_path / "roc" / "DiscROC.txt")) == 11
+    assert json.loads((tmp_path / "o.json").read_text())["disc@1000"] == pytest.approx(100.0)
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {"fddb_roc.png", "fddb_roc.svg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "TRUTH"], "error: nowhere: no such folder or archive"),
+        (["FOUND", "nowhere"], "error: nowhere: no such ground truth"),
+        (["FOUND", "TRUTH", "--protocol", "NMS"], "error: --protocol 'NMS': expected KEY=VALUE"),
+        (["FOUND", "TRUTH", "--bootstrap", "-1"], "error: bootstrap -1: must be >= 0"),
+        (["FOUND", "TRUTH", "--image-root", "x"], "--image-root is for the contact sheets"),
+        (["FOUND", "TRUTH", "--images", "nowhere"], "No such file"),
+    ],
+)
+def test_widerface_refuses_bad_input_in_one_line(found, truth, capsys, arguments, message):
+    given = [{"FOUND": found, "TRUTH": truth}.get(argument, argument) for argument in arguments]
+    with pytest.raises(SystemExit) as stopped:
+        widerface_main(given)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_fddb_refuses_bad_input_in_one_line(folds, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        fddb_main(["nowhere", folds])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: nowhere: no such file of detections.\n"

@@ -1,0 +1,422 @@
+#!/usr/bin/env python
+"""Checks training on this machine's GPUs in at most 8 minutes, and measures it.
+
+    python tools/gpu_check.py
+
+Stages, each in a process of its own:
+
+* tests: the test suite's `cuda` tests;
+* step/CONFIG: steps of the shipped schedules at their crop size, with a batch of 32 (half of it,
+  and so on, where memory runs out), in fp32, fp16 and bf16: images a second, memory, the cost of
+  averaging the weights;
+* evaluation/CONFIG: the training command on generated pictures, with loaders, SOLVER.EMA, cuDNN's
+  search and evaluations inside training;
+* processes: the same in two processes, over NCCL, where there are two GPUs.
+
+Finished stages are kept in the result file: the same command goes on where an earlier one was
+stopped or ran out of time, and repeats what failed. --fresh measures all of them again.
+
+Exit status: 0 when all stages passed, 1 when one failed, 2 when nothing can be checked here, 3 when
+the time was over before the last stage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import nn
+
+import face_d2.register
+from face_d2 import compat
+from face_d2.analysis.cost import count_flops
+from face_d2.config import get_cfg, get_config_file
+from face_d2.engine.amp import MixedPrecisionTrainer
+from face_d2.engine.ema import ModelEMA
+from face_d2.engine.finite import FiniteLossTrainer
+from face_d2.synthetic.dataset import generate
+from face_d2.utils.files import replaced_file
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = (
+    "df2s2/df2s2_R50_FFP",
+    "baseline/retinanet_R50_FPN",
+    "lffd/lffd_25L8S",
+    "lffd/lffd_20L5S",
+)
+#: What is trained with evaluations inside, and in which precision.
+TRAINED = {"df2s2/df2s2_R50_FFP": "bfloat16", "lffd/lffd_25L8S": "float16"}
+PRECISIONS = ("float32", "float16", "bfloat16")
+#: Random weights whose products of maps stay finite.
+FROM_RANDOM = (*("MODEL.WEIGHTS", "", "MODEL.FFP.PSI_INIT_GAIN", 0.1, "MODEL.LFFD.INIT", "fixup"),)
+#: With --device cpu: networks and pictures so small that all stages take a minute or two.
+TINY = (
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 16, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
+    *("MODEL.RESNETS.STEM_OUT_CHANNELS", 8, "MODEL.FFP.OUT_CHANNELS", 16),
+    *("MODEL.DF2S2.CONV_DIM", 16, "INPUT.FACE_CROP.SIZE", 64, "INPUT.SCALE_SAMPLING.SIZE", 64),
+    *("INPUT.MIN_SIZE_TEST", 64, "MODEL.DF2S2.TOPK_CANDIDATES_TEST", 20),
+    *("MODEL.LFFD.TOPK_CANDIDATES_TEST", 20),
+)
+
+
+class Plan:
+    """What is done how often, on the device that was asked for."""
+
+    def __init__(self, device: str) -> None:
+        tiny = device == "cpu"
+        self.device = device
+        self.precisions = tuple(p for p in PRECISIONS if not (tiny and p == "float16"))
+        self.configs = CONFIGS[::2] if tiny else CONFIGS
+        self.trained = {k: "bfloat16" for k in CONFIGS[2:3]} if tiny else TRAINED
+        self.batch = 2 if tiny else 32
+        self.rounds = 2 if tiny else 12
+        self.images = (4, 2) if tiny else (64, 24)
+        self.iterations = 6 if tiny else 20  # the time of the first three is not written
+        self.workers = 0 if tiny else min(8, os.cpu_count() or 1)
+        self.opts = TINY if tiny else ()
+        self.tests = ["tests/face_d2/engine/test_amp.py"] if tiny else ["tests"]
+
+    def stages(self) -> dict[str, Callable[[], dict[str, Any]]]:
+        """Their work by name, in order."""
+        steps = {f"step/{name}": (lambda n=name: self.steps(n)) for name in self.configs}
+        trained = {
+            f"evaluation/{name}": (lambda n=name, p=precision: self.training(n, p, processes=1))
+            for name, precision in self.trained.items()
+        }
+        return {"tests": self.cuda_tests, **steps, **trained, "processes": self.two_processes}
+
+    def cuda_tests(self) -> dict[str, Any]:
+        """How the tests that need a GPU end."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", f"--junitxml={report}"]
+            run = subprocess.run([*command, *self.tests], cwd=ROOT, capture_output=True, text=True)
+            if run.returncode:
+                raise RuntimeError(f"pytest ended with {run.returncode}:\n{run.stdout[-3000:]}")
+            suite = ElementTree.parse(report).getroot().find("testsuite")
+        counts = {key: int(suite.attrib[key]) for key in ("tests", "skipped")}
+        return {"passed": counts["tests"] - counts["skipped"], "skipped": counts["skipped"]}
+
+    def steps(self, name: str) -> dict[str, Any]:
+        """Training steps of a schedule in every precision."""
+        cfg = self.cfg(name, "SOLVER.BASE_LR", 1e-9)
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        side = training_size(cfg)
+        forward = count_flops(build(cfg), (side, side))[""]
+        found = {precision: self.step(cfg, side, precision) for precision in self.precisions}
+        for row in found.values():  # forward, and backward taken for twice as much
+            row["tera_operations_per_second"] = 2 * 3 * forward * row["images_per_second"] / 1e12
+        return {"crop": side, **found}
+
+    def step(self, cfg: CfgNode, side: int, precision: str) -> dict[str, Any]:
+        """Steps with the largest batch that fits: all of it, a half, a quarter, ..."""
+        batch = self.batch
+        while True:
+            try:
+                return self.step_of(cfg, side, precision, batch)
+            except torch.cuda.OutOfMemoryError:
+                if batch == 1:
+                    raise
+                batch //= 2
+            torch.cuda.empty_cache()
+
+    def step_of(self, cfg: CfgNode, side: int, precision: str, batch: int) -> dict[str, Any]:
+        """Medians of steps of noise, the same at each step, by the trainers of the project."""
+        model = build(cfg)
+        ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
+        items = itertools.repeat(training_items(batch, side, pin=self.on_gpu))
+        optimizer = build_optimizer(cfg, model)
+        if precision == "float32":
+            trainer = FiniteLossTrainer(model, items, optimizer)
+        else:
+            dtype = getattr(torch, precision)
+            trainer = MixedPrecisionTrainer(model, items, optimizer, self.device, dtype)
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        times: list[float] = []
+        averaging: list[float] = []
+        with EventStorage() as storage:
+            for _ in range(3 + self.rounds):
+                times.append(self.seconds(trainer.run_step))
+                averaging.append(self.seconds(ema.update))
+                storage.step()
+            loss = storage.history("total_loss").latest()
+        median = statistics.median(times[3:])
+        mib = {}
+        if self.on_gpu:
+            mib = {
+                "allocated_mib": torch.cuda.max_memory_allocated() / 2**20,
+                "reserved_mib": torch.cuda.max_memory_reserved() / 2**20,
+            }
+        return {
+            "batch": batch,
+            "images_per_second": batch / median,
+            "step_ms": 1e3 * median,
+            "ema_ms": 1e3 * statistics.median(averaging[3:]),
+            **mib,
+            "loss": loss,
+        }
+
+    def training(self, name: str, precision: str, processes: int) -> dict[str, Any]:
+        """The training command on generated pictures, with evaluations inside."""
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            train, val = self.images
+            generate(folder, train_images=train, val_images=val, progress=False)
+            flags = ["--num-gpus", str(processes if self.on_gpu else 0)]
+            if not self.on_gpu:
+                flags += ["--num-processes", str(processes)]
+            keys = (
+                *(*FROM_RANDOM, *self.opts, "SOLVER.IMS_PER_BATCH", self.batch * processes),
+                # Frozen norms of random weights do not normalise.
+                *("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0),
+                *("SOLVER.MAX_ITER", self.iterations, "SOLVER.STEPS", ()),
+                *("SOLVER.EMA.ENABLED", True, "SOLVER.WARMUP_ITERS", 1000),
+                *("SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", precision),
+                *("TEST.EVAL_PERIOD", self.iterations // 2, "TEST.BEST_METRIC", "bbox/AP"),
+                *("DATALOADER.NUM_WORKERS", self.workers, "OUTPUT_DIR", run),
+            )
+            command = [sys.executable, "-m", "face_d2.train_net", "--config-file"]
+            command += [get_config_file(f"{name}.yaml"), *flags, *map(str, keys)]
+            environment = {**os.environ, "DETECTRON2_DATASETS": folder}
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True
+            )
+            output = done.stdout + done.stderr
+            if done.returncode:
+                raise RuntimeError(f"training ended with {done.returncode}:\n{output[-3000:]}")
+            last: dict[str, float] = {}  # a row has what is new since the one before
+            for line in (run / "metrics.json").read_text().splitlines():
+                last |= json.loads(line)
+            if "bbox/AP" not in last or not math.isfinite(last["total_loss"]):
+                raise RuntimeError(f"no evaluation, or no finite loss, in {last}")
+            memory = re.findall(r"max_mem: (\d+)M", output)
+            return {
+                "precision": precision,
+                "processes": processes,
+                "batch": self.batch * processes,
+                "iterations": self.iterations,
+                "step_seconds": last["time"],
+                "data_seconds": last["data_time"],
+                "evaluation_pass": [
+                    float(seconds)
+                    for seconds in re.findall(r"Total inference pure compute.*?\((\S+) s", output)
+                ],
+                "max_mem_mib": int(memory[-1]) if memory else None,
+                "loss": last["total_loss"],
+            }
+
+    def two_processes(self) -> dict[str, Any]:
+        """:meth:`training` by two processes, on a GPU each or on the CPU."""
+        if self.on_gpu and torch.cuda.device_count() < 2:
+            return {"skipped": "one GPU; NCCL needs two"}
+        name, precision = next(iter(self.trained.items()))
+        return self.training(name, precision, processes=2)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device != "cpu"
+
+    def cfg(self, name: str, *overrides: object) -> CfgNode:
+        """A shipped config on the device, from random weights."""
+        cfg = get_cfg()
+        cfg.merge_from_file(get_config_file(f"{name}.yaml"))
+        cfg.merge_from_list([*FROM_RANDOM, *self.opts, "MODEL.DEVICE", self.device, *overrides])
+        return cfg
+
+    def seconds(self, work: Callable[[], Any]) -> float:
+        """What the work takes, the GPU's part included."""
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        begun = time.perf_counter()
+        work()
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+
+def build(cfg: CfgNode) -> nn.Module:
+    """The model with random weights; frozen norms get the factors that keep its maps finite."""
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    for name, module in model.named_modules():
+        if isinstance(module, FrozenBatchNorm2d) and "conv3" in name:
+            module.weight.fill_(0.1)
+    return model
+
+
+def training_size(cfg: CfgNode) -> int:
+    """Side of the training crops in pixels."""
+    crops = cfg.INPUT.MAPPER == "face_crop"
+    return int(cfg.INPUT.FACE_CROP.SIZE if crops else cfg.INPUT.SCALE_SAMPLING.SIZE)
+
+
+def training_items(batch: int, side: int, *, pin: bool) -> list[dict[str, Any]]:
+    """Noise with ten faces an image, as the loaders give them."""
+    generator = torch.Generator().manual_seed(0)
+    items = []
+    for _ in range(batch):
+        image = torch.randint(256, (3, side, side), dtype=torch.uint8, generator=generator)
+        corners = torch.rand(10, 2, generator=generator) * side * 0.7
+        sides = 8 + torch.rand(10, 1, generator=generator) * side * 0.2
+        faces = Instances((side, side))
+        faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
+        faces.gt_classes = torch.zeros(10, dtype=torch.int64)
+        faces.gt_ignore = torch.zeros(10, dtype=torch.bool)
+        items.append({"image": image.pin_memory() if pin else image, "instances": faces})
+    return items
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the figures depend on; results of another environment are not gone on with."""
+    found: dict[str, Any] = {
+        "device": device,
+        "torch": torch.__version__,
+        "detectron2": compat.detectron2_version(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+    }
+    if device != "cpu":
+        gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        found |= {
+            "gpus": [gpu.name for gpu in gpus],
+            "memory_mib": [gpu.total_memory // 2**20 for gpu in gpus],
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return found
+
+
+def run_stage(name: str, device: str, seconds: float) -> dict[str, Any]:
+    """Runs one stage in a process of its own; gives its result, or ``error``."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "stage.json"
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve())]
+        process = subprocess.Popen(
+            [*command, "--device", device, "--stage", name, "--json", str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        begun = time.monotonic()
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                return {"error": f"not finished after {seconds:.0f} s", "out_of_time": True}
+            raise
+        spent = {"seconds": round(time.monotonic() - begun, 1)}
+        if process.returncode:
+            return {"error": output[-3000:].strip(), **spent}
+        return {**json.loads(file.read_text()), **spent}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as Markdown, for docs/reproduce.md."""
+    lines = [
+        "| config | precision | batch | images/s | 10^12 op./s | memory, MiB | EMA, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for stage, found in result["stages"].items():
+        for precision in PRECISIONS:
+            if row := found.get(precision):
+                memory = f"{row['reserved_mib']:.0f}" if "reserved_mib" in row else "-"
+                lines.append(
+                    f"| `{stage.removeprefix('step/')}` | {precision} | {row['batch']} | "
+                    f"{row['images_per_second']:.1f} | {row['tera_operations_per_second']:.2f} | "
+                    f"{memory} | {row['ema_ms']:.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def check(device: str, path: Path, minutes: float, fresh: bool) -> int:
+    """Runs what is left to do; gives the exit status."""
+    deadline = time.monotonic() + 60 * minutes
+    result: dict[str, Any] = {"environment": environment(device), "stages": {}}
+    if path.is_file() and not fresh:
+        earlier = json.loads(path.read_text())
+        if earlier["environment"] == result["environment"]:
+            good = {k: v for k, v in earlier["stages"].items() if "error" not in v}
+            result["stages"] = good
+        else:
+            print(f"{path} is of another environment; all stages run again.", flush=True)
+    names = list(Plan(device).stages())
+    for number, name in enumerate(names, 1):
+        left = deadline - time.monotonic()
+        if name in result["stages"]:
+            print(f"[{number}/{len(names)}] {name}: done before", flush=True)
+            continue
+        if left < 10:
+            break
+        print(f"[{number}/{len(names)}] {name}, {left:.0f} s left ...", flush=True)
+        found = run_stage(name, device, left)
+        result["stages"][name] = found
+        print(f"    {'FAILED: ' + found['error'] if 'error' in found else found}", flush=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced_file(path) as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(result))
+    print("RESULT " + json.dumps(result))
+    ended = result["stages"].values()
+    if len(ended) < len(names) or any("out_of_time" in found for found in ended):
+        print(f"The {minutes:g} minutes are over. The same command goes on from here.")
+        return 3
+    return int(any("error" in found for found in ended))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu: tiny, to test this program"
+    )
+    parser.add_argument("--minutes", type=float, default=8.0, help="when to stop (8)")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="the result file (benchmarks/results/gpu_check.json; output/gpu_check_cpu.json)",
+    )
+    parser.add_argument("--fresh", action="store_true", help="forget finished stages")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)  # of the processes started here
+    args = parser.parse_args(arguments)
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print("No CUDA device is available: nothing was checked.", file=sys.stderr)
+        return 2
+    if args.stage:
+        args.json.write_text(json.dumps(Plan(args.device).stages()[args.stage]()))
+        return 0
+    default = "benchmarks/results/gpu_check.json" if args.device == "cuda" else None
+    path = args.json or ROOT / (default or "output/gpu_check_cpu.json")
+    return check(args.device, path, args.minutes, args.fresh)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
