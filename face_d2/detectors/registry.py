@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from face_d2.detectors.centerface import CenterFace
+from face_d2.detectors.face_detector_1mb import FaceDetector1MB
 from face_d2.detectors.onnx_detector import OnnxDetector
 from face_d2.detectors.onnx_graph import OnnxGraph
 from face_d2.detectors.scrfd import SCRFD
@@ -28,6 +29,7 @@ ONNX_DETECTORS: Mapping[str, type[OnnxDetector]] = {
         YOLOv8Face,
         UltraLight,
         CenterFace,
+        FaceDetector1MB,
         S3FD,
     )
 }

@@ -6,6 +6,7 @@ Ultra-Light's files apply the offsets themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,31 +59,50 @@ class RetinaFace(OnnxDetector):
     mean = (104.0, 117.0, 123.0)
     multiple = 1
     #: Anchor sides of each stride.
-    anchors = ((8, (16, 32)), (16, (64, 128)), (32, (256, 512)))
+    anchors: ClassVar[tuple[tuple[int, tuple[int, ...]], ...]] = (
+        (8, (16, 32)),
+        (16, (64, 128)),
+        (32, (256, 512)),
+    )
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Offsets (4), class probabilities (2) and landmarks (10), in any order."""
-        return sorted(side or 0 for side in signature.last_sides) == [2, 4, 10]
+        """Offsets (4), class probabilities (2) and landmarks (10), in any order.
+
+        Where the file's size is fixed, their number has to be that of the anchors.
+        """
+        if sorted(side or 0 for side in signature.last_sides) != [2, 4, 10]:
+            return False
+        counts = {output.shape[1] for output in signature.outputs if len(output.shape) == 3}
+        if signature.canvas is None or None in counts:
+            return True
+        return counts == {len(cls.anchors_of(signature.canvas)[1])}
+
+    @classmethod
+    def anchors_of(
+        cls, canvas: tuple[int, int]
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """(R, 2) centers and (R,) sides of all anchors of an input (height, width), in pixels."""
+        centers, sides = [], []
+        for stride, lengths in cls.anchors:
+            points = cell_centers(canvas, stride, 0.5, len(lengths))
+            centers.append(points)
+            sides.append(np.tile(np.array(lengths, np.float32), len(points) // len(lengths)))
+        return np.concatenate(centers), np.concatenate(sides)
 
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Offsets from the anchors of all levels."""
         of_side = {output.shape[-1]: output.reshape(-1, output.shape[-1]) for output in outputs}
-        centers, sides = [], []
-        for stride, lengths in self.anchors:
-            points = cell_centers(canvas, stride, 0.5, len(lengths))
-            centers.append(points)
-            sides.append(np.tile(np.array(lengths, np.float32), len(points) // len(lengths)))
-        anchors = np.concatenate(centers)
-        if len(anchors) != len(of_side[4]):
+        centers, sides = self.anchors_of(canvas)
+        if len(centers) != len(of_side[4]):
             raise ValueError(
                 f"{self.graph.path}: gives {len(of_side[4])} boxes for an input of "
-                f"{canvas[1]} x {canvas[0]} pixels where RetinaFace has {len(anchors)} anchors; it "
-                "was trained with other anchors"
+                f"{canvas[1]} x {canvas[0]} pixels where {self.about.title} has {len(centers)} "
+                "anchors; it was trained with other anchors"
             )
-        return apply_offsets(anchors, np.concatenate(sides), of_side[4]), of_side[2][:, 1]
+        return apply_offsets(centers, sides, of_side[4]), of_side[2][:, 1]
 
 
 class S3FD(OnnxDetector):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from references.small_graphs import constant_graph
+from helpers.small_graphs import constant_graph
 
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.analysis.compare.recorded import RecordedDetections

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.tiny_sets import write_wider_set
-from references.small_graphs import constant_graph
+from helpers.small_graphs import constant_graph
 
 from face_d2.analysis.compare.page import format_results, make_page
 from face_d2.cli.compare import main

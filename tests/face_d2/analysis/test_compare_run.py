@@ -10,13 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers.tiny_sets import write_coco_set, write_wider_set
 from numpy.testing import assert_allclose
-from references.small_graphs import constant_graph
+from helpers.small_graphs import constant_graph
 
 from face_d2.analysis.compare import run as run_module
+from face_d2.analysis.compare.comparison import CompareSettings, compare
 from face_d2.analysis.compare.data import read_image_set
 from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.run import run_detector
@@ -168,3 +170,29 @@ class TestData:
         text = file.parents[3] / "wider_face_split" / "wider_face_val_bbx_gt.txt"
         with pytest.raises(FileNotFoundError, match=r"2\.jpg: this image of"):
             read_image_set(f"{text}+{file.parents[1]}")
+
+
+def test_fddb_is_scored_by_its_own_protocol(tmp_path, monkeypatch):
+    """Ten images with one round face each; the detector finds the face of every other one."""
+    root = tmp_path / "fddb"
+    (root / "FDDB-folds").mkdir(parents=True)
+    rows = np.zeros((1, 5, 30))
+    for number in range(1, 11):
+        name = f"2002/{number:02d}/img"
+        file = root / "originalPics" / f"{name}.jpg"
+        file.parent.mkdir(parents=True)
+        cv2.imwrite(str(file), np.zeros((640, 640, 3), np.uint8))
+        center = 200 if number % 2 else 500
+        (root / "FDDB-folds" / f"FDDB-fold-{number:02d}-ellipseList.txt").write_text(
+            f"{name}\n1\n60 60 0 {center} {center} 1\n"
+        )
+    rows[0, :, 3] = [200, 200, 120, 120, 0.9]
+    file = constant_graph(tmp_path / "half.onnx", {"o": rows}, (640, 640))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    images = read_image_set("fddb")
+    choice = DetectorChoice.parse(f"half=yolov8face:{file}")
+    settings = CompareSettings(timing_images=0, pictures=1)
+    results = compare([choice], [images], tmp_path / "out", settings, progress=False)
+    figures = results["detectors"]["half"]["fddb"]
+    assert figures["disc@1000"] == pytest.approx(50)
+    assert 35 < figures["cont@1000"] < 50  # a circle in a square: IoU pi / 4

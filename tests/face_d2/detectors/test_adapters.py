@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from references.small_graphs import constant_graph, echo_graph
+from helpers.small_graphs import constant_graph, echo_graph
 
 from face_d2.analysis.compare.opening import open_detector
 from face_d2.detectors import ONNX_DETECTORS, open_onnx
@@ -63,7 +63,20 @@ def retinaface(path: Path) -> Path:
     offsets[0, at] = [*((CENTER - anchor) / 64 / 0.1), *(np.log(SIDES / 64) / 0.2)]
     classes[0, :, 0], classes[0, at] = 1, [0.1, 0.9]
     landmarks = np.zeros((1, count, 10))
-    return constant_graph(path, {"loc": offsets, "landms": landmarks, "conf": classes})
+    outputs = {"loc": offsets, "landms": landmarks, "conf": classes}
+    return constant_graph(path, outputs, (128, 128))
+
+
+def facedetector1mb(path: Path) -> Path:
+    counts = {8: 3, 16: 2, 32: 2, 64: 3}  # anchors of a cell
+    total = sum(number * cells(stride) for stride, number in counts.items())
+    offsets, classes = np.zeros((1, total, 4)), np.zeros((1, total, 2))
+    at = 3 * cells(8) + 2 * cells(16) + 2 * index(32, 2, 2)  # the anchor of 64 px
+    anchor = (np.array([2, 2]) + 0.5) * 32
+    offsets[0, at] = [*((CENTER - anchor) / 64 / 0.1), *(np.log(SIDES / 64) / 0.2)]
+    classes[0, at] = [0.1, 0.9]
+    landmarks = np.zeros((1, total, 10))
+    return constant_graph(path, {"l": offsets, "c": classes, "p": landmarks}, (128, 128))
 
 
 def s3fd(path: Path) -> Path:
@@ -138,6 +151,7 @@ CASES = [
     ("yunet", yunet),
     ("scrfd", scrfd),
     ("retinaface", retinaface),
+    ("facedetector1mb", facedetector1mb),
     ("s3fd", s3fd),
     ("ultralight", ultralight),
     ("yolov5face", yolov5face),

@@ -27,6 +27,8 @@ FILES = {
     "version-RFB-640.onnx": "ultralight",
     "version-slim-320.onnx": "ultralight",
     "centerface.onnx": "centerface",
+    "fd1mb_slim_640.onnx": "facedetector1mb",
+    "fd1mb_rfb_640.onnx": "facedetector1mb",
 }
 
 

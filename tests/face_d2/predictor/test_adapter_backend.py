@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from references.small_graphs import constant_graph, echo_graph
+from helpers.small_graphs import constant_graph, echo_graph
 
 from face_d2 import FaceDetector
 from face_d2.cli.predict import main as predict
