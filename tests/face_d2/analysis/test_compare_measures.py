@@ -207,6 +207,32 @@ class TestDifferences:
         assert row["interval_95"][0] > 0
 
 
+def test_the_difference_of_two_equally_good_detectors_holds_zero():
+    """Two that miss faces and err by chance, as one network trained from two seeds does."""
+    holds = 0
+    for seed in range(20):
+        generator = np.random.default_rng(100 + seed)
+        faces, _ = random_scene(seed, images=100)
+        truth = truth_of(faces)
+        measured = {}
+        for name in "ab":
+            rows = []
+            for own in map(np.array, faces):
+                seen = own[generator.random(4) < 0.7]
+                wrong = np.column_stack(
+                    [generator.uniform(0, 500, (2, 2)), generator.uniform(20, 60, (2, 2))]
+                )
+                scores = np.concatenate(
+                    [generator.beta(4, 2, len(seen)), generator.beta(2, 4, 2)]
+                )
+                rows.append(np.column_stack([np.concatenate([seen, wrong]), scores]))
+            measured[name] = measure(detections(rows), truth, SETTINGS_OF_TEST)
+        low, high = differences(measured)[-1]["interval_95"]
+        holds += low <= 0 <= high
+    # Of 20, a coverage of 95 % gives fewer than 16 with probability 0.003.
+    assert holds >= 16
+
+
 def test_the_aps_are_the_official_ones():
     faces, rows = random_scene(3)
     truth = truth_of(faces)
