@@ -42,7 +42,7 @@ dataloader = dict(
     train=L(build_detection_train_loader)(
         dataset=L(get_detection_dataset_dicts)(
             names="widerface_train",
-            filter_empty=False,  # face-free images are background
+            filter_empty=False,  # images without faces are background
         ),
         mapper=None,  # the detector's
         total_batch_size=32,
@@ -51,7 +51,7 @@ dataloader = dict(
     ),
     test=L(build_detection_test_loader)(
         dataset=L(get_detection_dataset_dicts)(names="widerface_val", filter_empty=False),
-        # The images as they are.
+        # The original size.
         mapper=L(FaceDatasetMapper)(is_train=False, augmentations=[], image_format="BGR"),
         num_workers=4,
     ),

@@ -2,7 +2,7 @@
 
 The schedule is that of arXiv 1811.08557, section 3.4.
 
-12,880 images / batch 32 = 402.5 iterations an epoch: 120 epochs = 48,300 iterations, learning rate
+12,880 images / batch 32 = 402.5 iterations per epoch: 120 epochs = 48,300 iterations, learning rate
 x 0.1 after 80 (32,200) and 100 (40,250).
 """
 
@@ -41,7 +41,7 @@ model = L(DF2S2)(
     in_features=["ffp2", "ffp3", "ffp4", "ffp5", "ffp6", "ffp7"],
     head=L(DF2S2Head)(in_channels="${..backbone.out_channels}", num_anchors=6),
     anchor_generator=L(DefaultAnchorGenerator)(
-        # A = 6: per level 4 x stride times 2^0, 2^(1/3), 2^(2/3); ratios are height / width.
+        # A = 6 anchors per location, 4 x stride times 2^0, 2^(1/3), 2^(2/3); ratios are height / width.
         sizes=[
             [16.0, 20.16, 25.40],
             [32.0, 40.32, 50.80],
@@ -59,7 +59,7 @@ model = L(DF2S2)(
     test_score_thresh=0.02,
     test_nms_thresh=0.5,
     max_detections_per_image=750,
-    # Caffe-style ImageNet weights: BGR, 0-255, the deviation folded into the first convolution.
+    # Caffe-style ImageNet weights: BGR, 0-255, the standard deviation is part of the first convolution.
     pixel_mean=[103.530, 116.280, 123.675],
     pixel_std=[1.0, 1.0, 1.0],
     input_format="BGR",
@@ -89,7 +89,7 @@ dataloader.train.mapper = L(FaceDatasetMapper)(
     ],
     image_format="${model.input_format}",
 )
-# Short side 800, the long side as it comes.
+# The short side is 800; the long side is not limited.
 dataloader.test.mapper.image_format = "${model.input_format}"
 dataloader.test.mapper.augmentations = [
     L(T.ResizeShortestEdge)(short_edge_length=800, max_size=sys.maxsize)
