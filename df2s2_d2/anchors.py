@@ -19,16 +19,16 @@ __all__ = ["AnchorGrid", "AnchorGridCache", "lay_anchors"]
 class AnchorGrid:
     """Anchors of all levels as shapes on grids, in the order of Detectron2's anchor generator.
 
-    Anchor ``((y * width + x) * A + a)`` of a level is its cell (x, y) with its shape a; levels
-    follow each other.
+    Anchor ``((y * width + x) * A + a)`` of a level has shape a in cell (x, y). The anchors of a
+    level follow those of the previous level.
 
     Attributes:
         boxes: (R, 4) all anchors, XYXY pixels.
         levels: (R,) the level of every anchor.
         shape_sizes: (S, 2) width and height of every shape.
-        shape_centres: (S, 2) x, y of the shape's first centre.
+        shape_centres: (S, 2) x, y of the shape's first center.
         shape_levels: (S,) the level of every shape.
-        strides: (S,) pixels between neighbouring cells.
+        strides: (S,) pixels between neighboring cells.
         cells: (S, 2) columns and rows of the grid.
         first: (S,) index of the shape's anchor in cell (0, 0).
         per_cell: (S,) anchors per cell of the level.
@@ -53,12 +53,12 @@ class AnchorGrid:
         offset: float,
         sizes: Sequence[tuple[int, int]],
     ) -> AnchorGrid:
-        """Lays the shapes out.
+        """Places the anchor shapes in all cells.
 
         Args:
-            cell_anchors: per level (A, 4) XYXY round the origin.
+            cell_anchors: per level (A, 4) XYXY, centered at the origin.
             strides: per level, in pixels.
-            offset: place of the first centre, in strides.
+            offset: position of the first center, in strides.
             sizes: per level (rows, columns) of the feature map.
         """
         boxes, levels, centres, rows = [], [], [], []
@@ -89,14 +89,15 @@ class AnchorGrid:
 
 
 class AnchorGridCache:
-    """Builds a grid once for every size that it is asked for; training crops have one.
+    """Builds a grid once per image size; training crops have only one size.
 
-    A grid belongs to the very tensors of shapes that it was made of: a model that moved to another
-    device, or to another precision, has new ones and gets new grids. What is traced is not kept,
-    and grids made in PyTorch's inference mode, which cannot be learned with, stay in it.
+    A grid belongs to the shape tensors from which it was built. After a model is moved to another
+    device or precision, its shape tensors are new, so new grids are built. Grids are not kept while
+    tracing. Grids from PyTorch's inference mode cannot be used in training, so they are kept
+    separately.
 
     Args:
-        keep: grids to keep; the least recently used one goes first.
+        keep: number of grids to keep; the least recently used one is dropped first.
     """
 
     def __init__(self, keep: int = 4) -> None:
@@ -110,16 +111,16 @@ class AnchorGridCache:
         offset: float,
         sizes: Sequence[tuple[int, int]],
     ) -> AnchorGrid:
-        """The grid that :meth:`AnchorGrid.build` makes of the same arguments."""
-        # Under torch.export the shapes are stand-ins of another type, without values.
+        """The result of :meth:`AnchorGrid.build` for the same arguments."""
+        # Under torch.export, the shapes are placeholders of another type without values.
         if torch.jit.is_tracing() or any(type(shapes) is not Tensor for shapes in cell_anchors):
             return AnchorGrid.build(cell_anchors, strides, offset, sizes)
-        # A tensor's hash is its identity, and the key keeps it alive.
+        # A tensor is hashed by identity, and the key keeps it alive.
         key = (tuple(cell_anchors), tuple(strides), offset, tuple(sizes))
         return self._build(*key, torch.is_inference_mode_enabled())
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
-        # Copies of a model, in memory or in a file, start with no grids.
+        # Copies of a model, in memory or in a file, start with an empty cache.
         return AnchorGridCache, (self._keep,)
 
 
@@ -130,17 +131,17 @@ def _build_grid(
     sizes: Sequence[tuple[int, int]],
     inference: bool,
 ) -> AnchorGrid:
-    """``inference`` keeps the grids of both modes apart in the cache."""
+    """``inference`` makes the cache keep separate grids for inference mode."""
     return AnchorGrid.build(cell_anchors, strides, offset, sizes)
 
 
 def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
-    """Anchors of one level; also of a map whose size is known only to a tracer.
+    """Anchors of one level; also works while tracing, when the size of the map is symbolic.
 
     Args:
-        shapes: (A, 4) XYXY round the origin.
-        stride: pixels between neighbouring cells.
-        offset: place of the first centre, in strides.
+        shapes: (A, 4) XYXY, centered at the origin.
+        stride: pixels between neighboring cells.
+        offset: position of the first center, in strides.
         size: (rows, columns) of the feature map.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which faces DF2S2's anchors can answer for, by the matcher that labels them in training."""
+"""Which faces get positive anchors in DF2S2, computed by the matcher of training."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["AnchorCoverage"]
 
 
 class AnchorCoverage(CoverageRule):
-    """A face is answered for when it owns a positive anchor.
+    """A face is covered if it has a positive anchor.
 
-    An anchor belongs to the face it overlaps most, so that in a crowd a face may reach the
-    positive IoU and yet own nothing. What the low-quality matches add is counted apart. A face
-    below ``MODEL.DF2S2.MIN_FACE`` owns nothing.
+    An anchor is matched to the face with the highest IoU. In a crowd, a face can therefore have an
+    anchor of the positive IoU that is matched to another face. Faces that have low-quality matches
+    only are counted separately. Faces below ``MODEL.DF2S2.MIN_FACE`` have no anchor.
 
     Args:
         model: a DF2S2 or its RetinaNet baseline, on the CPU.
@@ -45,7 +45,7 @@ class AnchorCoverage(CoverageRule):
         self._divisor = max(model.size_divisibility, 1)
         self._shapes = list(model.anchor_generator.cell_anchors)
         self._offset = model.anchor_generator.offset
-        # Images come sorted by size; a few grids are all that is needed at a time.
+        # Images are sorted by size, so a small cache of grids is enough.
         self._grid = lru_cache(maxsize=4)(self._build_grid)
 
     def __call__(
@@ -65,6 +65,6 @@ class AnchorCoverage(CoverageRule):
 
     def _build_grid(self, size: tuple[int, int]) -> AnchorGrid:
         padded = [-(-side // self._divisor) * self._divisor for side in size]
-        # Every halving of the network rounds up.
+        # The network rounds up whenever it halves a map.
         sizes = [(-(-padded[0] // s), -(-padded[1] // s)) for s in self._strides]
         return AnchorGrid.build(self._shapes, self._strides, self._offset, sizes)

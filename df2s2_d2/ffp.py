@@ -1,8 +1,8 @@
 """Feature fusion pyramid (arXiv 1811.08557, sections 3.1 and 3.3).
 
-Top-down over the stages of a network, every map is multiplied by what the fused deeper map says of
-it and keeps itself: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1), Psi being one
-transposed convolution that doubles the resolution and changes the width in a single step.
+From the deepest stage up, every map is multiplied by the upsampled fused map of the next deeper
+stage, and the map itself is added: ``phi_i <- phi_i * Psi(phi_{i+1}) + phi_i`` (equation 1). Psi is
+one transposed convolution that doubles the resolution and changes the width in a single step.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ ACTIVATIONS = ("none", "sigmoid")
 
 
 class FBlock(nn.Module):
-    """Fuses a deep map into the next shallower one, which keeps its size and width.
+    """Fuses a deep map into the next shallower map; the result has the size of the shallower map.
 
     Args:
         deep_channels: width of the deeper map (half the resolution).
         shallow_channels: width of the shallower map and of the result.
         fusion: "mul_add": ``s * Psi(d) + s`` (equation 1); "mul": ``s * Psi(d)``; "add":
             ``s + Psi(d)``.
-        up: what Psi is: "deconv", or one of the two that section 3.3 argues against:
-            "upsample_conv" (nearest neighbour, then 3x3) and "conv_upsample" (3x3, then nearest
-            neighbour).
-        deconv_kernel: 2 or 4; the stride is 2 in both.
-        activation: "none", or "sigmoid", which makes a gate of Psi.
-        init_gain: of Psi's Xavier initialisation. Products of unnormalised maps grow from level to
-            level in a network that starts from random weights; a small gain starts every fusion
-            near the plain map.
+        up: the form of Psi: "deconv", or one of the two that section 3.3 argues against:
+            "upsample_conv" (nearest neighbor, then 3x3) and "conv_upsample" (3x3, then nearest
+            neighbor).
+        deconv_kernel: 2 or 4; the stride is 2 in both cases.
+        activation: "none", or "sigmoid", which makes Psi a gate.
+        init_gain: gain of Psi's Xavier initialization. In a network with random weights, products
+            of unnormalized maps grow from level to level. With a small gain, every fused map is
+            initially close to the unfused map.
 
     Raises:
-        ValueError: on an unknown choice.
+        ValueError: an option is unknown.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class FBlock(nn.Module):
         guide = self.psi(deep)
         if self.up == "conv_upsample":
             guide = F.interpolate(guide, scale_factor=2.0, mode="nearest")
-        # An odd side rounds up on its way down, so that doubling gives one row or column too many.
+        # Strided layers round odd sides up, so doubling can give one row or column too many.
         guide = guide[..., : shallow.shape[-2], : shallow.shape[-1]]
         if self.activation == "sigmoid":
             guide = guide.sigmoid()
@@ -101,24 +101,25 @@ class FBlock(nn.Module):
 class FFP(Backbone):
     """A network with the feature fusion pyramid on top.
 
-    Outputs are ``ffp2`` .. ``ffp7`` with strides 4 .. 128 for four stages of strides 4 .. 32: one
-    map per stage, then two max-pools of the deepest. Any input size is taken as it is; for heads
-    that add maps of different levels (Panoptic FPN's) sides must be multiples of the deepest
-    stride of these, which ``size_divisibility`` asks the caller for.
+    For four stages of strides 4 to 32, the outputs are ``ffp2`` to ``ffp7`` with strides 4 to 128:
+    one map per stage, then two maps by max-pooling. Any input size works. Heads that add maps of
+    different levels, such as Panoptic FPN's, need sides that are multiples of the largest stride;
+    set ``size_divisibility`` to it.
 
     Args:
         bottom_up: the network to fuse: Detectron2's ResNet of any depth, a :class:`TimmBackbone
             <df2s2_d2.timm_backbone.TimmBackbone>`, or any other backbone.
-        in_features: its stages, shallow to deep, each at half the resolution of the one before.
-        out_channels: width of every output by a 1x1 convolution; 0 keeps the native widths.
-        num_pooled: how many maps are pooled from the deepest one.
-        norm: normalisation of the 1x1 convolutions, as Detectron2 names them; "" is none.
-        size_divisibility: what meta-architectures pad the sides of a batch to a multiple of; 0
-            pads nothing beyond a common size.
+        in_features: stages to fuse, shallow to deep, each with half the resolution of the one
+            before.
+        out_channels: width of every output after a 1x1 convolution; 0 keeps the native widths.
+        num_pooled: number of maps that are max-pooled from the deepest one.
+        norm: Detectron2's name of the normalization after the 1x1 convolutions; "" is none.
+        size_divisibility: meta-architectures pad the sides of a batch to a multiple of this; 0 pads
+            only to a common size.
         fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
 
     Raises:
-        ValueError: on an unknown choice, or stages the network does not give.
+        ValueError: an option is unknown, or the network does not have the stages.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class FFP(Backbone):
         self.projections = nn.ModuleList()
         if out_channels:
             for width in widths:
-                # The normalisation has a bias of its own.
+                # The normalization layer has its own bias.
                 projection = Conv2d(
                     width,
                     out_channels,
@@ -186,7 +187,7 @@ class FFP(Backbone):
             fused = block(stages[name], fused)
             maps.insert(0, fused)
         for _ in range(self.num_pooled):
-            # Rounding up covers the last row and column of an odd map too.
+            # ceil_mode also covers the last row and column of a map with odd sides.
             maps.append(F.max_pool2d(maps[-1], 2, stride=2, ceil_mode=True))
         if self.projections:
             maps = [project(m) for project, m in zip(self.projections, maps)]
@@ -199,7 +200,7 @@ class FFP(Backbone):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        """The same for Detectron2 main, which asks here first."""
+        """The same for Detectron2 main, which reads this property first."""
         return {"size_divisibility": self._size_divisibility} if self._size_divisibility else {}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
@@ -215,35 +216,36 @@ class FFP(Backbone):
 def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Builds the backbone from ``MODEL.RESNETS``, ``MODEL.BACKBONE`` and ``MODEL.FFP``.
 
-    A config without ``MODEL.FFP``, any Detectron2 project's, gets the defaults.
+    A config without ``MODEL.FFP``, for example of another Detectron2 project, gets the defaults.
 
-    With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from res5,
-    the RetinaNet baseline's, whose outputs are named ``p2`` .. ``p7``.
+    With ``MODEL.FFP.FUSION`` "fpn" the result is Detectron2's own FPN with P6 and P7 convolved from
+    res5, as in the RetinaNet baseline. Its outputs are named ``p2`` to ``p7``.
 
-    Stages of the ResNet that are deeper than those that are fused are not trained.
+    Stages of the ResNet that are deeper than the fused ones are not trained.
 
     Raises:
-        ValueError: on an unknown choice, stages the ResNet does not give, or an FPN without a
-            width.
+        ValueError: an option is unknown, the ResNet does not have the stages, or the width of an
+            FPN is 0.
     """
     ffp = cfg.MODEL.get("FFP") or _default_settings()
     return build_pyramid(build_resnet_backbone(cfg, input_shape), ffp, input_shape.channels)
 
 
 def build_pyramid(bottom_up: Backbone, settings: CfgNode, channels: int) -> Backbone:
-    """Puts the pyramid that ``settings`` asks for on a network.
+    """Builds the pyramid described by ``settings`` on top of a network.
 
-    With ``FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7 convolved from the deepest
-    stage, whose outputs are named ``p2`` .. ``p7``. Stages that are not fused are not trained.
+    With ``FUSION`` "fpn" the result is Detectron2's own FPN with P6 and P7 convolved from the
+    deepest stage. Its outputs are named ``p2`` to ``p7``. Stages that are not fused are not
+    trained.
 
     Args:
         bottom_up: the network.
         settings: the config node ``MODEL.FFP``.
-        channels: of the images.
+        channels: channels of the images.
 
     Raises:
-        ValueError: on an unknown choice, stages that the network does not give, or an FPN without a
-            width.
+        ValueError: an option is unknown, the network does not have the stages, or the width of an
+            FPN is 0.
     """
     shapes = bottom_up.output_shape()
     _check_stages(settings.IN_FEATURES, shapes)

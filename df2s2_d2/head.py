@@ -23,26 +23,25 @@ PREDICTOR_INITS = ("xavier", "normal")
 class DF2S2Head(nn.Module):
     """Predicts scores, boxes and, while training, face masks on every level.
 
-    The parts have the names they have in Detectron2's RetinaNet head, so that the weights of either
-    fit the other where the structure is the same.
+    The layers have the same names as in Detectron2's RetinaNet head. If the structure is the same,
+    the weights of either fit the other.
 
     Args:
         in_channels: width of every level.
         num_anchors: anchors per location (A).
-        num_convs: 3x3 convolutions of a tower.
-        conv_dim: their width.
-        norm: normalisation behind every convolution of a tower, as Detectron2 names them; "" is
-            none.
+        num_convs: number of 3x3 convolutions in a tower.
+        conv_dim: width of these convolutions.
+        norm: Detectron2's name of the normalization after every convolution of a tower; "" is none.
         share_tower: "all": one tower; "det": segmentation has its own; "none": three towers.
         segmentation: whether there is a segmentation branch.
-        prior_prob: score of every anchor before training, between 0 and 1.
+        prior_prob: initial score of every anchor, between 0 and 1.
         seg_prior_prob: the same for every pixel of the masks; 0.5 is no prior.
-        predictor_init: weights of the last convolution of every branch: "xavier", as those of the
-            towers, or "normal", of deviation 0.01 (RetinaNet, arXiv 1708.02002, 4.1), which starts
-            all branches at their priors.
+        predictor_init: initialization of the last convolution of every branch: "xavier", as in the
+            towers, or "normal" with a standard deviation of 0.01 (RetinaNet, arXiv 1708.02002,
+            4.1), with which all outputs start at their priors.
 
     Raises:
-        ValueError: on an unknown choice, or a prior out of its range.
+        ValueError: an option is unknown, or a prior is out of its range.
     """
 
     def __init__(
@@ -78,7 +77,7 @@ class DF2S2Head(nn.Module):
         separate_boxes = share_tower == "none"
         separate_masks = segmentation and share_tower != "all"
         self.cls_subnet = _tower(in_channels, conv_dim, num_convs, norm)
-        # None: the branch sits on the classification tower.
+        # None: the branch uses the classification tower.
         self.bbox_subnet = (
             _tower(in_channels, conv_dim, num_convs, norm) if separate_boxes else None
         )

@@ -1,4 +1,4 @@
-"""Detection losses of DF2S2 and what they are divided by (arXiv 1811.08557, section 3.4).
+"""Detection losses of DF2S2 and their normalizers (arXiv 1811.08557, section 3.4).
 
 Letters: N = images, R = anchors of all levels, L = levels.
 """
@@ -24,7 +24,7 @@ __all__ = [
     "level_weights",
 ]
 
-#: What divides the classification loss of a level; the first is the default.
+#: The normalizers of the classification loss; the first is the default.
 CLS_NORMS = ("global_pos", "level_pos", "level_all", "running_pos")
 
 #: The losses of the boxes; the first is the default.
@@ -32,8 +32,8 @@ BOX_LOSSES = ("smooth_l1", *IOU_LOSSES)
 
 _MOMENTUM = 0.9  # of the running mean, as in Detectron2's RetinaNet
 
-# An IoU loss sees a box at most 60 anchor sides away and between e^-4 and e^4 (1/55 and 55) times
-# the anchor's sides. Beyond that, float32 can lose the box's sides.
+# For IoU losses, box deltas are limited to a shift of 60 anchor sides and to sides of e^-4 to e^4
+# (1/55 to 55) times the anchor's. Beyond that, float32 can lose the sides of a box.
 _DELTA_LIMITS = (60.0, 60.0, 4.0, 4.0)
 
 
@@ -46,17 +46,18 @@ def level_weights(
 ) -> tuple[Tensor, Tensor]:
     """Weight of every level in the classification and the box loss.
 
-    Counts are of the whole batch over all processes, divided by the number of processes because
-    gradients are averaged over them; the result is that of one process with the whole batch.
+    Counts are summed over all processes and divided by their number, because gradients are averaged
+    over processes. The result equals that of one process with the whole batch.
 
     Args:
         labels: (N, R) 1 face, 0 background, -1 ignored.
         levels: (R,) level of every anchor.
         num_levels: L.
-        cls_norm: "global_pos": both losses by the positives of all levels; "level_pos": both by the
-            positives of the level; "level_all": classification by all anchors of the level that
-            take part, boxes by its positives; "running_pos": both by a running mean of what
-            "global_pos" divides by, so that a batch with few faces does not weigh more than others.
+        cls_norm: the divisor. "global_pos": the positives of all levels, for both losses;
+            "level_pos": the positives of the level, for both losses; "level_all": the anchors of
+            the level that are not ignored for classification, its positives for boxes;
+            "running_pos": a running mean of the divisor of "global_pos" for both losses, so that a
+            batch with few faces has no more weight than others.
         running_positives: for "running_pos", a scalar, 0 at first; updated in place.
 
     Returns:
@@ -92,10 +93,10 @@ def classification_loss(
         logits: (N, R).
         labels: (N, R) 1 face, 0 background, -1 ignored.
         weights: (R,) weight of every anchor.
-        alpha, gamma: of the paper.
+        alpha, gamma: parameters of the focal loss.
         margin: added to the logits (logit adjustment, arXiv 2007.07314, equation 10, with one term
-            for all anchors). What is learned lies lower by as much: scores get stricter, their
-            order does not change.
+            for all anchors). The learned logits are lower by this amount: scores become stricter,
+            and their order does not change.
     """
     loss = sigmoid_focal_loss(
         logits.float() + margin, (labels == 1).float(), alpha=alpha, gamma=gamma
@@ -110,7 +111,7 @@ def box_loss(deltas: Tensor, targets: Tensor, weights: Tensor, beta: float) -> T
         deltas: (P, 4) predicted.
         targets: (P, 4).
         weights: (P,).
-        beta: where the loss turns from quadratic to linear.
+        beta: error at which the loss changes from quadratic to linear.
     """
     loss = F.smooth_l1_loss(deltas.float(), targets, beta=beta, reduction="none")
     return (loss.sum(dim=1) * weights).sum()
@@ -130,17 +131,17 @@ def iou_box_loss(
         kind: "giou", "diou" or "ciou".
         deltas: (P, 4) predicted.
         anchors: (P, 4) XYXY.
-        boxes: (P, 4) XYXY, what each anchor is to find.
+        boxes: (P, 4) XYXY, the target of each anchor.
         weights: (P,).
-        transform: turns deltas into boxes.
+        transform: converts deltas to boxes.
     """
     deltas = deltas.float()
     limits = [limit * weight for limit, weight in zip(_DELTA_LIMITS, transform.weights)]
-    # The value is limited and the gradient is not, so that a wild prediction is pulled back.
+    # Only the value is limited, not the gradient, so that extreme predictions are corrected.
     columns = zip(deltas.unbind(dim=1), limits)
     limited = torch.stack([column.clamp(-limit, limit) for column, limit in columns], dim=1)
     deltas = limited.detach() + (deltas - deltas.detach())
-    # The loss does not depend on the place. Near 0, coordinates are the most precise.
+    # The loss does not depend on the position, and coordinates near 0 are most precise.
     centres = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2
     found = transform.apply_deltas(deltas, anchors - centres)
     return (IOU_LOSSES[kind](found, boxes - centres) * weights).sum()

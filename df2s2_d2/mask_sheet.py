@@ -1,4 +1,4 @@
-"""A picture of what the segmentation branch learned: its masks beside the ones it was taught."""
+"""A picture of the predicted masks of the segmentation branch and their targets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CAPTION = 18
 
 @torch.no_grad()
 def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Draws, per image, the image and two rows of level masks: true above, predicted below.
+    """Draws each image and its masks of all levels: targets above, predictions below.
 
     Args:
         model: with a segmentation branch, in evaluation mode.
@@ -37,7 +37,7 @@ def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path)
         ValueError: when there is no input, or the model was built without the branch.
     """
     if not inputs:
-        raise ValueError("no image to draw masks of.")
+        raise ValueError("there is no image to draw masks for.")
     rows = []
     for item in inputs:
         images = model.preprocess_image([item])

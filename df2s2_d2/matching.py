@@ -1,12 +1,12 @@
-"""Which anchor is matched to which face.
+"""Matching of anchors to faces.
 
-A crowd has thousands of faces and an image hundreds of thousands of anchors, so their IoU matrix is
-never made. Anchors stand on a grid: for a face and an anchor shape, only a small window of cells
-can reach a given IoU, and its extent follows from the sides alone. Cost and memory are linear in
-the number of faces.
+A crowd has thousands of faces and an image has hundreds of thousands of anchors, so the full IoU
+matrix is never computed. Anchors are on a grid: for a face and an anchor shape, only the anchors in
+a small window of cells can reach a given IoU, and the window follows from the side lengths. Time
+and memory are linear in the number of faces.
 
-Every read of a result on the host leaves the GPU idle. A batch of up to 524,288 pairs has four of
-them, whatever the number of images and levels; tests count them.
+Whenever the host reads a result, it waits for the GPU. A batch of up to 524,288 pairs needs four
+such reads, for any number of images and levels; tests count them.
 
 Letters: M = faces, R = anchors of all levels, S = anchor shapes (levels x A), P = pairs of a face
 and an anchor that reach the lowest IoU of interest.
@@ -26,22 +26,22 @@ from df2s2_d2.anchors import AnchorGrid
 
 __all__ = ["AnchorLabels", "FaceAnchorMatcher", "image_indices"]
 
-# Windows of at most this many cells are compared at a time; bounds the memory of a crowd.
+# At most this many face-anchor pairs are compared at a time, which limits the memory.
 _PAIRS_AT_A_TIME = 1 << 19
 
 
 @dataclass(frozen=True)
 class AnchorLabels:
-    """What the matcher found for one image.
+    """The result of the matcher for one image.
 
     Attributes:
         labels: (R,) int8: 1 face, 0 background, -1 ignored.
         faces: (R,) int64: index of the face of a positive anchor, 0 elsewhere.
         forced: (R,) bool: positive anchors below the positive threshold (low-quality matches).
-        on_level: (M, L) bool: levels on which a face owns a positive anchor; where it owns none,
-            the level whose shape would fit it best. All False for ignored faces.
-        ignore: (M,) bool: the faces that are neither positive nor background: those that the caller
-            named, and those that are too small.
+        on_level: (M, L) bool: levels on which a face has a positive anchor. If it has none, the
+            level with the best-fitting shape. All False for ignored faces.
+        ignore: (M,) bool: the ignored faces, which are neither positive nor background: those that
+            the caller marked, and those that are too small.
     """
 
     labels: Tensor
@@ -54,24 +54,27 @@ class AnchorLabels:
 class FaceAnchorMatcher:
     """Labels anchors by their IoU with faces.
 
-    An anchor belongs to the face it overlaps most (the first of equals): from the upper threshold
-    on it is positive, below the lower one background, between them ignored. A face left without a
-    positive anchor takes the ``low_quality_topk`` best anchors that are not another face's, and
-    those that equal the last of them, if their IoU reaches ``low_quality_min_iou``; where two such
-    faces want one anchor, the larger IoU wins. Anchors that would not be background to an ignored
-    face are ignored.
+    An anchor is matched to the face with the highest IoU (the first one if several are equal). It
+    is positive if the IoU is at least the upper threshold, background if the IoU is below the lower
+    threshold, and ignored otherwise. Anchors whose IoU with an ignored face reaches the lower
+    threshold are ignored too.
+
+    Low-quality matches: a face without a positive anchor gets the ``low_quality_topk`` anchors with
+    the highest IoU, if it is at least ``low_quality_min_iou``. Anchors that are positive for
+    another face are excluded, and anchors with the same IoU as the last one are included. If two
+    such faces compete for an anchor, the face with the higher IoU gets it.
 
     Args:
-        iou_thresholds: (background below, positive from); equal values leave none ignored.
-        low_quality_min_iou: in (0, 1]; 1 forces no match.
-        low_quality_topk: anchors that a face without a positive one takes, at least 1. The second
-            stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
-        min_face: faces whose longer side is below this, in pixels, are ignored. Their IoU with
-            every anchor can be below the background threshold, so they are first enlarged to the
-            sides of the smallest anchor. 0 ignores none.
+        iou_thresholds: (lower, upper); if both are equal, no anchor is ignored.
+        low_quality_min_iou: in (0, 1]; 1 turns low-quality matches off.
+        low_quality_topk: number of anchors for a face without a positive anchor, at least 1. This
+            is the second stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
+        min_face: faces whose longer side is below this number of pixels are ignored. To find the
+            anchors around them, they are enlarged to the sides of the smallest anchor, because
+            their own IoU with every anchor can be below the lower threshold. 0 ignores no face.
 
     Raises:
-        ValueError: when a threshold is out of range.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class FaceAnchorMatcher:
         Args:
             grid: the anchors.
             boxes: (M, 4) XYXY faces, with positive sides.
-            ignore: (M,) faces that are neither positive nor background.
+            ignore: (M,) ignored faces.
         """
         (found,) = self.label_batch(grid, [boxes], [ignore])
         return found
@@ -138,7 +141,7 @@ class FaceAnchorMatcher:
         on_level, ignored = found.on_level.split(counts), found.ignore.split(counts)
         results, start = [], 0
         for n, count in enumerate(counts):
-            # Anchors that are no face's have face 0 in every image.
+            # Anchors without a face have face index 0 in every image.
             own = (faces[n] - start).clamp_(min=0)
             results.append(AnchorLabels(labels[n], own, forced[n], on_level[n], ignored[n]))
             start += count
@@ -152,13 +155,13 @@ class FaceAnchorMatcher:
         image: Tensor,
         counts: Sequence[int],
     ) -> AnchorLabels:
-        """Labels the N R anchors of all images, which follow each other, as do their faces.
+        """Labels the N R anchors of all images; anchors and faces are concatenated over images.
 
         Args:
             grid: the anchors of an image.
             boxes: (M, 4) the faces of all images.
             ignore: (M,).
-            image: (M,) int64, whose they are.
+            image: (M,) int64, the image of each face.
             counts: faces per image.
         """
         num_faces, num_levels = len(boxes), grid.num_levels
@@ -215,8 +218,8 @@ class FaceAnchorMatcher:
 
 
 def image_indices(boxes: Sequence[Tensor]) -> Tensor:
-    """(M,) int64: whose image each of the faces of a batch is, given (M_n, 4) boxes per image."""
-    # Filled where they are needed: a list would have to be copied to a GPU, which waits for it.
+    """(M,) int64: the image index of each face of a batch, given (M_n, 4) boxes per image."""
+    # Created on the device, because copying a list to a GPU would make the host wait.
     return torch.cat(
         [
             torch.full((len(faces),), n, dtype=torch.int64, device=faces.device)
@@ -236,23 +239,23 @@ def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Ten
 
 
 def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of (face, anchor) index pairs that include every pair of at least ``min_iou``."""
+    """Blocks of (face, anchor) index pairs that include every pair with an IoU of ``min_iou``."""
     sizes = boxes[:, 2:] - boxes[:, :2]  # (M, 2)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    # An IoU of t needs an intersection of t / (1 + t) times the sum of the areas. At most the
-    # smaller height of it is vertical, which bounds how far apart the centres may be in x; and the
-    # other way round.
+    # An IoU of t needs an intersection of t / (1 + t) times the sum of the areas. Its height is at
+    # most the smaller of the two heights, so its width has a minimum, which bounds the distance of
+    # the centers in x. The same holds for y.
     areas = sizes.prod(1).view(-1, 1) + grid.shape_sizes.prod(1).view(1, -1)  # (M, S)
     needed = min_iou / (1 + min_iou) * areas
     smaller = torch.minimum(sizes[:, None], grid.shape_sizes[None])  # (M, S, 2)
     reach = (sizes[:, None] + grid.shape_sizes[None]) / 2 - needed[..., None] / smaller.flip(-1)
-    reach = reach + 1e-3  # rounding must not cost a pair; the IoU itself decides
+    reach = reach + 1e-3  # no pair is lost by rounding; the exact IoU decides later
     offset = centres[:, None] - grid.shape_centres[None]
     stride = grid.strides.view(1, -1, 1)
     low = torch.ceil((offset - reach) / stride).long().clamp(min=0)
     high = torch.minimum(torch.floor((offset + reach) / stride).long(), grid.cells[None] - 1)
     extent = (high - low + 1).clamp(min=0)  # (M, S, 2) columns and rows
-    # Not even concentric boxes reach it.
+    # Even concentric boxes do not reach the IoU.
     extent.masked_fill_((needed > smaller.prod(-1) * (1 + 1e-5))[..., None], 0)
 
     face, shape = extent.prod(-1).nonzero(as_tuple=True)  # windows that are not empty
@@ -290,7 +293,7 @@ def _compare(
 
 
 def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Per group the largest value (0 if none is above) and the smallest item that has it."""
+    """For each group, the largest value (at least 0) and the smallest item with this value."""
     best = torch.zeros(size, dtype=value.dtype, device=value.device)
     best.scatter_reduce_(0, group, value, "amax")
     none = torch.iinfo(torch.int64).max

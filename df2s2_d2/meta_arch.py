@@ -48,21 +48,21 @@ __all__ = ["DF2S2"]
 
 @META_ARCH_REGISTRY.register()
 class DF2S2(OneStageDetector):
-    """Single-stage face detector with a segmentation branch that exists in training only.
+    """Single-stage face detector with a segmentation branch that is used in training only.
 
-    With an FPN, separate towers and no segmentation it is the RetinaNet baseline.
+    With an FPN, separate towers and no segmentation branch, this is the RetinaNet baseline.
 
     Args:
-        backbone: gives the feature maps.
-        in_features: the maps to detect on, shallow to deep. What no chosen map depends on is not
-            trained.
+        backbone: computes the feature maps.
+        in_features: the maps used for detection, shallow to deep. Layers that no chosen map depends
+            on are not trained.
         head: predicts on all of them.
         anchor_generator: its shapes, strides and offset are used.
         matcher: labels anchors.
         box2box_transform: box deltas to boxes and back.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
         box_loss: "smooth_l1" of the deltas, or "giou", "diou", "ciou" of the boxes.
-        smooth_l1_beta: of "smooth_l1" alone.
+        smooth_l1_beta: used by "smooth_l1" only.
         box_weight: lambda1 (section 3.4).
         seg_weight: lambda2 (section 3.4).
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
@@ -206,10 +206,10 @@ class DF2S2(OneStageDetector):
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Raw maps of normalised images, for export and measurement.
+        """Raw maps of normalized images, for export and measurement.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images: (N, 3, H, W), normalized.
 
         Returns:
             Per level, shallow to deep: logits (N, A, H, W), then box deltas (N, 4A, H, W).
@@ -265,14 +265,14 @@ class DF2S2(OneStageDetector):
         )
 
     def coverage_rule(self, training: bool) -> AnchorCoverage:
-        """See :meth:`OneStageDetector.coverage_rule`; ``training`` changes nothing."""
+        """See :meth:`OneStageDetector.coverage_rule`; ``training`` has no effect."""
         return AnchorCoverage(self)
 
     def segment(self, images: Tensor) -> list[Tensor]:
-        """Face masks of every level, to look at what the segmentation branch learned.
+        """Predicted face masks of every level.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images: (N, 3, H, W), normalized.
 
         Returns:
             Per level (N, 1, H, W) probabilities.
@@ -325,9 +325,9 @@ class DF2S2(OneStageDetector):
 
         Args:
             grid: the anchors.
-            logits, deltas: per level, as the head gives them.
+            logits, deltas: per level, the outputs of the head.
             boxes: per image (M, 4) XYXY faces.
-            matches: per image, what the matcher found.
+            matches: per image, the result of the matcher.
         """
         flat_logits = torch.cat([_flatten(level, 1) for level in logits], dim=1)[..., 0]  # (N, R)
         flat_deltas = torch.cat([_flatten(level, 4) for level in deltas], dim=1)  # (N, R, 4)
@@ -365,9 +365,9 @@ class DF2S2(OneStageDetector):
         return iou_box_loss(self.box_loss, deltas, anchors, boxes, weights, self.box2box_transform)
 
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detections of a padded, normalised batch, XYXY in its pixels, best score first.
+        """Detections of a padded, normalized batch, XYXY in its pixels, best score first.
 
-        Beside Detectron2's fields ``pred_levels``: index into ``in_features``.
+        In addition to Detectron2's fields, there is ``pred_levels``, an index into ``in_features``.
         """
         logits, deltas, _ = self.head(self._features(images.tensor))
         grid = self._grid([tuple(level.shape[-2:]) for level in logits])
@@ -402,7 +402,7 @@ class DF2S2(OneStageDetector):
         finite = torch.isfinite(all_boxes.tensor).all(dim=1)
         all_scores, all_boxes = all_scores[finite], all_boxes[finite]
         all_levels = torch.cat(kept_levels)[finite]
-        # As in Detectron2's RetinaNet, boxes are cut at the border only after NMS.
+        # As in Detectron2's RetinaNet, boxes are clipped at the image border after NMS.
         keep = first_kept(
             partial(nms, iou_threshold=self.test_nms_thresh),
             all_boxes.tensor,

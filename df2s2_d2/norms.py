@@ -1,4 +1,4 @@
-"""Normalisation layers by the names that Detectron2 gives them, for maps of any size."""
+"""Normalization layers by Detectron2's names, for maps of any size."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _GROUPS = 32
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalises single values too, to 0.
+    """GroupNorm that accepts groups of a single value and normalizes them to 0.
 
-    The deepest map of a small image has one cell. Where groups are single channels, PyTorch's
-    module refuses it, also in evaluation; the operator below it does not.
+    The deepest map of a small image has one cell, so a group of one channel has one value.
+    PyTorch's module refuses this, even in evaluation; the operator that it calls does not.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -23,7 +23,9 @@ class GroupNorm(nn.GroupNorm):
 
 
 def build_norm(key: str, name: str, channels: int) -> nn.Module | None:
-    """The layer for maps of ``channels`` that ``name``, the value of ``key``, stands for; "" none.
+    """Builds the normalization layer ``name`` for ``channels`` channels; "" is no layer.
+
+    ``key`` is the config key of ``name``, for error messages.
 
     Raises:
         ValueError: on an unknown name, or a width that "GN" cannot divide into its 32 groups.

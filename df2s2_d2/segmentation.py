@@ -1,7 +1,8 @@
-"""The segmentation branch's targets and loss (arXiv 1811.08557, sections 3.2 and 3.4).
+"""Targets and loss of the segmentation branch (arXiv 1811.08557, sections 3.2 and 3.4).
 
-Every level has one mask of face boxes, of the faces that the level detects, so that both branches
-look at the same scales. A pixel stands for the centre of its cell, where the anchors stand too.
+Every level has one mask with the boxes of the faces that the level detects, so that the detection
+and segmentation branches learn the same scales. A mask pixel is at the center of a cell, where the
+anchors are centered too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _AREA_RANGE = (0.5, 2 * 1.58**2)
 
 
 def area_levels(boxes: Tensor, base_sizes: Tensor) -> Tensor:
-    """(M, L) bool: which levels show a face by its area.
+    """(M, L) bool: the levels whose mask shows a face, by its area.
 
     Args:
         boxes: (M, 4) XYXY.
@@ -38,12 +39,12 @@ def area_levels(boxes: Tensor, base_sizes: Tensor) -> Tensor:
 def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
     """Union of boxes on the grid of a level.
 
-    A cell belongs to a box when its centre does; a box too small to hold a centre takes the cell it
-    lies in.
+    A cell is set if its center is inside a box. A box that contains no cell center sets the cell in
+    which it lies.
 
     Args:
         boxes: (M, 4) XYXY pixels of the image.
-        stride: of the level; the centre of cell (x, y) is ((x + 0.5) stride, (y + 0.5) stride).
+        stride: of the level; the center of cell (x, y) is ((x + 0.5) stride, (y + 0.5) stride).
         size: (rows, columns) of the level.
 
     Returns:
@@ -56,7 +57,7 @@ def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 def box_masks(
     boxes: Tensor, mask: Tensor, num_masks: int, stride: int, size: tuple[int, int]
 ) -> Tensor:
-    """Several unions of boxes at once, each as :func:`box_mask` has it.
+    """Computes several masks at once; see :func:`box_mask`.
 
     Args:
         boxes: (M, 4) XYXY pixels.
@@ -76,8 +77,8 @@ def box_masks(
     x1, y1 = torch.where(small, middle + 1, past).unbind(1)
     x0, x1 = x0.clamp(0, width), x1.clamp(0, width)
     y0, y1 = y0.clamp(0, height), y1.clamp(0, height)
-    # Marking corners and summing twice costs the same for one face and for a crowd. Where a box
-    # lies beyond the border, its ends have become one and its marks cancel each other.
+    # Marking corners and summing twice takes the same time for one face and for a crowd. If a box
+    # lies outside the map, its clamped ends are equal and its marks cancel out.
     corners = torch.zeros(
         num_masks * (height + 1) * (width + 1), dtype=torch.int32, device=boxes.device
     )
@@ -103,7 +104,7 @@ def segmentation_loss(
     Args:
         logits: per level (N, 1, H, W).
         boxes, ignore, on_level, strides: see :func:`segmentation_targets`.
-        reduction: over a level's pixels, "mean" (of the whole batch, over all processes) or "sum"
+        reduction: over the pixels of a level: "mean" (over the batches of all processes) or "sum"
             (per image).
 
     Returns:
@@ -119,7 +120,7 @@ def segmentation_loss(
     ]
     if reduction == "sum":
         return torch.stack(sums).sum() / len(boxes)
-    # Gradients are averaged over processes, so the divisor is a process's share.
+    # Gradients are averaged over processes, so the divisor is the mean per process.
     counts = sum_over_processes(torch.stack([counted.sum() for _, counted in levels]))
     divisors = counts.clamp(min=1) / comm.get_world_size()
     return (torch.stack(sums) / divisors).sum()
@@ -133,12 +134,13 @@ def segmentation_targets(
     strides: Sequence[int],
     sizes: Sequence[tuple[int, int]],
 ) -> list[tuple[Tensor, Tensor]]:
-    """What the branch is to say, and where it counts.
+    """Targets of every level and the weights of their pixels.
 
     Args:
         boxes: per image (M, 4) XYXY faces.
-        ignore: per image (M,) faces whose pixels take no part unless another face covers them.
-        on_level: per image (M, L) bool, the masks that show a face; no ignored one.
+        ignore: per image (M,) ignored faces; their pixels have weight 0 unless another face covers
+            them.
+        on_level: per image (M, L) bool, the levels that show a face; False for ignored faces.
         strides: per level.
         sizes: per level (rows, columns).
 
@@ -150,7 +152,7 @@ def segmentation_targets(
     ignored = torch.cat(list(ignore))
     levels = []
     for level, (stride, size) in enumerate(zip(strides, sizes)):
-        # N masks of the faces shown, then N of the ignored ones.
+        # N masks of the shown faces, then N masks of the ignored faces.
         mask = torch.where(ignored, image + len(boxes), torch.where(shown[:, level], image, -1))
         faces, covered = box_masks(every, mask, 2 * len(boxes), stride, size).chunk(2)
         levels.append((faces.float(), (faces | ~covered).float()))

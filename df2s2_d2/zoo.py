@@ -1,4 +1,4 @@
-"""DF2S2's models for :mod:`face_d2.model_zoo`; nobody published weights of the whole one."""
+"""DF2S2's models for :mod:`face_d2.model_zoo`; no weights with a ResNet-50 are published."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from face_d2.model_zoo import Figures, Model, TrainedHere
 
 __all__ = ["MODELS"]
 
-#: What this project's commands train in minutes.
+#: Models that the commands of this project train in minutes.
 MODELS = (
     Model(
         "quick/df2s2_synth.yaml",

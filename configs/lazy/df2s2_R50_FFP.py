@@ -41,7 +41,7 @@ model = L(DF2S2)(
     in_features=["ffp2", "ffp3", "ffp4", "ffp5", "ffp6", "ffp7"],
     head=L(DF2S2Head)(in_channels="${..backbone.out_channels}", num_anchors=6),
     anchor_generator=L(DefaultAnchorGenerator)(
-        # A = 6 anchors per location, 4 x stride times 2^0, 2^(1/3), 2^(2/3); ratios are height / width.
+        # A = 6 per location: 4 x stride times 2^0, 2^(1/3), 2^(2/3); ratios are height / width.
         sizes=[
             [16.0, 20.16, 25.40],
             [32.0, 40.32, 50.80],
@@ -59,7 +59,7 @@ model = L(DF2S2)(
     test_score_thresh=0.02,
     test_nms_thresh=0.5,
     max_detections_per_image=750,
-    # Caffe-style ImageNet weights: BGR, 0-255, the standard deviation is part of the first convolution.
+    # Caffe-style ImageNet weights: BGR, 0-255; the first convolution includes the division.
     pixel_mean=[103.530, 116.280, 123.675],
     pixel_std=[1.0, 1.0, 1.0],
     input_format="BGR",
