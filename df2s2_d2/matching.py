@@ -57,7 +57,7 @@ class FaceAnchorMatcher:
     An anchor is matched to the face with the highest IoU (the first one if several are equal). It
     is positive if the IoU is at least the upper threshold, background if the IoU is below the lower
     threshold, and ignored otherwise. Anchors whose IoU with an ignored face reaches the lower
-    threshold are ignored too.
+    threshold are ignored too, unless they are positive.
 
     Low-quality matches: a face without a positive anchor gets the ``low_quality_topk`` anchors with
     the highest IoU, if it is at least ``low_quality_min_iou``. Anchors that are positive for

@@ -1,9 +1,9 @@
-"""Which receptive field answers for which face, and what it should say.
+"""Assignment of receptive fields to faces, and box targets.
 
-A receptive field (RF) is positive when its centre lies in the box of exactly one face whose size
-is in its branch's range. RFs in a face of the gray zone around the range, or in two faces of the
-range, are ignored. Source: arXiv 1904.10633, section 3.4; borders and ties as in the
-released code.
+A receptive field (RF) is positive if its center is inside exactly one face whose size is in the
+range of the branch. It is ignored if its center is inside two such faces, or inside a face whose
+size is in the gray zone around the range. Source: arXiv 1904.10633, section 3.4; borders and ties
+are handled as in the released code.
 
 Letters: N images of a batch, M faces of all of them, (h, w) the map of a branch, P its positives.
 """
@@ -36,12 +36,12 @@ class BranchLabels:
     """Targets of one branch for a batch.
 
     Attributes:
-        positive: (N, h, w) bool, RFs that shall say "face".
-        negative: (N, h, w) bool, RFs that shall say "background". What is neither is ignored.
-        box_cells: (P, 3) int64 indices (image, row, column) of the RFs whose box is learnt. As
-            released these are all RFs in exactly one face of the range, also where a gray face
-            covers them and the score is ignored.
-        box_targets: (P, 4) float32, (centre - corner) / divisor for x1, y1, x2, y2.
+        positive: (N, h, w) bool, positive RFs.
+        negative: (N, h, w) bool, negative RFs. The others are ignored.
+        box_cells: (P, 3) int64 indices (image, row, column) of the RFs with a box target. As in the
+            released code, these are all RFs in exactly one face of the range, even if a gray face
+            covers them and their score is ignored.
+        box_targets: (P, 4) float32, (center - corner) / divisor for x1, y1, x2, y2.
     """
 
     positive: Tensor
@@ -81,18 +81,18 @@ def label_branch(
     scale_measure: str,
     min_face: float,
 ) -> BranchLabels:
-    """Labels one branch for a batch, in time and memory linear in faces plus map cells.
+    """Labels one branch for a batch. Time and memory are linear in faces plus map cells.
 
-    Boxes may reach beyond the image; their size is that of the whole box. Rectangles of RFs are
-    painted as differences at their four corners and summed up once, so a crowd costs no more than a
-    single face. Besides the count of faces, the sum of their indices is painted: where the count
-    is one, that sum is the index.
+    Boxes may extend beyond the image; their size is that of the whole box. Each face covers a
+    rectangle of RFs, which is added as differences at its four corners, followed by one cumulative
+    sum for all faces. The sum counts the faces at every RF and adds up their indices: where the
+    count is one, the sum of the indices is the index of the face.
 
     Args:
         branch: the branch.
         map_size: (h, w) of its map.
         boxes: per image, (M_i, 4) XYXY in pixels of the input.
-        ignore: per image, (M_i,) bool, faces that are neither face nor background on any branch.
+        ignore: per image, (M_i,) bool, faces that every branch ignores.
         reg_norm: ``MODEL.LFFD.REG_NORM``.
         scale_measure: ``MODEL.LFFD.SCALE_MEASURE``.
         min_face: faces smaller than this are ignored on every branch.
@@ -125,8 +125,8 @@ def label_branches(
 ) -> list[BranchLabels]:
     """:func:`label_branch` for several branches.
 
-    The host waits for a GPU twice, however many branches there are: the cells of all branches
-    whose box is learned are looked up together.
+    The host waits for the GPU twice, for any number of branches, because the cells with box targets
+    of all branches are found together.
 
     Args:
         branches: the branches.
@@ -169,7 +169,7 @@ def positives_per_face(
     scale_measure: str,
     min_face: float,
 ) -> Tensor:
-    """How many positive RFs of a branch each face of one image has.
+    """Number of positive RFs that each face of one image has on a branch.
 
     Args:
         branch, map_size, scale_measure, min_face: as of :func:`label_branch`.
@@ -187,7 +187,7 @@ def positives_per_face(
 def faces_in_range(
     branch: Branch, boxes: Tensor, ignore: Tensor, *, scale_measure: str, min_face: float
 ) -> tuple[Tensor, Tensor]:
-    """Which faces a branch answers for by their size, and which it ignores.
+    """The faces that a branch detects, and those that it ignores, by their size.
 
     Args:
         branch, scale_measure, min_face: as of :func:`label_branch`.
@@ -195,7 +195,8 @@ def faces_in_range(
         ignore: (M,) bool.
 
     Returns:
-        (M,) bool answered for ("green"), (M,) bool ignored ("gray"). A face may be neither.
+        (M,) bool faces in the range ("green"), (M,) bool ignored faces ("gray"). A face may be
+        neither.
     """
     size = face_sizes(boxes, scale_measure)
     out = ignore | (size < min_face)
@@ -225,12 +226,13 @@ def decode_boxes(
 
 @dataclass(frozen=True)
 class _Painted:
-    """The faces of a batch on the map of a branch.
+    """The faces at every RF of a branch, for a batch.
 
     Attributes:
         boxes: (M, 4) float64, all faces.
-        gray, green: (N, h, w) int64, how many ignored faces, and faces of the range, hold the RF.
-        face: (N, h, w) int64, the sum of the green faces' indices: where one holds it, its index.
+        gray, green: (N, h, w) int64, number of ignored faces, and of faces in the range, around the
+            RF.
+        face: (N, h, w) int64, sum of the indices of the green faces; with one face, its index.
     """
 
     boxes: Tensor
@@ -247,7 +249,7 @@ def _paint_faces(
     scale_measure: str,
     min_face: float,
 ) -> _Painted:
-    """Counts faces over RF centres; arguments as of :func:`label_branch`."""
+    """Counts the faces at every RF center; the arguments are those of :func:`label_branch`."""
     image = torch.cat(
         [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
     )
@@ -260,8 +262,8 @@ def _paint_faces(
     last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor()
     last = torch.stack([last[:, 0].clamp(max=width - 1), last[:, 1].clamp(max=height - 1)], dim=1)
     has_center = (last >= first).all(dim=1)
-    # Faces without an RF centre are painted too, with weight 0 on a valid rectangle: picking rows
-    # instead would make a GPU wait.
+    # Faces without an RF center are added too, with weight 0 on a valid rectangle. Removing them
+    # would make the host wait for the GPU.
     first = torch.where(has_center[:, None], first, 0).to(torch.int64)
     last = torch.where(has_center[:, None], last, 0).to(torch.int64)
     green, gray = green & has_center, gray & has_center
@@ -293,11 +295,11 @@ def _within(size: Tensor, bounds: tuple[float, float]) -> Tensor:
 def _paint(
     weights: Tensor, image: Tensor, first: Tensor, last: Tensor, shape: tuple[int, int, int]
 ) -> Tensor:
-    """Adds rectangles up.
+    """Sums rectangles.
 
     Args:
-        weights: (K, M) int64, what each rectangle adds on each of K layers.
-        image: (M,) which image a rectangle is on.
+        weights: (K, M) int64, the value that each rectangle adds to each of K layers.
+        image: (M,) the image of each rectangle.
         first: (M, 2) its first column and row.
         last: (M, 2) its last column and row, included.
         shape: (N, h, w).
@@ -306,7 +308,7 @@ def _paint(
         (K, N, h, w) int64.
     """
     count, height, width = shape
-    # One row and column more, for the differences just beyond the border.
+    # One additional row and column for the differences beyond the border.
     differences = weights.new_zeros(len(weights), count * (height + 1) * (width + 1))
     (left, top), (right, bottom) = first.unbind(1), (last + 1).unbind(1)
     for row, column, sign in (

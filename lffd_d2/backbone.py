@@ -1,6 +1,6 @@
-"""The LFFD backbone: a plain stack of 3x3 convolutions with residual sums and no normalisation.
+"""The LFFD backbone: a plain stack of 3x3 convolutions with residual sums and no normalization.
 
-Paper: https://arxiv.org/abs/1904.10633, Figure 2; layer lists and residual connections are those of
+Paper: https://arxiv.org/abs/1904.10633, Figure 2. The layers and residual connections are those of
 the released code.
 """
 
@@ -22,12 +22,12 @@ __all__ = ["LFFDNet", "build_lffd_backbone", "init_conv"]
 
 
 def init_conv(conv: nn.Conv2d, init: str) -> None:
-    """Starts a convolution; its bias from zero.
+    """Initializes the weights of a convolution and sets its bias to zero.
 
     Args:
         conv: the convolution.
-        init: "xavier" (Glorot uniform, what the released code starts from), or "fixup" (He normal;
-            what is particular about residual units and outputs is the caller's).
+        init: "xavier" (Glorot uniform, as in the released code), or "fixup" (He normal; the caller
+            initializes residual units and outputs differently).
 
     Raises:
         ValueError: ``init`` is neither.
@@ -44,16 +44,17 @@ def init_conv(conv: nn.Conv2d, init: str) -> None:
 class LFFDNet(Backbone):
     """The convolutions ``conv1``, ``conv2``, ... of a variant; its taps are the features.
 
-    The residual sums are taken before the ReLU and carried on unrectified:
-    ``t = conv_b(relu(conv_a(relu(t_prev)))) + t_prev``, where the first ``t_prev`` of a stage is
-    the raw output of its stride-2 convolution. The next layer and the tap see ``relu(t)``.
+    Residual sums use values before the ReLU: ``t = conv_b(relu(conv_a(relu(t_prev)))) + t_prev``,
+    where the first ``t_prev`` of a stage is the output of its stride-2 convolution before the ReLU.
+    The next layer and the tap get ``relu(t)``.
 
     Args:
         variant: the network as data.
         in_channels: channels of the input.
-        init: "xavier", the released start, from which learning takes off slowly without any
-            normalisation; or "fixup" for short schedules: signals keep their size because every
-            residual unit starts as the identity (Zhang et al., https://arxiv.org/abs/1901.09321).
+        init: "xavier", as in the released code, with which learning starts slowly because there is
+            no normalization; or "fixup" for short schedules, with which every residual unit starts
+            as the identity, so that the scale of the signal is kept (Zhang et al.,
+            https://arxiv.org/abs/1901.09321).
 
     Attributes:
         variant: as given.
@@ -66,7 +67,8 @@ class LFFDNet(Backbone):
             stride, padding = (2, 0) if kind == "D" else (1, 1)
             conv = nn.Conv2d(in_channels, width, 3, stride, padding)
             init_conv(conv, init)
-            # Layers above the taps are never run. DistributedDataParallel would wait for them.
+            # Layers after the last tap are never run, and DistributedDataParallel would wait for
+            # them.
             conv.requires_grad_(number <= variant.depth())
             self.add_module(f"conv{number}", conv)
             in_channels = width
@@ -78,11 +80,10 @@ class LFFDNet(Backbone):
 
         Args:
             x: (N, C, H, W), normalised.
-            taps: which of the variant's taps to compute, default all. Layers above the deepest of
-                them are not run.
+            taps: the taps to compute, by default all. Layers after the deepest of them are not run.
 
         Returns:
-            ``{"c8": (N, 64, h, w), ...}``, rectified, shallow to deep.
+            ``{"c8": (N, 64, h, w), ...}`` after the ReLU, shallow to deep.
 
         Raises:
             ValueError: the image is too small for the layers to run.
@@ -106,7 +107,7 @@ class LFFDNet(Backbone):
             opens_unit = (kind == "D" or ends_unit) and variant.layers[index + 1 : depth][:1] == "S"
             if opens_unit:
                 carrier = x
-            # The carrier is needed again, unrectified; everything else is rectified in place.
+            # The carrier is needed again before the ReLU; everything else is computed in place.
             x = F.relu(x) if opens_unit else F.relu_(x)
             if f"c{index + 1}" in wanted:
                 features[f"c{index + 1}"] = x
@@ -121,7 +122,7 @@ class LFFDNet(Backbone):
                     getattr(self, f"conv{number - 1}").weight.mul_(units**-0.5)
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Width and true stride of every tap."""
+        """Channels and stride of every tap."""
         return {
             branch.tap: ShapeSpec(channels=branch.channels, stride=branch.rf.stride)
             for branch in self.variant.branches
@@ -130,9 +131,9 @@ class LFFDNet(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_lffd_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> LFFDNet:
-    """Builds the backbone of the variant that ``MODEL.LFFD`` names or spells out.
+    """Builds the backbone of the variant that ``MODEL.LFFD`` names or defines.
 
-    A config without ``MODEL.LFFD``, any Detectron2 project's, gets the default, 25L8S.
+    A config without ``MODEL.LFFD``, for example of another Detectron2 project, gets 25L8S.
     """
     if "LFFD" not in cfg.MODEL:
         cfg = CfgNode({"MODEL": CfgNode(), "INPUT": CfgNode()})

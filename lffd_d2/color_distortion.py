@@ -12,17 +12,17 @@ __all__ = ["distort_colors"]
 
 
 def distort_colors(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Distorts brightness, saturation and contrast, with probability 1/2.
+    """With probability 1/2, distorts brightness, saturation and contrast.
 
-    Then each of the three, in random order, is changed with probability 1/2 by a factor of 0.5 to
-    1.5: brightness multiplies, saturation blends with the gray image, contrast with its mean.
-    Source: the released LFFD code.
+    Each of the three is then changed with probability 1/2, in random order, by a factor of 0.5 to
+    1.5. Brightness multiplies the image, saturation blends it with the gray image, and contrast
+    blends it with the mean of the gray image. Source: the released LFFD code.
 
     Args:
         image: (H, W, 3) BGR uint8.
 
     Returns:
-        The same or a distorted image of the same form.
+        The same or a distorted image, of the same shape and type.
     """
     if np.random.rand() < 0.5:
         return image

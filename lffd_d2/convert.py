@@ -1,4 +1,4 @@
-"""From a released LFFD weight file to a Detectron2 checkpoint."""
+"""Conversion of a released LFFD weight file to a Detectron2 checkpoint."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def convert_file(
 ) -> Conversion:
     """Converts a weight file and writes the checkpoint.
 
-    The checkpoint is what ``MODEL.WEIGHTS`` and ``DetectionCheckpointer`` take: ``model`` holds the
-    parameters by name, ``__author__`` says where they come from.
+    ``MODEL.WEIGHTS`` and ``DetectionCheckpointer`` load the checkpoint: ``model`` contains the
+    parameters by name, and ``__author__`` their source.
 
     Args:
         source: an MXNet ``.params`` file.
         output: the ``.pth`` file to write.
-        variant: which network the weights are for; None recognises a released file.
+        variant: the network of the weights; None recognizes a released file.
         partial: see :func:`lffd_d2.mxnet_params.convert_names`.
 
     Returns:
         What was converted.
 
     Raises:
-        MXNetFileError: the file is damaged, not recognised, or of another network.
+        MXNetFileError: the file is damaged, not recognized, or of another network.
         ValueError: the variant is unknown, or ``output`` does not end in ``.pth``.
     """
     if Path(output).suffix != ".pth":

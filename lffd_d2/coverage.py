@@ -1,4 +1,5 @@
-"""Which faces LFFD's receptive fields can answer for, by the code that labels them in training."""
+"""Which faces get positive receptive fields in LFFD, computed by the label assignment of
+training."""
 
 from __future__ import annotations
 
@@ -18,15 +19,15 @@ __all__ = ["ReceptiveFieldCoverage"]
 
 
 class ReceptiveFieldCoverage(CoverageRule):
-    """A face is answered for when a branch has a positive receptive field (RF) in it.
+    """A face is covered if a branch has a positive receptive field (RF) in it.
 
-    For that its size must be in the branch's range, and the centre of an RF must lie in it and in
-    no other face of the range, nor in one that is ignored.
+    This requires that the size of the face is in the range of the branch, and that the face
+    contains the center of an RF that is in no other face of the range and in no ignored face.
 
     Args:
         model: an LFFD, on the CPU.
-        training: whether the branches of ``MODEL.LFFD.SKIP_BRANCHES`` count; they learn, but do not
-            answer at inference.
+        training: whether the branches in ``MODEL.LFFD.SKIP_BRANCHES`` count, which are trained but
+            not used at inference.
     """
 
     unit = "receptive fields"
@@ -41,7 +42,8 @@ class ReceptiveFieldCoverage(CoverageRule):
         self.levels = tuple(branch.tap for _, branch in self._branches)
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Small images are enlarged (``MODEL.LFFD.MIN_SIDE_TEST``), too thin ones not searched."""
+        """Small images are enlarged (``MODEL.LFFD.MIN_SIDE_TEST``); None if the image is too
+        narrow."""
         return self._model.searched_size(height, width)
 
     def __call__(

@@ -1,4 +1,4 @@
-"""The loss branches of LFFD: 1x1 convolutions on every tap, shared by nothing.
+"""The loss branches of LFFD: separate 1x1 convolutions on every tap.
 
 Paper: https://arxiv.org/abs/1904.10633, Figure 2 ("loss branch").
 """
@@ -18,14 +18,14 @@ __all__ = ["LFFDHead", "LossBranch"]
 
 
 class LossBranch(nn.Module):
-    """One tap's classifier and box regressor: a shared 1x1 layer, then two arms of two.
+    """Classifier and box regressor of one tap: a shared 1x1 layer, then two 1x1 layers for each.
 
     Args:
         in_channels: width of the tap.
         channels: width of the hidden layers.
         init: "xavier" or "fixup" (the outputs start at zero), see :class:`LFFDNet`.
-        prior_prob: p(face) from which the bias of the score layer starts, as in RetinaNet
-            (arXiv 1708.02002, section 4.1); 0.5 is a bias of zero.
+        prior_prob: initial p(face), set by the bias of the score layer as in RetinaNet (arXiv
+            1708.02002, section 4.1); 0.5 is a bias of zero.
 
     Raises:
         ValueError: ``init`` is unknown, or ``prior_prob`` is not between 0 and 1.
@@ -53,7 +53,9 @@ class LossBranch(nn.Module):
         nn.init.constant_(self.score.bias[1:], math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Args:
+        """Computes the outputs of the branch.
+
+        Args:
             x: (N, C, h, w), the tap.
 
         Returns:
@@ -89,7 +91,7 @@ class LFFDHead(nn.ModuleDict):
     def for_variant(
         cls, variant: Variant, init: str = "xavier", prior_prob: float = 0.5
     ) -> LFFDHead:
-        """The branches of a variant, as wide as it says."""
+        """The branches of a variant."""
         return cls(variant.branches, variant.branch_channels, init, prior_prob)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

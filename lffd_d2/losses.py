@@ -1,7 +1,7 @@
 """LFFD's losses: cross-entropy on the positives and the hardest negatives, and box losses.
 
 Source: arXiv 1904.10633, section 3.4 (only the largest of the sorted negative losses are
-propagated); the scale of the objective is that of the released code.
+propagated). The scale of the objective is that of the released code.
 
 Letters: N images of a batch, (h, w) the map of a branch, P its positives.
 """
@@ -27,34 +27,33 @@ _LOSS_SCALES = ("batch", "mean")
 _BOX_NORMS = ("positives", "map")
 _BOX_LOSSES = ("l2", *IOU_LOSSES)
 
-# Shortest side of a box, in units of the branch's divisor, that an IoU loss is computed on.
+# IoU losses widen boxes to at least this side, in units of the branch's divisor.
 _LEAST_SIDE = 0.1
 
 
 class LFFDLoss:
     """The objective, summed over branches.
 
-    Per branch, ``sum of cross-entropy over selected RFs / number selected`` plus
-    ``box_weight * sum of box losses / box normaliser``. The box loss of an RF is the mean of the
-    squared errors of its four offsets ("l2"), or GIoU, DIoU or CIoU of its box (arXiv 1902.09630,
-    arXiv 1911.08287).
+    Per branch, ``sum of cross-entropy over selected RFs / number selected`` plus ``box_weight * sum
+    of box losses / box normalizer``. The box loss of an RF is the mean of the squared errors of its
+    four offsets ("l2"), or GIoU, DIoU or CIoU of its box (arXiv 1902.09630, arXiv 1911.08287).
 
-    The released code feeds these gradients to an optimiser that divides them by the batch size, so
-    that its learning rate of 0.1 acts like 0.1 / 32 on mean losses; ``loss_scale="batch"`` keeps
-    that factor in the objective. ``loss_scale="batch", box_norm="map"`` is the released objective:
-    ``1/N sum over branches of (mean cross-entropy + sum of squared offset errors / (8 h w))``.
+    The optimizer of the released code divides these gradients by the batch size, so its learning
+    rate of 0.1 acts like 0.1 / 32 on mean losses. ``loss_scale="batch"`` includes this factor in
+    the objective. ``loss_scale="batch", box_norm="map"`` is the released objective: ``1/N sum over
+    branches of (mean cross-entropy + sum of squared offset errors / (8 h w))``.
 
-    With several processes the gradient is the mean of the gradients of the processes' objectives.
-    Negatives are mined within a process, each taking an equal share; all counts (selected,
-    positives, images) are those of all processes, so that with the same negatives this mean is the
-    gradient of one process with the whole batch.
+    With several processes, the gradient is the mean of their gradients. Each process selects an
+    equal share of the negatives among its own. All counts (selected, positives, images) are summed
+    over the processes. If the same negatives are selected, the mean therefore equals the gradient
+    of one process with the whole batch.
 
     Args:
         neg_pos_ratio: negatives kept per positive.
-        neg_fraction_no_pos: share of the negatives kept on a branch without any positive.
+        neg_fraction_no_pos: fraction of the negatives kept on a branch without positives.
         loss_scale: "batch" or "mean".
         box_loss: "l2", "giou", "diou" or "ciou".
-        box_norm: "positives", or "map": twice the area of the map, as released.
+        box_norm: "positives", or "map": twice the area of the map, as in the released code.
         box_weight: factor on the box loss.
 
     Raises:
@@ -109,7 +108,7 @@ class LFFDLoss:
         processes = comm.get_world_size()
         positives = torch.stack([target.positive.sum() for target in labels])
         negatives = torch.stack([target.negative.sum() for target in labels])
-        # Filled on the device: a copy of host numbers would make the host wait for it.
+        # Created on the device, because copying numbers from the host would make it wait.
         boxes = [positives.new_full((), len(target.box_cells)) for target in labels]
         images = positives.new_full((1,), len(logits[0]))
         all_positives, all_boxes, all_images = sum_over_processes(
@@ -134,7 +133,7 @@ class LFFDLoss:
         return score, box_means * (scale * self.box_weight)
 
     def _kept_negatives(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """How many negatives count, per branch.
+        """Number of selected negatives of each branch.
 
         Args:
             positives: (branches,) float64, positive RFs, per process on average.
@@ -148,7 +147,7 @@ class LFFDLoss:
         return torch.where(positives > 0, by_ratio, by_share)
 
     def _box_losses(self, offsets: list[Tensor], labels: list[BranchLabels]) -> list[Tensor]:
-        """Per branch, the sum of the box losses of the RFs whose box is learned."""
+        """For each branch, the sum of the box losses over the RFs with box targets."""
         predicted = torch.cat([_at_cells(o, t.box_cells) for o, t in zip(offsets, labels)])
         wanted = torch.cat([target.box_targets for target in labels])
         if self.box_loss == "l2":
@@ -162,12 +161,12 @@ class LFFDLoss:
 def _cross_entropy(logits: Tensor, target: BranchLabels, kept: int) -> Tensor:
     """Sum of the cross-entropies of the positives and of the hardest negatives.
 
-    Masks are applied by ``where``: picking elements by a mask makes the host wait for a GPU.
+    Masks are applied with ``where``, because indexing by a mask makes the host wait for the GPU.
 
     Args:
         logits: (N, 2, h, w).
         target: labels of the branch.
-        kept: negatives that count, at most as many as there are.
+        kept: number of selected negatives, at most their total number.
     """
     losses = -F.log_softmax(logits.float(), dim=1)
     positive = torch.where(target.positive, losses[:, FACE], 0.0)
@@ -186,10 +185,11 @@ def _iou_losses(
 ) -> Tensor:
     """Losses of boxes given by their offsets.
 
-    An offset is (RF centre - corner) / divisor. IoU depends on neither origin nor unit, so minus
-    the offsets are taken for the corners. A network may say a box whose right side lies left of
-    its left side, and one that starts from zero says boxes without an area: neither has an overlap
-    to learn from. Sides below ``_LEAST_SIDE`` are widened to it, and what they lack is added.
+    An offset is (RF center - corner) / divisor. IoU does not depend on origin and unit, so the
+    negated offsets are used as corners. A predicted box can have its right side left of its left
+    side, and a network that is initialized with zeros predicts boxes without area. Such boxes have
+    no overlap from which to learn. Sides below ``_LEAST_SIDE`` are therefore widened to it, and the
+    missing length is added to the loss.
 
     Args:
         loss: of two (P, 4) sets of XYXY boxes.

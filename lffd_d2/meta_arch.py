@@ -36,22 +36,23 @@ _LOG_PERIOD = 20  # iterations; that of Detectron2's writers
 class LFFD(OneStageDetector):
     """One face-or-background classifier and one box regressor per branch, and no anchors.
 
-    An image is searched at its own size. One whose shorter side is below ``test_min_side`` is
-    enlarged to it inside the model, so that every caller gets the released tool's rule; the test
-    mapper is told to leave images alone (``INPUT.MIN_SIZE_TEST: 0``). An image too thin to hold a
-    face of ``min_face`` pixels, or too small for the layers, gives an empty result.
+    An image is processed at its original size. If its shorter side is below ``test_min_side``, the
+    model enlarges it to this side, as the released tool does; the test mapper does not resize
+    images (``INPUT.MIN_SIZE_TEST: 0``). If an image is too narrow for a face of ``min_face``
+    pixels, or too small for the layers, the result is empty.
 
     Args:
         backbone: the network.
         head: its loss branches.
         loss: the training objective.
         scale_measure, min_face, reg_norm: see ``lffd_d2.assignment``.
-        test_min_side: shorter side to which smaller images are enlarged, in pixels; 0 never does.
-        test_score_thresh: detections score more than this.
-        test_topk_candidates: most candidates per image that enter suppression.
+        test_min_side: shorter side in pixels to which smaller images are enlarged; 0 never
+            enlarges.
+        test_score_thresh: detections have a score above this.
+        test_topk_candidates: maximum number of candidates per image before NMS.
         test_nms_type, test_nms_thresh: see ``face_d2.modeling.nms``.
-        max_detections_per_image: most detections per image.
-        skip_branches: taps not computed at inference.
+        max_detections_per_image: maximum number of detections per image.
+        skip_branches: taps that are not computed at inference.
         pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
 
     Raises:
@@ -114,7 +115,7 @@ class LFFD(OneStageDetector):
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
         self.branches: tuple[Branch, ...] = variant.branches
-        #: Branches that answer at inference; ``forward_maps`` gives theirs, in this order.
+        #: The branches used at inference; ``forward_maps`` returns their maps in this order.
         self.active_branches: tuple[Branch, ...] = tuple(
             b for b in variant.branches if b.tap not in skip_branches
         )
@@ -159,10 +160,10 @@ class LFFD(OneStageDetector):
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The raw maps, for export and measurement: nothing of training or decoding.
+        """The raw maps for export and measurement, without labels and decoding.
 
         Args:
-            images: (N, 3, H, W), normalised.
+            images: (N, 3, H, W), normalized.
 
         Returns:
             Per active branch, face score after softmax (N, 1, h, w), then offsets (N, 4, h, w).
@@ -198,7 +199,8 @@ class LFFD(OneStageDetector):
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
 
     def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
-        """See :meth:`OneStageDetector.spec`; the sizes of a level are its branch's face range."""
+        """See :meth:`OneStageDetector.spec`; the sizes of a level are the face range of its
+        branch."""
         least = self.backbone.variant.min_input(self._active_taps)
         min_side = max(self.test_min_side, least) if self.test_min_side else 0
         return DetectorSpec(
@@ -227,11 +229,11 @@ class LFFD(OneStageDetector):
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """Training losses.
 
-        Per-branch values, means over 20 iterations, go to Detectron2's event storage whenever
-        its writers write by default: every 20th iteration.
+        Every 20th iteration, when Detectron2's writers write by default, the losses of each branch
+        are put into the event storage, as means over 20 iterations.
 
         Args:
-            images: N images, padded alike.
+            images: N images, padded to the same size.
             targets: per image ``gt_boxes`` and, optionally, ``gt_ignore``.
 
         Returns:
@@ -266,7 +268,7 @@ class LFFD(OneStageDetector):
 
     @torch.no_grad()
     def detect(self, images: ImageList) -> list[Instances]:
-        """Finds the faces of images of one size.
+        """Detects the faces in images of the same size.
 
         Args:
             images: N images, not padded.
@@ -294,7 +296,8 @@ class LFFD(OneStageDetector):
         return [self._detect_one([m[i].float() for m in maps], scale, size) for i in range(len(x))]
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Height and width at which an image of that size is searched, None where it is not."""
+        """Height and width at which an image is processed; None if it is too narrow or too
+        small."""
         least = self.backbone.variant.min_input(self._active_taps)
         target_side = max(self.test_min_side, least) if self.test_min_side else 0
         shorter = min(height, width)
@@ -306,7 +309,8 @@ class LFFD(OneStageDetector):
     def _detect_one(
         self, maps: Sequence[Tensor], scale: Tensor, size: tuple[int, int]
     ) -> Instances:
-        """Decodes one image's maps, without batch dimension; ``scale`` (4,) leads to ``size``."""
+        """Decodes the maps of one image (without batch dimension); ``scale`` (4,) maps boxes to
+        ``size``."""
         found = []
         for level, (branch, scores, offsets) in enumerate(
             zip(self.active_branches, maps[::2], maps[1::2])
@@ -339,7 +343,7 @@ class LFFD(OneStageDetector):
 
     @staticmethod
     def _instances(size: tuple[int, int], detections: Tensor) -> Instances:
-        """Detections (D, 6), XYXY, score and level, as Detectron2's structure."""
+        """Converts detections (D, 6), XYXY, score and level, to ``Instances``."""
         return Instances(
             size,
             pred_boxes=Boxes(detections[:, :4]),
@@ -352,7 +356,7 @@ class LFFD(OneStageDetector):
         positives = torch.stack([target.positive.sum() for target in labels]).to(score)
         self._recent.append(torch.stack([score, box, positives]).detach())
         storage = get_event_storage()
-        if (storage.iter + 1) % _LOG_PERIOD:  # reading the values makes the host wait for a GPU
+        if (storage.iter + 1) % _LOG_PERIOD:  # reading values makes the host wait for a GPU
             return
         means = torch.stack(list(self._recent)).mean(dim=0).tolist()
         self._recent.clear()

@@ -1,4 +1,4 @@
-"""Reads the released LFFD weights: MXNet's file format of named arrays, with NumPy alone.
+"""Reads the released LFFD weights, MXNet files of named arrays, with NumPy only.
 
 The format (``mxnet.nd.save``; all integers little-endian)::
 
@@ -6,8 +6,8 @@ The format (``mxnet.nd.save``; all integers little-endian)::
     uint64 count, count arrays      see _Reader.array
     uint64 count, count names       uint64 length, UTF-8 bytes
 
-A file is data from the network: every length is checked against what is left of it, and anything
-unexpected is an :class:`MXNetFileError` that says where. Nothing is ever unpickled.
+Files are downloaded and not trusted: every length is checked against the remaining bytes, and
+anything unexpected raises an :class:`MXNetFileError` with the position. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_DIMENSIONS = 8
 
 
 class MXNetFileError(ValueError):
-    """A file is not a list of named MXNet arrays, or not the one that was expected."""
+    """A file is not a list of named MXNet arrays, or not the expected one."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Release:
     Attributes:
         variant: name in :data:`lffd_d2.variants.VARIANTS`.
         target: what it detects.
-        path: where it lies in :attr:`repository` at commit :attr:`commit`.
-        licence: under which the authors give it.
-        size: bytes, where known.
+        path: path in :attr:`repository` at commit :attr:`commit`.
+        licence: license of the file.
+        size: size in bytes, if known.
     """
 
     variant: str
@@ -120,8 +120,8 @@ def read_ndarrays(path: str | Path) -> dict[str, NDArray[np.floating]]:
     """Reads a file of named arrays; see :func:`parse_ndarrays`.
 
     Raises:
-        MXNetFileError: naming the file and what is wrong with it.
-        OSError: it cannot be read.
+        MXNetFileError: the file is invalid; the message names the file and the reason.
+        OSError: the file cannot be read.
     """
     try:
         return parse_ndarrays(Path(path).read_bytes())
@@ -130,16 +130,16 @@ def read_ndarrays(path: str | Path) -> dict[str, NDArray[np.floating]]:
 
 
 def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
-    """Parses the bytes ``mxnet.nd.save`` writes for a dict of dense floating-point arrays.
+    """Parses the bytes that ``mxnet.nd.save`` writes for a dict of dense floating-point arrays.
 
     Args:
         data: the whole file.
 
     Returns:
-        Name (with MXNet's prefix, e.g. "arg:conv1_weight") to array, in the file's order.
+        Arrays by name (with MXNet's prefix, e.g. "arg:conv1_weight"), in the order of the file.
 
     Raises:
-        MXNetFileError: the bytes are anything else.
+        MXNetFileError: the bytes are not such a file.
     """
     reader = _Reader(data)
     magic, reserved = reader.unpack("<QQ", "the file header")
@@ -157,7 +157,7 @@ def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
 
 
 class _Reader:
-    """A cursor over bytes that never reads past their end."""
+    """A cursor over bytes that never reads beyond the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -181,14 +181,15 @@ class _Reader:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))
 
     def count(self, what: str, least_bytes: int) -> int:
-        """A number of items, each of at least so many bytes."""
+        """Reads the number of items, of which each takes at least ``least_bytes`` bytes."""
         (count,) = self.unpack("<Q", f"the number of {what}")
         if count * least_bytes > self.left:
             raise MXNetFileError(f"claims {count} {what}, more than the file can hold")
         return int(count)
 
     def array(self, index: int) -> NDArray[np.floating]:
-        """One dense array: magic, storage type (from version 2), shape, device, type, values."""
+        """Reads one dense array: magic, storage type (from version 2), shape, device, type,
+        values."""
         what = f"array {index}"
         (magic,) = self.unpack("<I", what)
         if magic not in _DENSE_MAGICS:
@@ -227,11 +228,11 @@ class _Reader:
 
 
 def expected_shapes(variant: Variant) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """What a released file of a variant holds.
+    """The arrays in the released file of a variant.
 
     Returns:
-        MXNet name to (name in the Detectron2 model, shape): ``conv8_weight`` is a layer's,
-        ``conv8_2_score_weight`` belongs to the branch that taps it.
+        MXNet name to (name in the Detectron2 model, shape). ``conv8_weight`` belongs to a layer,
+        ``conv8_2_score_weight`` to the branch on that layer.
     """
     convs: dict[str, tuple[str, tuple[int, ...]]] = {}
     in_channels = 3
@@ -259,8 +260,8 @@ class Conversion:
 
     Attributes:
         weights: parameter name to float32 array.
-        missing: parameters of the variant the file lacks (only in a partial conversion).
-        unused: arrays of the file the variant lacks (likewise).
+        missing: parameters of the variant that are not in the file (partial conversion only).
+        unused: arrays in the file that the variant does not have (partial conversion only).
     """
 
     weights: dict[str, NDArray[np.float32]]
@@ -271,13 +272,13 @@ class Conversion:
 def convert_names(
     arrays: dict[str, NDArray[np.floating]], variant: Variant, *, partial: bool = False
 ) -> Conversion:
-    """Renames released weights, checking every name and shape against the variant.
+    """Renames released weights and checks every name and shape against the variant.
 
     Args:
-        arrays: as :func:`read_ndarrays` gives them.
-        variant: the network they are for.
-        partial: take what fits, to start training a related network; by default every parameter
-            must be there and nothing else.
+        arrays: the result of :func:`read_ndarrays`.
+        variant: the network of the weights.
+        partial: use the parameters that fit, to fine-tune a related network. By default, the file
+            must contain exactly the parameters of the variant.
 
     Raises:
         MXNetFileError: names or shapes differ, or a value is not finite.

@@ -1,10 +1,11 @@
-"""A picture of LFFD's receptive fields: computed, against face sizes, and as the network uses them.
+"""A picture of LFFD's theoretical and effective receptive fields and the face sizes of its
+branches.
 
-The theoretical receptive field is what can influence a unit; the effective one is what does, and
-is much smaller and denser in the middle (Luo et al., "Understanding the Effective Receptive Field
-in Deep Convolutional Neural Networks", https://arxiv.org/abs/1701.04128). LFFD's ranges are chosen
-so that a face fills the effective field and the theoretical one holds its surroundings (arXiv
-1904.10633, section 3.1).
+The theoretical receptive field of a unit is the region that can influence it. The effective
+receptive field is the region that has most of the influence; it is much smaller and denser in the
+middle (Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural
+Networks", https://arxiv.org/abs/1701.04128). LFFD's ranges are chosen so that a face fills the
+effective field and the theoretical field contains its surroundings (arXiv 1904.10633, section 3.1).
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from lffd_d2.receptive_field import Branch, Variant
 
 __all__ = ["draw_receptive_fields", "measure_effective_fields"]
 
-_SHARE = 0.95  # of the influence lies in the square that is called the effective field
+_SHARE = 0.95  # fraction of the influence inside the effective field
 
 
 def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str, NDArray]:
-    """How strongly each pixel of its receptive field moves a unit's score.
+    """Measures the influence of each pixel of the receptive field on the score of a unit.
 
     Args:
         model: an LFFD in evaluation mode.
-        images: (3, H, W) each, normalised, at least as large as the deepest receptive field; the
+        images: (3, H, W) each, normalized, at least as large as the largest receptive field. The
             unit nearest to the middle is measured.
 
     Returns:
-        Tap to a (size, size) map over its receptive field: |d(face - background) / d pixel|, summed
-        over colours, averaged over images, of sum 1.
+        For each tap, a (size, size) map over its receptive field: |d(face - background) / d pixel|,
+        summed over colors, averaged over images and normalized to a sum of 1.
 
     Raises:
         ValueError: an image is smaller than a receptive field.
@@ -70,7 +71,7 @@ def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str,
 
 
 def effective_size(field: NDArray) -> int:
-    """Side of the centred square that holds 95 % of the influence."""
+    """Side of the centered square that contains 95 % of the influence."""
     size = len(field)
     for half in range(size // 2 + 1):
         middle = slice(size // 2 - half, size // 2 + half + 1)
@@ -80,11 +81,11 @@ def effective_size(field: NDArray) -> int:
 
 
 def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: str | Path) -> None:
-    """Draws one panel per branch, all at their own scale, and one that compares them.
+    """Draws one panel per branch, each at its own scale, and one panel that compares them.
 
     Args:
-        variant: whose fields they are.
-        fields: as :func:`measure_effective_fields` gives them.
+        variant: the network.
+        fields: the result of :func:`measure_effective_fields`.
         path: PNG or SVG to write.
     """
     branches = variant.branches
@@ -102,7 +103,7 @@ def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: st
 
 def _draw_branch(axes, branch: Branch, field: NDArray) -> None:
     half = branch.rf.size / 2
-    # The influence falls off like a bell; its root shows the flanks as well.
+    # The influence is bell-shaped; the square root makes its flanks visible.
     axes.imshow(np.sqrt(field), cmap="magma", extent=(-half, half, half, -half))
     axes.set_xlim(-1.05 * half, 1.05 * half)  # shows the border of the theoretical field
     axes.set_ylim(1.05 * half, -1.05 * half)

@@ -1,14 +1,14 @@
-"""Receptive-field arithmetic: what follows from the list of layers that an LFFD variant is.
+"""Receptive-field arithmetic: computes everything about an LFFD variant from its list of layers.
 
-LFFD has no anchor boxes: every unit of a tapped layer watches one square of the input, its
-receptive field (RF), and answers for the faces whose size fits that square and whose box contains
-its centre. A variant is therefore nothing but a list of layers, their widths, the layers that are
-tapped and the face sizes each tap answers for. Everything else (RF size, stride, first centre, gray
-zone, regression divisor, map size) is computed here.
+LFFD has no anchor boxes. Every unit of a tapped layer sees one square of the input, its receptive
+field (RF). It detects the faces whose size fits the RF and whose box contains the center of the RF.
+A variant is therefore defined by its layers, their widths, the tapped layers and the face sizes of
+each tap. Everything else (RF size, stride, first center, gray zone, regression divisor, map size)
+is computed here.
 
-Two kinds of layer exist, both 3x3 convolutions: ``D`` halves the map (stride 2, no padding) and
-``S`` keeps it (stride 1, padding 1). After a ``D`` the ``S`` layers come in pairs; each pair is one
-residual unit. Layers are called ``c1``, ``c2``, ... from the image upwards.
+There are two kinds of layers, both 3x3 convolutions: ``D`` halves the map (stride 2, no padding)
+and ``S`` keeps its size (stride 1, padding 1). After a ``D``, the ``S`` layers come in pairs; each
+pair is one residual unit. Layers are named ``c1``, ``c2``, ... starting at the image.
 
 Paper: "LFFD: A Light and Fast Face Detector for Edge Devices", https://arxiv.org/abs/1904.10633,
 Table 2 and Figure 2. The variants themselves: :mod:`lffd_d2.variants`.
@@ -38,12 +38,12 @@ _KERNEL = 3
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What one unit of a layer sees of the input, along one axis (both axes are alike).
+    """The receptive field of a unit along one axis (both axes are equal).
 
     Attributes:
-        size: pixels seen.
-        stride: input pixels between the centres of neighbouring units.
-        start: centre of the first unit, as a pixel index of the input.
+        size: size in input pixels.
+        stride: input pixels between the centers of neighboring units.
+        start: center of the first unit, as a pixel index of the input.
     """
 
     size: int = 1
@@ -51,7 +51,7 @@ class ReceptiveField:
     start: int = 0
 
     def after(self, kind: str) -> ReceptiveField:
-        """The receptive field one ``D`` or ``S`` layer further up (arXiv 1904.10633, 3.1)."""
+        """The receptive field after one more ``D`` or ``S`` layer (arXiv 1904.10633, 3.1)."""
         stride, padding = (2, 0) if kind == "D" else (1, 1)
         return ReceptiveField(
             size=self.size + (_KERNEL - 1) * self.stride,
@@ -62,14 +62,14 @@ class ReceptiveField:
 
 @dataclass(frozen=True)
 class Branch:
-    """One loss branch: a tapped layer and the faces it answers for. Lengths in input pixels.
+    """One loss branch: a tapped layer and the faces that it detects. Lengths are in input pixels.
 
     Attributes:
         tap: name of the layer, e.g. ``"c8"``.
         channels: width of that layer.
         rf: its receptive field.
-        face_range: least and greatest face size answered for, both included.
-        gray_range: sizes outside ``face_range`` but inside this are ignored in training.
+        face_range: minimum and maximum face size, inclusive.
+        gray_range: sizes outside ``face_range`` but inside this range are ignored in training.
     """
 
     tap: str
@@ -79,10 +79,10 @@ class Branch:
     gray_range: tuple[float, float]
 
     def divisor(self, reg_norm: str) -> float:
-        """What regression targets are divided by.
+        """The divisor of the regression targets.
 
         Args:
-            reg_norm: ``"scale"``, half the greatest face size (released code and weights), or
+            reg_norm: ``"scale"``, half the maximum face size (released code and weights), or
                 ``"rf"``, half the receptive field (arXiv 1904.10633, section 3.4).
         """
         if reg_norm == "scale":
@@ -94,24 +94,24 @@ class Branch:
 
 @dataclass(frozen=True)
 class Variant:
-    """An LFFD network as data; creating one checks it.
+    """The definition of an LFFD network, which is checked when it is created.
 
     Attributes:
-        name: what messages call it.
-        layers: one letter per layer, ``D`` or ``S``; spaces may group them.
+        name: name in messages.
+        layers: one letter per layer, ``D`` or ``S``; spaces are ignored.
         widths: output channels of each layer.
         taps: tapped layers in increasing depth, each the end of a residual unit.
-        face_ranges: least and greatest face size (pixels of the network's input) per tap.
+        face_ranges: minimum and maximum face size (pixels of the network's input) per tap.
         branch_channels: width of the 1x1 layers of the loss branches.
         gray_margin: relative width of the gray zone on either side of a range.
 
     Raises:
-        ValueError: the parts contradict each other, or a receptive field is smaller than the
-            faces it would have to answer for.
+        ValueError: the parts are inconsistent, or a receptive field is smaller than the faces of
+            its branch.
 
     Warns:
-        UserWarning: faces of some size inside the covered span would be answered by no branch, or
-            may fall between the receptive-field centres of theirs.
+        UserWarning: no branch detects faces of some size between the smallest and the largest, or
+            such faces can lie between the receptive-field centers of their branch.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Variant:
 
     @cached_property
     def residual_ends(self) -> tuple[bool, ...]:
-        """Per layer, whether it closes a residual unit (the second ``S`` of a pair)."""
+        """For each layer, whether it ends a residual unit (the second ``S`` of a pair)."""
         ends, run = [], 0
         for kind in self.layers:
             run = 0 if kind == "D" else run + 1
@@ -168,18 +168,19 @@ class Variant:
         )
 
     def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
-        """Height and width of every branch's map for an input of that size (0 where too small)."""
+        """Height and width of the map of every branch for an input size (0 if the input is too
+        small)."""
         return tuple(
             (_map_length(height, b.rf.stride), _map_length(width, b.rf.stride))
             for b in self.branches
         )
 
     def depth(self, taps: Sequence[str] | None = None) -> int:
-        """How many layers must run for these taps, default all."""
+        """Number of layers that must run for these taps, by default all."""
         return max(int(tap[1:]) for tap in (self.taps if taps is None else taps))
 
     def min_input(self, taps: Sequence[str] | None = None) -> int:
-        """Shortest image side, in pixels, that leaves each of these taps a map of one unit."""
+        """Minimum image side, in pixels, at which each of these taps has at least one unit."""
         return 2 ** (self.layers[: self.depth(taps)].count("D") + 1) - 1
 
     def _check_layers(self) -> None:
@@ -280,7 +281,7 @@ def _map_length(pixels: int, stride: int) -> int:
 
 
 def branch_table(variant: Variant, input_size: int = 640) -> str:
-    """The branches as a Markdown table: what the paper's Table 2 lists, computed.
+    """The branches as a Markdown table, as in the paper's Table 2.
 
     Args:
         variant: the network.

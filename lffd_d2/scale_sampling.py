@@ -1,9 +1,9 @@
-"""Scale-balanced sampling: every training crop is built round one face, resized to a drawn range.
+"""Scale-balanced sampling: every training crop is centered near one face, resized to a drawn size.
 
-A detector whose branches answer for ranges of face sizes learns them evenly only if faces of every
-range are seen equally often, which photographs do not offer. So a face is drawn, then a range, and
-the image is resized until the face falls into that range. Source: the released LFFD code
-(arXiv 1904.10633), whose odd corners (see the arguments) are kept.
+Each branch of LFFD detects a range of face sizes. To train all branches equally, faces of every
+range must be equally frequent, which is not the case in photographs. Therefore a face is drawn,
+then a range, and the image is resized so that the face is in this range. Source: the released LFFD
+code (arXiv 1904.10633), including its special cases (see the arguments).
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ __all__ = ["RangeSampler", "ScaleSamplingMapper"]
 
 logger = logging.getLogger(__name__)
 
-_LEAST_STRIP = 100  # pixels of room beside all faces that make a crop without faces worthwhile
+_LEAST_STRIP = 100  # minimum width, in pixels, of a strip for a crop without faces
 
 
 class RangeSampler:
-    """Draws the size a face shall have.
+    """Draws the size to which a face is resized.
 
-    A face no longer than the least size of range k, for the first ``small_face_rules`` ranges, is
-    not blown up further than to range k: the draw is uniform over ranges 0 to k. Any other face
-    goes to each range alike; with probability ``beyond_last_prob`` one choice is added, sizes from
-    the greatest of the last range to 1.5 times that.
+    Small faces are not enlarged too much: if k is one of the first ``small_face_rules`` ranges and
+    a face is not longer than the minimum of range k, the draw is uniform over ranges 0 to k. For
+    other faces, the draw is uniform over all ranges. With probability ``beyond_last_prob`` there is
+    one more choice: sizes from the maximum of the last range to 1.5 times this maximum.
 
-    ``max_enlarge`` limits every face in the same way: ranges whose least size is more than
-    ``max_enlarge`` times the face are not drawn, nor sizes beyond that within a range. The first
-    range is always open; a face that would have to be enlarged by more gets its least size.
+    ``max_enlarge`` limits the enlargement of every face: ranges whose minimum is more than
+    ``max_enlarge`` times the face are not drawn, and neither are larger sizes within a range. The
+    first range is always possible; a face that needs a larger factor for it gets its minimum.
 
     Args:
-        face_ranges: least and greatest size per range, ascending, in pixels.
-        small_face_rules: how many of the ranges limit small faces.
-        beyond_last_prob: chance of the additional choice.
-        max_enlarge: greatest factor by which a face is enlarged, at least 1; 0 is no limit.
+        face_ranges: minimum and maximum size per range, ascending, in pixels.
+        small_face_rules: number of ranges that limit small faces.
+        beyond_last_prob: probability of the additional choice.
+        max_enlarge: maximum factor by which a face is enlarged, at least 1; 0 is no limit.
 
     Raises:
-        ValueError: the arguments contradict each other.
+        ValueError: the arguments are inconsistent.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class RangeSampler:
         self.max_enlarge = max_enlarge
 
     def __call__(self, size: float) -> tuple[int, int]:
-        """Draws for a face.
+        """Draws a size for a face.
 
         Args:
             size: longer side of the face in the original image, in pixels.
 
         Returns:
-            Index of the range whose branch the face is meant for, and the size drawn, in pixels.
+            Index of the range, and the size in pixels.
         """
         count = len(self.face_ranges)
         choices = count + int(np.random.rand() < self.beyond_last_prob)
@@ -100,7 +100,7 @@ class RangeSampler:
                 choices = k + 1
                 break
         greatest = self.face_ranges[-1][1]
-        # Per choice, the least size and how much may be added to it.
+        # For each choice, the minimum size and the width of the interval.
         sizes = [(low, int(high - low)) for low, high in self.face_ranges]
         sizes = [*sizes, (greatest, int(greatest / 2))][:choices]
         if self.max_enlarge:
@@ -118,9 +118,9 @@ class _View:
     """A resize followed by a square crop; lengths in pixels.
 
     Attributes:
-        scale: what lengths of the original image are multiplied by.
-        left, top: corner of the crop in the resized image; may lie outside it.
-        visible: x1, y1, x2, y2 of the part of the original that may be seen; the rest is black.
+        scale: resize factor of the original image.
+        left, top: corner of the crop in the resized image; may be outside the image.
+        visible: x1, y1, x2, y2 of the part of the original that is shown; the rest is black.
     """
 
     scale: float
@@ -132,20 +132,21 @@ class _View:
 class ScaleSamplingMapper:
     """Training mapper that builds square crops by scale-balanced sampling.
 
-    With probability ``negative_ratio``, and wherever an image has no usable face, the crop is made
-    without faces: from a strip of at least 100 pixels beside all faces where there is one (the
-    whole image where there is no face), resized by a random factor, at a random place. Otherwise a
-    face is drawn uniformly, a size for it by :class:`RangeSampler`, and the crop is centred on it
-    up to half the stride of its branch. Then flip and colour distortion.
+    With probability ``negative_ratio``, and if an image has no usable face, the crop shows no face.
+    It is taken at a random position from a strip of at least 100 pixels beside all faces, if there
+    is one, or from the whole image if it has no faces, and is resized by a random factor.
+    Otherwise, a face is drawn uniformly, :class:`RangeSampler` draws a size for it, and the crop is
+    centered on the face with a random shift of up to half the stride of the branch. Finally, the
+    crop may be flipped and its colors distorted.
 
     Args:
         sampler: draws sizes.
-        strides: per range, the stride of its branch in pixels.
+        strides: for each range, the stride of its branch in pixels.
         size: side of the crop in pixels.
-        negative_ratio: chance of a crop without faces.
-        negative_scales: least and greatest resize factor of such a crop.
-        flip: "horizontal", "vertical" or "none"; done with probability 1/2.
-        color_distortion: whether to distort colours, see :func:`distort_colors`.
+        negative_ratio: probability of a crop without faces.
+        negative_scales: minimum and maximum resize factor of such a crop.
+        flip: "horizontal", "vertical" or "none"; applied with probability 1/2.
+        color_distortion: whether to distort colors, see :func:`distort_colors`.
         image_format: "BGR" or "RGB".
 
     Raises:
@@ -219,12 +220,13 @@ class ScaleSamplingMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Builds one crop; None (the image cannot be decoded) asks the loader for another one.
+        """Builds one crop. None means that the image cannot be decoded; the loader then takes
+        another.
 
         Returns:
             The dict with ``image``, a (3, size, size) uint8 tensor, and ``instances`` with
-            ``gt_boxes`` (XYXY pixels of the crop, reaching beyond it where the face does),
-            ``gt_classes`` (all 0) and ``gt_ignore``.
+            ``gt_boxes`` (XYXY pixels of the crop, not clipped), ``gt_classes`` (all 0) and
+            ``gt_ignore``.
 
         Raises:
             ValueError: the image is not of the annotated size.
@@ -295,7 +297,7 @@ class ScaleSamplingMapper:
         corner = []
         for first, last in (strip[0::2], strip[1::2]):
             room = (last - first) * scale - self.size
-            # A strip shorter than the crop is centred in it.
+            # A strip that is smaller than the crop is centered in it.
             offset = np.random.randint(int(room) + 1) if room >= 0 else room / 2
             corner.append(first * scale + offset)
         return _View(scale, corner[0], corner[1], strip)
@@ -335,7 +337,7 @@ def scale_sampling(cfg: CfgNode) -> ScaleSamplingMapper:
 def _place(
     boxes: NDArray[np.float64], view: _View
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The boxes a view shows, in its pixels, and which they are."""
+    """The boxes that a view shows, in its pixels, and their indices."""
     shown = np.flatnonzero(_overlap(boxes, view.visible))
     return boxes[shown] * view.scale - [view.left, view.top, view.left, view.top], shown
 
@@ -343,7 +345,7 @@ def _place(
 def _overlap(
     boxes: NDArray[np.float64], area: tuple[float, float, float, float]
 ) -> NDArray[np.bool_]:
-    """(N,) which boxes (N, 4) XYXY have an area of their own and share some of ``area``."""
+    """(N,) bool: the boxes (N, 4) XYXY that have an area and overlap ``area``."""
     shared = (boxes[:, 2:] > area[:2]) & (boxes[:, :2] < area[2:])
     return (shared & (boxes[:, 2:] > boxes[:, :2])).all(axis=1)
 
@@ -351,7 +353,7 @@ def _overlap(
 def _draw_strip(
     boxes: NDArray[np.float64], image_size: tuple[int, int]
 ) -> tuple[float, float, float, float] | None:
-    """One of the strips left, right, above and below all faces, or None if all are too thin."""
+    """A random strip left, right, above or below all faces; None if all are too narrow."""
     height, width = image_size
     if len(boxes) == 0:
         return 0.0, 0.0, float(width), float(height)
@@ -366,22 +368,22 @@ def _draw_strip(
 
 
 def _render(image: NDArray[np.uint8], shrink: int, view: _View, size: int) -> NDArray[np.uint8]:
-    """Draws a view, bilinearly; only the pixels of the crop are computed.
+    """Renders a view with bilinear interpolation; only the pixels of the crop are computed.
 
     Args:
-        image: (H, W, 3), the original with its lengths divided by ``shrink``.
+        image: (H, W, 3), the original with its sides divided by ``shrink``.
         shrink: see :func:`read_shrunk`.
-        view: what to draw.
+        view: the view to render.
         size: side of the crop.
 
     Returns:
-        (size, size, 3), black where the view shows nothing.
+        (size, size, 3), black outside the visible part.
     """
     x1, y1 = (int(v) // shrink for v in view.visible[:2])
     x2, y2 = (-(-int(v) // shrink) for v in view.visible[2:])
     part = image[y1:y2, x1:x2]
     scale = view.scale * shrink
-    # A pixel i covers [i, i + 1]; both images' pixel centres lie half a pixel in.
+    # Pixel i covers [i, i + 1], so pixel centers are at i + 0.5 in both images.
     matrix = np.array(
         [
             [scale, 0, (x1 + 0.5) * scale - view.left - 0.5],

@@ -1,4 +1,4 @@
-"""The LFFD variants, written down as data; see :mod:`lffd_d2.receptive_field` for what it means.
+"""The LFFD variants as data; :mod:`lffd_d2.receptive_field` explains the notation.
 
 Sources: arXiv 1904.10633, Table 2 and Figure 2, and the released LFFD code.
 """
@@ -13,7 +13,7 @@ __all__ = ["SLIM_VARIANTS", "VARIANTS", "get_variant", "slimmed"]
 
 
 def _widths(*runs: tuple[int, int]) -> tuple[int, ...]:
-    """Spells out runs of (width, how many layers)."""
+    """Expands runs of (width, number of layers)."""
     return tuple(width for width, count in runs for _ in range(count))
 
 
@@ -63,7 +63,7 @@ VARIANTS: dict[str, Variant] = {
             taps=("c11", "c14", "c17", "c20"),
             face_ranges=((30, 60), (60, 100), (100, 180), (180, 320)),
         ),
-        # Licence plates.
+        # License plates.
         Variant(
             name="16L3S",
             layers="DDDD SSSSSS DSS DSS",
@@ -71,7 +71,7 @@ VARIANTS: dict[str, Variant] = {
             taps=("c10", "c13", "c16"),
             face_ranges=((64, 128), (128, 256), (256, 512)),
         ),
-        # Licence plates, with bottlenecks inside the residual units and thinner branches.
+        # License plates, with bottlenecks inside the residual units and narrower branches.
         Variant(
             name="16L3S-small",
             layers="DDDD SSSSSS DSS DSS",
@@ -89,10 +89,10 @@ def slimmed(variant: Variant, name: str, *, width: float = 1.0, bottleneck: floa
 
     Args:
         variant: the network to make cheaper.
-        name: of the new one.
-        width: what all widths are multiplied by, those of the loss branches too; rounded to 8.
-        bottleneck: what the first layer of every residual unit is multiplied by beyond that, as in
-            the released small licence-plate network.
+        name: name of the new network.
+        width: factor for all widths, including those of the loss branches; rounded to 8.
+        bottleneck: additional factor for the first layer of every residual unit, as in the released
+            small network for license plates.
     """
 
     def rounded(value: float) -> int:
@@ -107,7 +107,7 @@ def slimmed(variant: Variant, name: str, *, width: float = 1.0, bottleneck: floa
     return replace(variant, name=name, widths=widths, branch_channels=branch)
 
 
-#: Never released: networks of our own for the cheap end, to be trained.
+#: Cheaper networks of this project; there are no released weights.
 SLIM_VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for base in ("25L8S", "17L4S")
@@ -119,10 +119,10 @@ SLIM_VARIANTS: dict[str, Variant] = {
 
 
 def get_variant(name: str) -> Variant:
-    """Looks a variant up by name, a released or a slim one.
+    """Returns the released or slim variant of a name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no variant of this name.
     """
     known = VARIANTS | SLIM_VARIANTS
     if name not in known:

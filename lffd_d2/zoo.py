@@ -29,7 +29,7 @@ def _convert(variant: str, source: Path, output: Path) -> None:
     convert_file(source, output, variant)
 
 
-#: The authors' releases, and what this project's commands train in minutes.
+#: The released weights, and models that the commands of this project train in minutes.
 MODELS = (
     *(
         Model(

@@ -1,1 +1,1 @@
-"""LFFD's own command lines, one file a command: parse, call, print."""
+"""The commands of LFFD, one file each: parse, call, print."""

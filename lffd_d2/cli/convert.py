@@ -1,4 +1,4 @@
-"""``tools/convert_lffd_weights.py``: a released LFFD weight file as a Detectron2 checkpoint."""
+"""``tools/convert_lffd_weights.py``: converts a released LFFD weight file to a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("file", help="the .params file")
     parser.add_argument(
-        "--variant", choices=sorted(VARIANTS), help="which network; released files are recognised"
+        "--variant",
+        choices=sorted(VARIANTS),
+        help="name of the network; released files are recognized",
     )
     parser.add_argument("--output", required=True, help="the checkpoint to write, x.pth")
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="take the parameters that fit and leave the others to their random start, e.g. the "
+        help="take the parameters that fit and initialize the others randomly, e.g. the "
         "head detector's (17L4S) for the first four stages of 20L5S",
     )
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""``tools/receptive_fields.py``: an LFFD's branches as a table, its receptive fields as a plot."""
+"""``tools/receptive_fields.py``: a table of LFFD's branches and a plot of its receptive fields."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the branch table and draws the picture."""
     parser = argparse.ArgumentParser(
-        description="Print an LFFD's branches and draw its receptive fields, theoretical and "
+        description="Print the branches of an LFFD and draw its receptive fields, theoretical and "
         "effective (measured by gradient)."
     )
-    parser.add_argument("--config-file", required=True, help="any LFFD config, or a shipped name")
+    parser.add_argument(
+        "--config-file", required=True, help="an LFFD config file, or the name of a shipped one"
+    )
     parser.add_argument("--output", default="receptive_fields.png", help="PNG or SVG to write")
     parser.add_argument(
-        "--images", nargs="*", default=[], help="photographs to measure on; default: noise"
+        "--images", nargs="*", default=[], help="photographs on which to measure; default: noise"
     )
     parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, e.g. MODEL.WEIGHTS x.pth")
     args = parser.parse_args(argv)
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _build(args: argparse.Namespace) -> LFFD:
-    """The model of a command line; moves KEY VALUE pairs behind the images to their place."""
+    """Builds the model; KEY VALUE pairs after the images are moved to ``opts``."""
     nodes = get_cfg()
     keys = (n for n, word in enumerate(args.images) if _is_key(nodes, word))
     first = next(keys, len(args.images))
@@ -65,12 +67,12 @@ def _build(args: argparse.Namespace) -> LFFD:
 
 
 def _is_key(cfg: CfgNode, word: str) -> bool:
-    """Whether a word among the images is a config's key; a misspelt one is, below a true node."""
+    """Whether a word among the images is a config key, or a misspelled key in an existing node."""
     return word.partition(".")[0] in cfg and not Path(word).exists()
 
 
 def _read_images(model: LFFD, paths: Sequence[str], side: int) -> list[Tensor]:
-    """Photographs enlarged to at least ``side``, or noise where none are given."""
+    """Photographs enlarged to at least ``side``, or noise if none are given."""
     if not paths:
         generator = torch.Generator().manual_seed(0)
         return [torch.rand(3, side, side, generator=generator) * 2 - 1 for _ in range(4)]
