@@ -15,14 +15,14 @@ from face_d2.engine.finite import FiniteLossTrainer
 __all__ = ["MixedPrecisionTrainer", "amp_dtype"]
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-_GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # its place before 2.3
+_GradScaler = getattr(torch.amp, "GradScaler", torch.cuda.amp.GradScaler)  # before torch 2.3
 
 
 def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """What ``SOLVER.AMP`` asks convolutions to be computed in; None: everything in fp32.
+    """The precision of convolutions according to ``SOLVER.AMP``; None for fp32.
 
     Raises:
-        ValueError: on another ``SOLVER.AMP.PRECISION``, or "float16" on the CPU.
+        ValueError: ``SOLVER.AMP.PRECISION`` is unknown, or is "float16" on the CPU.
     """
     if not cfg.SOLVER.AMP.ENABLED:
         return None
@@ -41,18 +41,18 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 class MixedPrecisionTrainer(FiniteLossTrainer):
-    """Detectron2's ``AMPTrainer``, which knows CUDA alone and in 0.5 and 0.6 fp16 alone, for both.
+    """Detectron2's ``AMPTrainer`` for fp16 and bf16, on GPUs and the CPU.
 
-    Weights, gradients, optimizer and losses stay in fp32. Gradients of fp16 are kept from vanishing
-    by a loss scale that adapts itself and is part of the checkpoint; bf16 has the range of fp32 and
-    needs none.
+    Detectron2's class supports CUDA only, and in 0.5 and 0.6 fp16 only. Weights, gradients,
+    optimizer and losses remain in fp32. With fp16, a dynamic loss scale, which is saved in the
+    checkpoint, keeps gradients from vanishing. bf16 has the range of fp32 and needs no loss scale.
 
     Args:
-        model: as Detectron2's trainers take it, in DistributedDataParallel or not.
-        data_loader: of training items.
-        optimizer: of the model.
-        device: type of the device that computes, "cuda" or "cpu".
-        dtype: of :func:`amp_dtype`.
+        model: the model, with or without DistributedDataParallel, as for Detectron2's trainers.
+        data_loader: batches of training items.
+        optimizer: the optimizer of the model.
+        device: type of the device, "cuda" or "cpu".
+        dtype: result of :func:`amp_dtype`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class MixedPrecisionTrainer(FiniteLossTrainer):
         self.grad_scaler = _GradScaler(enabled=dtype == torch.float16)
 
     def run_step(self) -> None:
-        """One iteration; the weights are touched only after the losses were found to be finite."""
+        """One iteration; weights are changed only after the losses were found to be finite."""
         begun = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - begun
@@ -85,5 +85,5 @@ class MixedPrecisionTrainer(FiniteLossTrainer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if scale := state_dict.get("grad_scaler"):  # absent where it was trained in fp32 or bf16
+        if scale := state_dict.get("grad_scaler"):  # absent after training in fp32 or bf16
             self.grad_scaler.load_state_dict(scale)

@@ -1,4 +1,4 @@
-"""Checkpoints that are never half a file, and that run no code when they are read."""
+"""Checkpoints that are written atomically and read without executing code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["FaceCheckpointer", "load_array_pickle"]
 
 
 class _TensorsOnly(Checkpointer):
-    """Reads ``.pth`` files as tensors and plain values; Detectron2's class passes through here."""
+    """Reads ``.pth`` files as tensors and plain values; Detectron2's class calls this one."""
 
     def _load_file(self, f: str) -> Any:
         if f.endswith(".onnx"):
@@ -36,20 +36,20 @@ class _TensorsOnly(Checkpointer):
 
 
 class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
-    """Detectron2's checkpointer, safe against kills, full disks and hostile files.
+    """Detectron2's checkpointer, safe against kills, full disks and malicious files.
 
-    A checkpoint, and the ``last_checkpoint`` that names it, is written beside its final name and
-    moved there when complete. ``.pth`` files are read as tensors and plain values only; ``.pkl``
-    files, the form of Detectron2's own weights, as arrays only.
+    Checkpoints and the file ``last_checkpoint`` are written under a temporary name and renamed when
+    they are complete. ``.pth`` files are read as tensors and plain values only. ``.pkl`` files, the
+    format of Detectron2's own weights, are read as arrays only.
 
     Args:
         model, save_dir, checkpointables: see Detectron2.
-        ema: when given, its averaged weights are saved as the checkpoint's ``model``, so that
-            whatever reads the file gets the network that was evaluated.
+        ema: if given, its averaged weights are saved as ``model`` of the checkpoint, so that all
+            readers of the file get the evaluated network.
 
     Raises:
-        OSError: when saving fails; older checkpoints are untouched.
-        ValueError: when a file holds anything else, or is damaged.
+        OSError: saving fails; older checkpoints are unchanged.
+        ValueError: a file contains anything else, or is damaged.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         self._ema = ema
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Saves the model, what is checkpointed with it, and ``kwargs`` as ``<name>.pth``."""
+        """Saves the model, the checkpointables and ``kwargs`` as ``<name>.pth``."""
         if not (self.save_dir and self.save_to_disk):
             return
         state = {"model": self._ema.averages() if self._ema else self.model.state_dict()}
@@ -77,21 +77,23 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         self.tag_last_checkpoint(path.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Makes ``--resume`` go on from this file."""
+        """Makes ``--resume`` continue from this file."""
         with replaced_file(Path(self.save_dir) / "last_checkpoint") as temporary:
             temporary.write_text(last_filename_basename)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Loads a file, see Detectron2; :meth:`missing` then tells what it left out.
+        """Loads a file, see Detectron2; :meth:`missing` then lists the tensors that it did not
+        contain.
 
-        The name of a detector that ships with the package stands for its file of weights.
+        ``path`` can also be the name of a detector that ships with the package.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the file does not exist.
         """
         if path in PRETRAINED:
             path = str(find_pretrained(path).weights)
-        # Other machines may lack the file: Detectron2 sends them the main process's weights.
+        # Other machines may not have the file; Detectron2 sends them the weights of the main
+        # process.
         if comm.is_main_process() and path and "://" not in path and not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint")
         self._loaded = path
@@ -99,10 +101,10 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         return super().load(path, *args, **kwargs)
 
     def missing(self) -> list[str]:
-        """Names of the network's tensors that the loaded file left as they were, sorted.
+        """Sorted names of the network's tensors that were not in the loaded file.
 
-        Without counters of training, which have no say in prediction, and the pixels' mean and
-        deviation, which the config has.
+        Training counters, which prediction does not use, are left out, and so are the pixel mean
+        and standard deviation, which are in the config.
         """
         if self._incompatible is None:  # nothing was loaded
             return []
@@ -111,11 +113,11 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         return sorted(names & self._wanted())
 
     def require_all(self) -> None:
-        """Makes sure that the loaded file is one of this very network.
+        """Checks that the loaded file contains all weights of this network.
 
         Raises:
-            ValueError: when a tensor is missing or of another shape; a detector that is half random
-                is no detector.
+            ValueError: a tensor is missing or has another shape, so that part of the network would
+                have random weights.
         """
         missing = self.missing()
         if missing:
@@ -125,10 +127,10 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
             )
 
     def require_some(self) -> None:
-        """Says how much of the network the loaded file holds, to start a training from.
+        """Logs how many tensors of the network the loaded file contains, before a training.
 
         Raises:
-            ValueError: when it holds nothing of it.
+            ValueError: the file contains none of them.
         """
         missing = self.missing()
         total = len(self._wanted())
@@ -161,25 +163,25 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         data = load_array_pickle(filename)
         if "model" in data and "__author__" in data:
             return data  # Detectron2's model zoo
-        blobs = data.get("blobs", data)  # a Caffe2 backbone; its momenta are of no use
+        blobs = data.get("blobs", data)  # a Caffe2 backbone; its momenta are not used
         model = {name: blob for name, blob in blobs.items() if not name.endswith("_momentum")}
         return {"model": model, "__author__": "Caffe2", "matching_heuristics": True}
 
 
 def load_array_pickle(path: str | Path) -> dict[str, Any]:
-    """Reads a pickle of NumPy arrays and plain containers; anything else in it is refused.
+    """Reads a pickle of NumPy arrays and plain containers and refuses anything else.
 
-    Detectron2 publishes its weights as pickles, which could run any code when read without care.
+    Detectron2 publishes its weights as pickles, and unpickling can execute arbitrary code.
 
     Raises:
-        ValueError: when the file is damaged, or names a class or function other than NumPy's own
-            constructors of arrays.
+        ValueError: the file is damaged, or refers to a class or function other than NumPy's array
+            constructors.
     """
     try:
         data = _ArrayUnpickler(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle fails in any way
+    except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{path} cannot be read as a pickle of arrays: {error}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}; expected a dict of arrays.")
@@ -187,14 +189,14 @@ def load_array_pickle(path: str | Path) -> dict[str, Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    # NumPy 2 moved these functions; files name either place.
+    # NumPy 2 moved these functions; files use the old or the new module.
     _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
     _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if module in self._MODULES and name in self._NAMES:
             return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):  # bytes, as Python 2's protocol writes them
+        if (module, name) == ("_codecs", "encode"):  # bytes in the pickle protocol of Python 2
             return super().find_class(module, name)
         if (module, name) == ("collections", "OrderedDict"):
             return super().find_class(module, name)

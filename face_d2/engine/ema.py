@@ -1,4 +1,4 @@
-"""An exponential moving average (EMA) of the weights, as Polyak averaging of SGD's last steps."""
+"""An exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ class ModelEMA:
     """Averages the weights of a model over its training steps.
 
     After update t (t = 0, 1, ...) an average is ``d * average + (1 - d) * weight`` with
-    ``d = min(decay, (1 + t) / (10 + t))``: the first averages forget the initial weights within a
-    few steps.
+    ``d = min(decay, (1 + t) / (10 + t))``. The influence of the initial weights therefore vanishes
+    within a few steps.
 
-    What is averaged: all parameters, and the buffers that prediction uses (statistics of
-    BatchNorm), so that they fit the averaged weights. Integer and scalar buffers, which count
-    something during training, are copied.
+    All parameters are averaged, and also the buffers that prediction uses (statistics of
+    BatchNorm), so that they fit the averaged weights. Integer and scalar buffers, which are
+    training counters, are copied.
 
-    Averages live on the device of the weights, in their precision. Processes of a distributed
-    training keep equal averages without talking to each other, because their weights are equal;
-    statistics of plain BatchNorm are each process's own, as in Detectron2.
+    Averages are on the device of the weights and have the same precision. The processes of a
+    distributed training have equal averages without communication, because their weights are equal.
+    As in Detectron2, the statistics of plain BatchNorm differ between processes.
 
     Args:
         model: the model without its distributed wrapper, on its device.
-        decay: largest share of the old average that a step keeps, 0 to 1 (1 excluded).
+        decay: maximum of d, at least 0 and below 1.
 
     Attributes:
         updates: number of steps averaged so far.
 
     Raises:
-        ValueError: when ``decay`` is out of range.
+        ValueError: ``decay`` is out of range.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -51,13 +51,13 @@ class ModelEMA:
         self.start()
 
     def start(self) -> None:
-        """Starts the average anew at the weights that the model has now."""
+        """Resets the average to the current weights of the model."""
         self.updates = 0
         self._averages = _copy(self._model.state_dict())
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the model's weights into the average. Call it once after every optimizer step."""
+        """Updates the average. Call it once after every optimizer step."""
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
         averages: list[Tensor] = []
         weights: list[Tensor] = []
@@ -76,36 +76,36 @@ class ModelEMA:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the model holds the averaged weights; afterwards its own again."""
+        """In this context, the model has the averaged weights; afterwards, it has its own again."""
         self._own = _copy(self._model.state_dict())
         self._model.load_state_dict(self._averages)
         try:
             yield
         finally:
             self._model.load_state_dict(self._own)
-            self._own = None  # last: an interrupt may come in between
+            self._own = None  # last, because an interrupt can occur before
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs beside the averages: the weights that it trains.
+        """The trained weights, which a resumed training needs in addition to the averages.
 
-        They are right inside :meth:`applied` as well. The averages themselves are the checkpoint's
-        ``model`` (:class:`face_d2.engine.checkpoint.FaceCheckpointer`).
+        This also works inside :meth:`applied`. The averages themselves are ``model`` in the
+        checkpoint (:class:`face_d2.engine.checkpoint.FaceCheckpointer`).
         """
         return {"updates": self.updates, "weights": self._own or self._model.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from :meth:`state_dict`. The model must hold the checkpoint's averages."""
+        """Restores :meth:`state_dict`. The model must have the averages of the checkpoint."""
         self.start()
         self.updates = state["updates"]
         self._model.load_state_dict(state["weights"])
 
 
 def build_ema(cfg: CfgNode, model: nn.Module) -> ModelEMA | None:
-    """The average that ``SOLVER.EMA`` asks for; None where it asks for none.
+    """Builds the average according to ``SOLVER.EMA``; None if it is disabled.
 
     Raises:
-        ValueError: when ``SOLVER.EMA.DECAY`` is out of range, or ``TEST.PRECISE_BN`` is enabled
-            too, which would measure the statistics of weights that are not evaluated.
+        ValueError: ``SOLVER.EMA.DECAY`` is out of range, or ``TEST.PRECISE_BN`` is enabled too,
+            which would measure the statistics of weights that are not evaluated.
     """
     if not cfg.SOLVER.EMA.ENABLED:
         return None

@@ -1,4 +1,4 @@
-"""A loss that is infinite or NaN in one process stops all of them before their next step."""
+"""Stops all processes before the optimizer step if one has an infinite or NaN loss."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["FiniteLossTrainer", "NonFiniteLossError"]
 
 
 class NonFiniteLossError(FloatingPointError):
-    """Raised in every process when the losses of at least one are infinite or NaN.
+    """Raised in every process if at least one of them has an infinite or NaN loss.
 
     Args:
-        iteration: when it happened.
-        losses: of this process.
+        iteration: the iteration.
+        losses: the losses of this process.
 
     Attributes:
-        is_own: whether this process's losses are.
+        is_own: whether the losses of this process are infinite or NaN.
     """
 
     def __init__(self, iteration: int, losses: dict[str, Tensor]) -> None:
@@ -34,14 +34,15 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class FiniteLossTrainer(SimpleTrainer):
-    """Detectron2's ``SimpleTrainer``, which all processes leave before the weights are touched.
+    """Detectron2's ``SimpleTrainer``, with an error in all processes before weights are changed.
 
-    Detectron2 looks at the mean of the processes' losses, in the main process alone: the others
-    would step with the gradients, which are NaN everywhere, and nobody knows whose loss it was.
+    Detectron2 checks the mean of the losses of all processes, in the main process only. The other
+    processes would update their weights with NaN gradients, and it would not be known which process
+    had the loss.
     """
 
     def _write_metrics(self, loss_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
-        # Called between the gradients and the optimizer's step.
+        # Called after the backward pass and before the optimizer step.
         broken = torch.logical_not(_is_finite(loss_dict)).float()
         if sum_over_processes(broken) > 0:
             raise NonFiniteLossError(get_event_storage().iter, loss_dict)

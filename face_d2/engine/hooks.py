@@ -1,4 +1,4 @@
-"""Hooks that Detectron2 lacks."""
+"""Training hooks that Detectron2 does not have."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["BestCheckpoint", "PeriodicCheckpoints", "StopOnSignal", "UnreadableImages"]
 
-#: Parts of the names of figures that an evaluation leaves: WIDER FACE's and COCO's, FDDB's.
+#: Parts of the names of metrics in evaluation results: WIDER FACE and COCO, FDDB.
 _FIGURES = ("/AP", "fddb/")
 
 
 class BestCheckpoint(HookBase):
     """Keeps the weights of the best evaluation in ``model_best.pth``.
 
-    Detectron2's own hook is absent from 0.5 and forgets the best value when training is resumed;
-    this one reads it back from the file. Register it after the evaluation hook, in the main process
-    only.
+    Detectron2 0.5 has no such hook, and that of later versions forgets the best value when training
+    is resumed. This hook reads it from the file. Register it after the evaluation hook, in the main
+    process only.
 
     Args:
         model: the model without its distributed wrapper.
-        output_dir: where the file goes.
-        metric: name in the evaluation results, larger is better, e.g. "widerface/AP_hard".
-        ema: when given, its averaged weights are what was evaluated, and what is kept.
+        output_dir: folder of the file.
+        metric: name in the evaluation results; larger is better, e.g. "widerface/AP_hard".
+        ema: if given, its averaged weights are saved, because they were evaluated.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class BestCheckpoint(HookBase):
         if not value > self._best:  # NaN is never the best
             return
         self._best = value
-        # No last_checkpoint entry and no optimizer: resuming goes on from the periodic checkpoint.
+        # No last_checkpoint entry and no optimizer: resuming uses the periodic checkpoints.
         state = {
             "model": self._ema.averages() if self._ema else self._model.state_dict(),
             "iteration": iteration,
@@ -119,20 +119,20 @@ class BestCheckpoint(HookBase):
 class PeriodicCheckpoints(HookBase):
     """Saves checkpoints by iterations and by time, and deletes the oldest ones.
 
-    Files have the names of Detectron2's own hook, ``model_<iteration>.pth`` and
-    ``model_final.pth``, and ``--resume`` goes on from whichever was saved last. Register it in the
-    main process only.
+    The file names are those of Detectron2's hook, ``model_<iteration>.pth`` and
+    ``model_final.pth``, and ``--resume`` continues from the file that was saved last. Register this
+    hook in the main process only.
 
     Args:
-        checkpointer: saves them.
-        period: iterations from one checkpoint to the next.
-        minutes: when the last checkpoint is older than this, one is saved after the current
-            iteration; 0 for none by time.
-        max_to_keep: how many ``model_<iteration>.pth`` are kept; 0 keeps all. A resumed run counts
-            those of the run it goes on with; files of other runs in the folder are left alone.
+        checkpointer: saves the checkpoints.
+        period: iterations between two checkpoints.
+        minutes: a checkpoint is saved after the current iteration if the last one is older than
+            this; 0 disables checkpoints by time.
+        max_to_keep: maximum number of ``model_<iteration>.pth`` files; 0 keeps all. A resumed run
+            includes the files of the run that it continues; files of other runs are not deleted.
 
     Raises:
-        ValueError: when a number is out of range.
+        ValueError: a number is out of range.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class PeriodicCheckpoints(HookBase):
                 for iteration, path in _periodic_checkpoints(self._checkpointer.save_dir)
                 if iteration < self.trainer.start_iter
             ]
-        # A run that was killed after its last step, before its final checkpoint, has no step left.
+        # A run that was killed between its last step and its final checkpoint has no step left.
         final = Path(self._checkpointer.save_dir) / "model_final.pth"
         if self.trainer.start_iter >= self.trainer.max_iter and not final.is_file():
             self._checkpointer.save("model_final", iteration=self.trainer.start_iter - 1)
@@ -202,7 +202,7 @@ class PeriodicCheckpoints(HookBase):
 
 
 def _periodic_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
-    """Iteration and file of every ``model_<iteration>.pth``, oldest first."""
+    """The iteration and file of every ``model_<iteration>.pth``, oldest first."""
     found = (
         (re.fullmatch(r"model_(\d{7,})\.pth", path.name), path) for path in Path(folder).iterdir()
     )
@@ -212,16 +212,16 @@ def _periodic_checkpoints(folder: str | Path) -> list[tuple[int, Path]]:
 class StopOnSignal(HookBase):
     """Saves a checkpoint before Ctrl-C (SIGINT) or SIGTERM ends the training.
 
-    A step that is under way is finished first; an evaluation is not. A second signal ends the run
-    at once. Register it right after ``checkpoints``, and only where the process trains alone:
-    several would have to agree on the iteration.
+    The current training step is finished first, but not a running evaluation. A second signal ends
+    the run immediately. Register this hook directly after ``checkpoints``, and only in
+    single-process training: several processes would have to agree on the iteration.
 
     Args:
         checkpoints: saves the checkpoint.
 
     Raises:
-        KeyboardInterrupt: on SIGINT, out of the training.
-        SystemExit: on SIGTERM, with the shells' code 143.
+        KeyboardInterrupt: raised by the training on SIGINT.
+        SystemExit: raised by the training on SIGTERM, with exit status 143.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -229,11 +229,11 @@ class StopOnSignal(HookBase):
     def __init__(self, checkpoints: PeriodicCheckpoints) -> None:
         self._checkpoints = checkpoints
         self._received: int | None = None
-        self._done = -1  # the last whole iteration
+        self._done = -1  # the last complete iteration
         self._previous: dict[int, Any] = {}
 
     def before_train(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # others cannot receive signals
+        if threading.current_thread() is threading.main_thread():  # others get no signals
             self._previous = {s: signal.signal(s, self._receive) for s in self._SIGNALS}
 
     def after_step(self) -> None:
@@ -276,10 +276,10 @@ class StopOnSignal(HookBase):
 
 
 class UnreadableImages(HookBase):
-    """Says at the end of training which images could not be decoded.
+    """Logs at the end of training which images could not be decoded.
 
     Args:
-        loader: whose images.
+        loader: the training loader.
     """
 
     def __init__(self, loader: TrainLoader) -> None:
@@ -287,7 +287,7 @@ class UnreadableImages(HookBase):
 
     def after_train(self) -> None:
         files = self._loader.unreadable
-        if self.trainer.iter == self.trainer.max_iter:  # after an error others do not answer
+        if self.trainer.iter == self.trainer.max_iter:  # after an error, others do not answer
             files = set().union(*comm.gather(files))
         if files:
             logging.getLogger(__name__).warning(

@@ -1,8 +1,8 @@
 """Starts the processes of a training or evaluation.
 
-GPUs go through Detectron2's launcher. It assumes CUDA, so processes on the CPU are spawned here
-with the gloo backend; everything after that, gradients included, is torch's DistributedDataParallel
-in both cases.
+Processes on GPUs are started by Detectron2's launcher, which assumes CUDA. Processes on the CPU are
+started here with the gloo backend. Training then uses torch's DistributedDataParallel in both
+cases.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _TIMEOUT = timedelta(minutes=30)
 
 
 class LaunchSettings(Protocol):
-    """Which processes to start; the names are those of Detectron2's flags.
+    """The processes to start; the names are those of Detectron2's flags.
 
     Attributes:
-        num_gpus: GPUs per machine, a process each; 0 for the CPU.
+        num_gpus: GPUs per machine, with one process each; 0 for the CPU.
         num_processes: processes per machine on the CPU.
-        num_machines: machines.
-        machine_rank: which of them this is, from 0.
-        dist_url: tcp://HOST:PORT of the first machine; "auto" on a single one.
+        num_machines: number of machines.
+        machine_rank: index of this machine, starting at 0.
+        dist_url: tcp://HOST:PORT of the first machine; "auto" for a single machine.
     """
 
     num_gpus: int
@@ -49,16 +49,16 @@ class LaunchSettings(Protocol):
 def launch(main: Callable[..., Any], args: LaunchSettings) -> None:
     """Calls ``main(args)`` in every process.
 
-    When one of them raises or is killed, the others on its machine are ended and its traceback, or
-    the signal, is raised here; those on other machines see the connection close.
+    If a process raises or is killed, the others on its machine are terminated, and its traceback or
+    signal is raised here. Processes on other machines fail because the connection is closed.
 
     Args:
-        main: the work; must be importable by name in a spawned process.
-        args: which processes to start, and whatever else ``main`` needs; sent to every process.
+        main: the function to run; must be importable by name in a spawned process.
+        args: the processes to start, and everything else that ``main`` needs; sent to every
+            process.
 
     Raises:
-        SystemExit: when GPUs are asked for and there are not as many, or ``--num-processes`` is
-            given with GPUs.
+        SystemExit: there are fewer GPUs than requested, or ``--num-processes`` is used with GPUs.
     """
     if args.num_gpus > 0:
         available = torch.cuda.device_count()
@@ -86,7 +86,7 @@ def launch(main: Callable[..., Any], args: LaunchSettings) -> None:
         if args.num_machines > 1:
             raise SystemExit("--num-machines needs --dist-url tcp://HOST:PORT of the first one.")
         url = f"tcp://127.0.0.1:{_free_port()}"
-    # The cores are shared out; without this every process would ask for all of them.
+    # Divide the cores among the processes; by default, every process would use all of them.
     threads = max(torch.get_num_threads() // args.num_processes, 1)
     mp.spawn(_cpu_worker, nprocs=args.num_processes, args=(main, args, url, threads))
 
@@ -94,8 +94,8 @@ def launch(main: Callable[..., Any], args: LaunchSettings) -> None:
 def _cpu_worker(
     local_rank: int, main: Callable[..., Any], args: LaunchSettings, url: str, threads: int
 ) -> None:
-    # The parent's death reaches this process as SIGINT. Python would answer it only when the wait
-    # for the other processes is over, the system answers at once.
+    # If the parent dies, this process gets SIGINT. Python would handle it only after the wait for
+    # the other processes; the default action of the system ends the process immediately.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import_detectors()
     torch.set_num_threads(threads)
@@ -112,18 +112,19 @@ def _cpu_worker(
 
 def _work_and_leave(main: Callable[..., Any], args: LaunchSettings) -> None:
     main(args)
-    # Not after an error: leaving the group waits for the others, and they would report the lost
-    # connection before this process has reported what happened.
+    # Not after an error: leaving the group waits for the other processes, which would report the
+    # lost connection before this process has reported its error.
     if dist.is_initialized():
         leave_process_groups()
 
 
 def leave_process_groups() -> None:
-    """Leaves every process group, and ends the threads of those on the CPU.
+    """Leaves all process groups and ends the threads of those on the CPU.
 
-    A gloo group's threads live as long as anything refers to the group, and one that still lets go
-    of a finished exchange while Python shuts down aborts the process (pytorch issue 190489). So
-    what refers to a group goes first: what Detectron2 keeps, and models, which sit in cycles.
+    The threads of a gloo group live as long as there are references to the group. A thread that
+    releases a finished operation while Python shuts down aborts the process (pytorch issue 190489).
+    Therefore, references to groups are removed first: those in Detectron2, and models, which are
+    part of reference cycles.
     """
     compat.forget_process_groups()
     gc.collect()

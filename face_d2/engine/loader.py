@@ -1,4 +1,4 @@
-"""The training loader: resumable, and honest about images it cannot use."""
+"""The resumable training loader, which reports images that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ DatasetDict = dict[str, Any]
 
 
 class TrainLoader:
-    """Maps images to training items, in worker processes, for ever.
+    """Maps images to training items in worker processes, in an endless stream.
 
-    What an item looks like depends on the seed and its position in the stream alone, not on which
-    worker made it or what was made before: a resumed run sees what an uninterrupted one would have.
-    An image that cannot be decoded is replaced by another, and counted.
+    An item depends only on the seed and on its position in the stream, not on the worker or on
+    earlier items. A resumed run therefore gets the same items as an uninterrupted one. Images that
+    cannot be decoded are replaced by others and counted.
 
     Args:
         dataset: dataset dicts.
-        mapper: from a dataset dict to a training item; None for an image that cannot be decoded.
-        batches: which images, in which order.
-        num_workers: worker processes; 0 loads in this one.
-        max_bad_fraction: largest share of the data set's images that may turn out undecodable.
-        pin_memory: keep images in memory that a GPU copies from while it computes.
+        mapper: maps a dataset dict to a training item; returns None if the image cannot be decoded.
+        batches: the images of every batch, in order.
+        num_workers: number of worker processes; 0 loads in this process.
+        max_bad_fraction: maximum fraction of the images that may be undecodable.
+        pin_memory: use pinned memory, from which a GPU copies asynchronously.
 
     Attributes:
-        batches: as given. Set ``start`` before the first batch is asked for.
-        unreadable: files of this process that could not be decoded so far.
-        latest: the batch given out last.
+        batches: as given. Set its ``start`` before the first batch is requested.
+        unreadable: files that this process could not decode so far.
+        latest: the batch that was returned last.
     """
 
     def __init__(
@@ -70,17 +70,17 @@ class TrainLoader:
             collate_fn=_as_list,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts,
-            # Its own, so that torch's global one is what it would be without a loader.
+            # A separate generator, so that the loader does not change torch's global one.
             generator=torch.Generator(),
         )
 
     def __iter__(self) -> Iterator[list[DatasetDict]]:
-        """Batches.
+        """Yields batches.
 
         Raises:
-            RuntimeError: when more images than allowed cannot be decoded, naming them.
+            RuntimeError: more images than allowed cannot be decoded; the message names them.
         """
-        # A generator: the workers start with the first batch, when it is known where to begin.
+        # A generator, so that workers start with the first batch, when the start position is known.
         for batch in self._loader:
             for item in batch:
                 self.unreadable.update(item.pop(_UNREADABLE))
@@ -96,7 +96,7 @@ class TrainLoader:
 
 
 class _MappedDraws(Dataset[DatasetDict]):
-    """Item i of the stream; its randomness is seeded by its position."""
+    """Item i of the stream; random augmentations are seeded by its position."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _MappedDraws(Dataset[DatasetDict]):
 
 @contextmanager
 def _seeded(seed: int, position: int) -> Iterator[None]:
-    """Seeds every generator that an augmentation may use, and restores them."""
+    """Seeds all random generators that augmentations use, and restores them afterwards."""
     states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     words = np.random.SeedSequence([seed, position]).generate_state(3)
     random.seed(int(words[0]))
@@ -149,5 +149,5 @@ def _as_list(items: list[DatasetDict]) -> list[DatasetDict]:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to workers too, to the process that trains."""
+    """Ignores Ctrl-C, which terminals also send to workers; the training process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""What would only fail when the training is over is asked before it begins."""
+"""Checks before training, so that evaluation cannot fail at the end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["check_data_sets", "check_one_class", "check_test_sets"]
 
 
 def check_data_sets(names: Sequence[str]) -> None:
-    """Makes sure that data sets are registered.
+    """Checks that data sets are registered.
 
     Raises:
-        ValueError: naming the one that is not, and those of nearly its name.
+        ValueError: a data set is not registered; the message lists similar names.
     """
     known = list(DatasetCatalog.list())
     for name in names:
@@ -34,10 +34,10 @@ def check_data_sets(names: Sequence[str]) -> None:
 
 
 def check_one_class(model: object, names: Sequence[str]) -> None:
-    """Makes sure that a face detector is given faces alone: it knows one class.
+    """Checks that the data sets of a face detector have one class.
 
     Raises:
-        ValueError: when a data set has several classes, all of which it would take for faces.
+        ValueError: a data set has several classes, which would all be treated as faces.
     """
     if not isinstance(model, OneStageDetector):
         return
@@ -56,7 +56,7 @@ def check_test_sets(cfg: CfgNode) -> None:
     """Reads every test set and builds its evaluator.
 
     Raises:
-        FileNotFoundError, ValueError: what the evaluation would raise; a test set without images.
+        FileNotFoundError, ValueError: the evaluation would fail, or a test set has no images.
     """
     for name in cfg.DATASETS.TEST:
         if not DatasetCatalog.get(name):

@@ -1,4 +1,4 @@
-"""The batch that broke a training run, kept so that the step can be run again."""
+"""Saves the batch of a failed training step, so that the step can be repeated."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["load_batch", "save_batch"]
 def save_batch(
     path: str | Path, batch: list[dict[str, Any]], model: nn.Module, iteration: int
 ) -> None:
-    """Writes a training batch and the weights it met, as tensors and plain values.
+    """Writes a training batch and the weights before the step, as tensors and plain values.
 
     Args:
         path: file to write.
         batch: training items: ``file_name``, ``image`` and ``instances``.
-        model: before its weights were changed.
-        iteration: when it happened.
+        model: the model before its weights are changed.
+        iteration: the iteration of the step.
     """
     items = [
         {
@@ -40,11 +40,11 @@ def save_batch(
 
 
 def load_batch(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    """Reads what :func:`save_batch` wrote.
+    """Reads a file of :func:`save_batch`.
 
     Returns:
-        The batch, to be given to a model in training mode inside an ``EventStorage``, and the
-        weights, for ``model.load_state_dict``.
+        The batch, which a model in training mode accepts inside an ``EventStorage``, and the
+        weights for ``model.load_state_dict``.
     """
     saved = torch.load(path, map_location="cpu", weights_only=True)
     batch = []

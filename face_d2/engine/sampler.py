@@ -1,4 +1,4 @@
-"""The order in which training sees images, as a function of a seed and the iteration alone."""
+"""The order of training images, which depends only on a seed and the iteration."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Draw(NamedTuple):
     """One image of the endless stream of training images.
 
     Attributes:
-        position: in the stream, from 0; what is random about this image's augmentation depends on
-            the seed and on this number.
-        index: of the image in the data set.
+        position: position in the stream, starting at 0. The random augmentation of the image
+            depends only on the seed and on this number.
+        index: index of the image in the data set.
     """
 
     position: int
@@ -26,23 +26,24 @@ class Draw(NamedTuple):
 
 
 class TrainingBatches(Sampler[list[Draw]]):
-    """Endless batches of shuffled images that a resumed run can enter anywhere.
+    """Endless batches of shuffled images, which can start at any iteration.
 
-    Detectron2's own sampler starts over when a run is resumed, so that some images are seen more
-    often than others and no resumed run equals an uninterrupted one. Here epoch e is a permutation
-    drawn from (seed, e); process r of W takes every W-th image of the stream, from the r-th on.
+    Detectron2's sampler starts again when a run is resumed. Some images are then used more often
+    than others, and the resumed run differs from an uninterrupted one. Here, epoch e is a random
+    permutation that depends on (seed, e). Process r of W takes every W-th image of the stream,
+    starting with image r.
 
     Args:
-        groups: one label per image; a batch holds images of one label (aspect-ratio grouping), or
-            0 for all.
-        batch_size: images of a batch of one process.
-        seed: chooses the order; the same in all processes.
-        rank: of this process.
+        groups: one label per image. All images of a batch have the same label (aspect-ratio
+            grouping); use 0 for all images to disable this.
+        batch_size: images per batch of one process.
+        seed: determines the order; the same in all processes.
+        rank: rank of this process.
         world_size: number of processes.
 
     Attributes:
         seed: as given; change it, and ``start``, before iterating.
-        start: how many batches to pass over, the iteration from which a run is resumed.
+        start: number of batches to skip, the iteration at which a run is resumed.
 
     Raises:
         ValueError: there is no image, or a number is out of range.
@@ -74,8 +75,8 @@ class TrainingBatches(Sampler[list[Draw]]):
         self.start = 0
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        # Which batch an image falls into depends on all before it; replaying them costs about half
-        # a second per million images.
+        # The batch of an image depends on all earlier images. Repeating their grouping takes about
+        # half a second per million images.
         return islice(self._batches(), self.start, None)
 
     def _batches(self) -> Iterator[list[Draw]]:

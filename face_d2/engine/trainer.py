@@ -50,13 +50,13 @@ logger = logging.getLogger(__name__)
 class FaceTrainer(DefaultTrainer):
     """Trains any model of a Detectron2 config on faces, on GPUs or on the CPU.
 
-    A run that was killed and resumed equals an uninterrupted one: optimizer, schedule, order of the
-    images and their augmentation go on where the checkpoint was made (bit for bit on a CPU).
+    A run that was killed and resumed equals an uninterrupted one (bit for bit on a CPU): optimizer,
+    schedule, order of the images and augmentation continue from the checkpoint.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        # DefaultTrainer's own constructor hands DistributedDataParallel a CUDA device; the rest is
-        # assembled here as it does it.
+        # DefaultTrainer's constructor passes a CUDA device to DistributedDataParallel. This
+        # constructor does the same as that one otherwise.
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
@@ -76,7 +76,7 @@ class FaceTrainer(DefaultTrainer):
             self._trainer = MixedPrecisionTrainer(parallel, data_loader, optimizer, device, dtype)
         self._bare_model = model
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        # After DistributedDataParallel has given all processes the weights of the first.
+        # After DistributedDataParallel has copied the weights of the first process to all others.
         self._ema = build_ema(cfg, model)
         self.checkpointer = FaceCheckpointer(
             parallel, cfg.OUTPUT_DIR, ema=self._ema, trainer=weakref.proxy(self)
@@ -93,7 +93,7 @@ class FaceTrainer(DefaultTrainer):
             MultiScaleTTA(self.cfg, self._bare_model)  # reports bad keys before training starts
         hooks = [own for hook in super().build_hooks() for own in self._own_hooks(hook)]
         if self.cfg.TEST.AUG.ENABLED:
-            # Before the writers, which are last and in the main process only.
+            # Before the writers, which are the last hook and exist in the main process only.
             position = len(hooks) - int(comm.is_main_process())
             hooks.insert(position, EvalHook(0, self._test_with_tta_and_keep))
         if self.cfg.TEST.BEST_METRIC and comm.is_main_process():
@@ -110,7 +110,7 @@ class FaceTrainer(DefaultTrainer):
         return hooks
 
     def _own_hooks(self, hook: HookBase | None) -> list[HookBase]:
-        """What takes the place of one of Detectron2's hooks."""
+        """The hooks that replace one of Detectron2's hooks."""
         solver = self.cfg.SOLVER
         if hook is None:
             return []
@@ -128,7 +128,7 @@ class FaceTrainer(DefaultTrainer):
         return [hook]
 
     def state_dict(self) -> dict[str, Any]:
-        # Detectron2 0.5 leaves the optimizer out, so that a resumed run loses its momentum.
+        # Detectron2 0.5 does not save the optimizer, so a resumed run would lose its momentum.
         return {
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
@@ -154,14 +154,14 @@ class FaceTrainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         super().resume_or_load(resume=resume)
         self.checkpointer.require_some()
-        if self._ema and self._ema.updates == 0:  # nothing to go on from: the weights just loaded
+        if self._ema and self._ema.updates == 0:  # no average to continue: use the loaded weights
             self._ema.start()
         self._loader.batches.start = self.start_iter
 
     def after_train(self) -> None:
         if self.iter < self.max_iter:
-            # An error, on its way up. In the last iteration Detectron2 would evaluate before it is
-            # reported, which takes all processes, and the others are still training.
+            # An error is being raised. In the last iteration, Detectron2 would evaluate before it
+            # is reported. Evaluation needs all processes, but the others are still training.
             self._hooks = [hook for hook in self._hooks if not isinstance(hook, EvalHook)]
         super().after_train()
 
@@ -169,9 +169,9 @@ class FaceTrainer(DefaultTrainer):
         """One iteration.
 
         Raises:
-            FloatingPointError: in every process, when a loss of one is infinite or NaN, naming its
-                images and the file that holds its step (see :mod:`face_d2.engine.replay`). The
-                weights are those before it.
+            FloatingPointError: in every process, if one has an infinite or NaN loss. The message
+                names its images and the file with the step (see :mod:`face_d2.engine.replay`). The
+                weights are not changed.
         """
         try:
             super().run_step()
@@ -179,12 +179,13 @@ class FaceTrainer(DefaultTrainer):
                 self._ema.update()
         except NonFiniteLossError as error:
             report = self._keep_step(error) if error.is_own else ""
-            # After the files were written: the first process to end takes the others with it.
+            # After all files are written, because the first process that ends terminates the
+            # others.
             reports = filter(None, comm.all_gather(report))
             raise FloatingPointError("\n".join(reports)) from error
 
     def _keep_step(self, error: NonFiniteLossError) -> str:
-        """Saves this process's batch and the weights; gives what happened and where they are."""
+        """Saves the batch of this process and the weights; returns the error message."""
         rank, alone = comm.get_rank(), comm.get_world_size() == 1
         name = f"nonfinite_{self.iter:07d}" + ("" if alone else f"_rank{rank}")
         path = Path(self.cfg.OUTPUT_DIR) / f"{name}.pth"
@@ -237,7 +238,7 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        single = cfg.clone()  # its protocol is that of one pass, whatever else will be tested
+        single = cfg.clone()  # the test settings of the single-scale evaluation
         single.defrost()
         single.TEST.AUG.ENABLED = False
         return build_evaluator(single, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
@@ -249,10 +250,10 @@ class FaceTrainer(DefaultTrainer):
         model: nn.Module,
         evaluators: DatasetEvaluator | list[DatasetEvaluator] | None = None,
     ) -> dict[str, Any]:
-        """Evaluates, see Detectron2, without cuDNN's search for the fastest kernels.
+        """Evaluates as Detectron2 does, but without cuDNN's search for the fastest kernels.
 
-        ``CUDNN_BENCHMARK`` pays where shapes repeat, as in training; test images have hundreds of
-        sizes, each of which would start a search with its own workspace.
+        ``CUDNN_BENCHMARK`` is useful if shapes repeat, as in training. Test images have hundreds of
+        sizes, and each would start a search with its own workspace.
         """
         with _without_cudnn_search():
             return super().test(cfg, model, evaluators)
@@ -262,13 +263,13 @@ class FaceTrainer(DefaultTrainer):
         """Evaluates with multi-scale testing (``TEST.AUG``), as Detectron2's training script does.
 
         Returns:
-            The results of ``test``, their names ending in ``_TTA``; the files lie in
+            The results of ``test`` with names that end in ``_TTA``; the files are in
             ``inference_TTA``.
         """
         logger.info("Running inference with test-time augmentation ...")
         original = cfg.clone()
         original.defrost()
-        original.INPUT.MIN_SIZE_TEST = 0  # all sizes are made from the image as it is
+        original.INPUT.MIN_SIZE_TEST = 0  # all sizes are resized from the original image
         evaluators = [
             build_evaluator(original, name, f"{cfg.OUTPUT_DIR}/inference_TTA")
             for name in cfg.DATASETS.TEST
@@ -284,16 +285,16 @@ class FaceTrainer(DefaultTrainer):
     def _test_with_tta_and_keep(self) -> dict[str, Any]:
         with self._evaluated_weights():
             results = self.test_with_TTA(self.cfg, self.model)
-        # What train() returns and TEST.EXPECTED_RESULTS is compared with.
+        # The return value of train(), and compared with TEST.EXPECTED_RESULTS.
         self._last_eval_results = {**self._last_eval_results, **results}
         return results
 
     @contextmanager
     def _evaluated_weights(self) -> Iterator[None]:
-        """Inside, the model is that of the main process's checkpoint, in every process.
+        """In this context, every process has the model of the main process's checkpoint.
 
-        It has the averaged weights, if any, and the main process's BatchNorm statistics. Detectron2
-        lets each process evaluate its share of the images with statistics of its own.
+        The model has the averaged weights, if there are any, and the BatchNorm statistics of the
+        main process. In Detectron2, each process evaluates with its own statistics.
         """
         with self._ema.applied() if self._ema else nullcontext():
             if comm.get_world_size() > 1:

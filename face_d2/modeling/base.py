@@ -1,9 +1,9 @@
-"""What both detectors share: images in, losses or detections out.
+"""The base class of both detectors.
 
-A subclass says what one padded batch costs (:meth:`OneStageDetector.losses_on`) and what is found
-in it (:meth:`OneStageDetector.detect`); normalisation, padding, grouping and the way back to the
-pixels of the original image are here. Prediction, export and the coverage report need no more of a
-detector than the methods of :class:`OneStageDetector`.
+A subclass computes the losses of a padded batch (:meth:`OneStageDetector.losses_on`) and its
+detections (:meth:`OneStageDetector.detect`). The base class normalizes, pads and groups images and
+maps boxes back to the pixels of the original image. Prediction, export and the coverage report use
+only the methods of :class:`OneStageDetector`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class OneStageDetector(nn.Module):
         input_format: channel order of ``image``, for example "BGR" (``INPUT.FORMAT``).
     """
 
-    #: Input sides are padded (right and bottom) to a multiple of this; 0 pads nothing.
+    #: Inputs are padded (right and bottom) to sides that are multiples of this; 0 pads nothing.
     size_divisibility: int = 0
-    #: Whether boxes are clipped at the image border before suppression, or after it.
+    #: Whether boxes are clipped at the image border before NMS, or after it.
     clips_before_nms: bool = False
 
     def __init__(
@@ -63,11 +63,11 @@ class OneStageDetector(nn.Module):
         return self.pixel_mean.device
 
     def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
-        """Losses of a padded, normalised batch; ``targets`` hold XYXY boxes in its pixels."""
+        """Losses of a padded, normalized batch; ``targets`` hold XYXY boxes in its pixels."""
         raise NotImplementedError
 
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detections of a padded, normalised batch, XYXY in its pixels, best score first."""
+        """Detections of a padded, normalized batch, XYXY in its pixels, best score first."""
         raise NotImplementedError
 
     @property
@@ -76,7 +76,8 @@ class OneStageDetector(nn.Module):
         raise NotImplementedError
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The raw maps of normalised images (N, 3, H, W): no training branch, no decoding."""
+        """The raw maps of normalized images (N, 3, H, W), without training branches and
+        decoding."""
         raise NotImplementedError
 
     def decode(self, maps: Sequence[Tensor]) -> Candidates:
@@ -87,19 +88,20 @@ class OneStageDetector(nn.Module):
         raise NotImplementedError
 
     def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
-        """Everything that a program needs to know to use the network without this class.
+        """Everything that a program needs to use the network without this class.
 
         Args:
-            size_rule: the config's test size; ``min_side`` is replaced by the detector's own.
-            config: the config's name.
+            size_rule: the test size in the config; ``min_side`` is replaced by the detector's
+                value.
+            config: the name of the config.
         """
         raise NotImplementedError
 
     def coverage_rule(self, training: bool) -> CoverageRule:
-        """The rule that tells which faces the detector can detect.
+        """The rule that decides which faces the detector can learn or detect.
 
         Args:
-            training: judge by the levels that are trained, not by those used at inference.
+            training: use the levels that are trained instead of those used at inference.
         """
         raise NotImplementedError
 
@@ -109,7 +111,8 @@ class OneStageDetector(nn.Module):
         Args:
             batched_inputs: Detectron2's input dicts. ``image``: (3, H, W) tensor, values 0-255 in
                 ``input_format``; ``instances`` (training): ``gt_boxes``, ``gt_classes`` and
-                optionally ``gt_ignore``; ``height``, ``width`` (optional): size to report in.
+                optionally ``gt_ignore``; ``height``, ``width`` (optional): image size for the
+                results.
 
         Returns:
             In training a dict of scalar losses, otherwise one ``{"instances": Instances}`` per
@@ -117,7 +120,7 @@ class OneStageDetector(nn.Module):
             ``pred_classes``.
 
         Raises:
-            ValueError: in training, when an input has no ``instances``.
+            ValueError: in training, if an input has no ``instances``.
         """
         if not self.training:
             return self._detect_in_groups(batched_inputs)
@@ -131,8 +134,9 @@ class OneStageDetector(nn.Module):
         return self.losses_on(self.preprocess_image(batched_inputs), targets)
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
-        """Normalises, then pads with zeros to one size, a multiple of ``size_divisibility``."""
-        # A copy from a GPU must be waited for before it is read.
+        """Normalizes, then pads with zeros to a common size, a multiple of
+        ``size_divisibility``."""
+        # A copy from a GPU must be complete before it is read.
         on_gpu = self.device.type == "cuda"
         images = [
             (item["image"].to(self.device, non_blocking=on_gpu) - self.pixel_mean) / self.pixel_std
@@ -141,8 +145,8 @@ class OneStageDetector(nn.Module):
         return ImageList.from_tensors(images, self.size_divisibility)
 
     def _detect_in_groups(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
-        # Padding to the largest image of a batch would let an image's neighbours change its
-        # detections, so only images that pad to the same size share a forward pass.
+        # Only images that pad to the same size share a forward pass. If all were padded to the
+        # largest image of the batch, the detections of an image would depend on the other images.
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, item in enumerate(batched_inputs):
             groups[self._padded_size(*item["image"].shape[-2:])].append(index)

@@ -1,8 +1,8 @@
-"""How a meta-architecture says which faces it can answer for.
+"""The interface by which a meta-architecture tells which faces it can learn.
 
 A meta-architecture returns its :class:`CoverageRule` from a method ``coverage_rule``;
-:func:`build_coverage_rule` calls it. The rule asks the code that labels the detector's
-training data, so that the report cannot tell another story than the training.
+:func:`build_coverage_rule` calls it. The rule uses the label assignment of training, so that the
+report always agrees with training.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ __all__ = ["CoverageRule", "FaceAnswers", "build_coverage_rule"]
 
 @dataclass(frozen=True)
 class FaceAnswers:
-    """What a rule says of the faces of one image.
+    """The result of a rule for the faces of one image.
 
     Attributes:
-        verdicts: (M,) int64, index into the rule's ``answers`` followed by its ``gaps``; without
-            meaning for ignored faces.
-        positives: (M, L) int64, positive anchors or receptive fields a face has on every level.
+        verdicts: (M,) int64, index into the concatenation of the rule's ``answers`` and ``gaps``;
+            undefined for ignored faces.
+        positives: (M, L) int64, number of positive anchors or receptive fields of each face on
+            every level.
     """
 
     verdicts: NDArray[np.int64]
@@ -35,13 +36,13 @@ class FaceAnswers:
 
 
 class CoverageRule(ABC):
-    """Which faces a detector of one config can answer for.
+    """Decides which faces the detector of a config can learn.
 
     Attributes:
-        unit: what answers, in the plural: "anchors", "receptive fields".
-        answers: the ways in which a face may be answered for, the best first.
-        gaps: the reasons why a face may not be.
-        levels: names of the levels (L) that answer, shallow to deep.
+        unit: what is assigned to faces, in the plural: "anchors", "receptive fields".
+        answers: the ways in which a face can be covered, best first.
+        gaps: the reasons why a face is not covered.
+        levels: names of the levels (L), shallow to deep.
     """
 
     unit: str
@@ -50,9 +51,10 @@ class CoverageRule(ABC):
     levels: tuple[str, ...]
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Size at which the network sees a test image that the mapper made ``height`` x ``width``.
+        """Input size of the network for a test image that the mapper resized to ``height`` x
+        ``width``.
 
-        None when the detector does not search an image of that size at all.
+        None if the detector does not process images of this size.
         """
         return height, width
 
@@ -60,11 +62,11 @@ class CoverageRule(ABC):
     def __call__(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
     ) -> FaceAnswers:
-        """Judges the faces of one image.
+        """Applies the rule to the faces of one image.
 
         Args:
             boxes: (M, 4) XYXY in pixels of the network's input, with positive sides.
-            ignore: (M,) faces that do not count, but may stand in the way of others.
+            ignore: (M,) ignored faces, which can prevent that others are covered.
             size: (height, width) of the network's input.
         """
 
@@ -73,12 +75,12 @@ def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
     """Builds the model of a config on the CPU and returns its rule.
 
     Args:
-        cfg: of a meta-architecture with a method ``coverage_rule(training)``, as
-            :class:`face_d2.modeling.base.OneStageDetector` has it.
-        training: judge by the levels that are trained, not by those used at inference.
+        cfg: a config whose meta-architecture has a method ``coverage_rule(training)``, as in
+            :class:`face_d2.modeling.base.OneStageDetector`.
+        training: use the levels that are trained instead of those used at inference.
 
     Raises:
-        ValueError: the meta-architecture is unknown or has no such method.
+        ValueError: the meta-architecture is unknown or does not have this method.
     """
     from detectron2.modeling import META_ARCH_REGISTRY, build_model
 
@@ -93,5 +95,5 @@ def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     if "TIMM" in cfg.MODEL:
-        cfg.MODEL.TIMM.WEIGHTS = ""  # the rule depends on no weights
+        cfg.MODEL.TIMM.WEIGHTS = ""  # the rule does not depend on weights
     return build_model(cfg).coverage_rule(training)

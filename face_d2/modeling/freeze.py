@@ -1,4 +1,4 @@
-"""Parameters of a backbone that nothing is learned for, because no chosen map depends on them."""
+"""Freezing of backbone parameters on which no used map depends."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from detectron2.modeling import Backbone
 
 __all__ = ["freeze_unused"]
 
-_SIDE = 64  # of the image that is followed through the network
+_SIDE = 64  # side of the image that is passed through the network
 
 
 def freeze_unused(backbone: Backbone, in_features: Sequence[str], channels: int) -> None:
-    """Lets no parameter require a gradient that it cannot get from the chosen maps.
+    """Freezes the parameters that get no gradient from the chosen maps.
 
-    DistributedDataParallel waits for the gradients of all that require one. Where all maps are
-    chosen, nothing is done.
+    DistributedDataParallel waits for the gradients of all parameters that require one. If all maps
+    are chosen, nothing is done.
 
     Args:
-        backbone: gives the maps; which of its parameters a map depends on is found by running it.
+        backbone: computes the maps; it is run to find the parameters on which the maps depend.
         in_features: the chosen maps.
-        channels: of the images.
+        channels: channels of the images.
     """
     parameters = [p for p in backbone.parameters() if p.requires_grad]
     if not parameters or set(in_features) == set(backbone.output_shape()):
         return
     side = math.lcm(_SIDE, max(backbone.size_divisibility, 1))
     was_training = backbone.training
-    backbone.eval()  # statistics of normalisation stay as they are
+    backbone.eval()  # keeps the statistics of normalization
     with torch.enable_grad():
         maps = backbone(torch.zeros(1, channels, side, side, device=parameters[0].device))
         total = sum(maps[name].sum() for name in in_features)

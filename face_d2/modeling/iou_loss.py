@@ -1,4 +1,4 @@
-"""Losses of boxes by their overlap, by name, as both detectors offer them."""
+"""The IoU-based box losses of both detectors, by name."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torchvision.ops import (
 
 __all__ = ["IOU_LOSSES"]
 
-#: GIoU (arXiv 1902.09630), DIoU and CIoU (arXiv 1911.08287) of two (P, 4) sets of XYXY boxes; each
-#: gives (P,) losses.
+#: GIoU (arXiv 1902.09630), DIoU and CIoU (arXiv 1911.08287): functions of two (P, 4) sets of XYXY
+#: boxes that return (P,) losses.
 IOU_LOSSES = {
     "giou": generalized_box_iou_loss,
     "diou": distance_box_iou_loss,

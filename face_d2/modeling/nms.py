@@ -1,4 +1,4 @@
-"""Greedy suppression of tensors, by two measures, which can stop when enough is kept."""
+"""Greedy NMS of tensors by two measures, which can stop when enough boxes are kept."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from face_d2.ops.nms import suppress as suppress_arrays
 
 __all__ = ["NMS_TYPES", "first_kept", "suppress"]
 
-_FIRST = 4  # boxes looked at first, per box that may be kept; twice as many every further time
+_FIRST = 4  # initial number of candidates per box to keep; doubled each round
 
 
 def first_kept(
     suppress: Callable[[Tensor, Tensor], Tensor], boxes: Tensor, scores: Tensor, limit: int
 ) -> Tensor:
-    """What a greedy suppression keeps, cut off after ``limit``, in bounded time and memory.
+    """The first ``limit`` boxes that greedy NMS keeps, in bounded time and memory.
 
-    Which of the best m boxes stay does not depend on the others, so the best are looked at alone,
-    twice as many each time, until enough of them stay. Before that fewer than ``limit`` stay, so
-    that N boxes cost about 2 N ``limit`` comparisons at most. All at once, N boxes that hardly
-    overlap cost N^2 / 2 of them on a CPU and N^2 / 8 bytes on a GPU.
+    Greedy NMS of the best m boxes does not depend on the other boxes. Therefore it is applied to
+    the best boxes only, and to twice as many each round, until ``limit`` boxes are kept. This takes
+    at most about 2 N ``limit`` comparisons for N boxes. NMS of all boxes at once would take N^2 / 2
+    comparisons on a CPU, or N^2 / 8 bytes on a GPU, if the boxes hardly overlap.
 
     Args:
-        suppress: (boxes (m, 4), scores (m,)) to the indices kept, best score first.
+        suppress: maps boxes (m, 4) and scores (m,) to the indices of the kept boxes, best score
+            first.
         boxes: (N, 4).
         scores: (N,).
-        limit: most boxes kept, at least 1.
+        limit: maximum number of boxes to keep, at least 1.
 
     Returns:
         (at most ``limit``,) indices, best score first: the first of ``suppress(boxes, scores)``.
@@ -45,9 +46,9 @@ def first_kept(
 
 
 def _nms_iom(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """Suppression by intersection over the area of the lower-scored box, on the CPU.
+    """NMS by the intersection over the area of the lower-scored box, on the CPU.
 
-    Arguments and result as of :func:`suppress`.
+    Arguments and result are those of :func:`suppress`.
     """
     order = scores.argsort(descending=True, stable=True)
     sorted_boxes = boxes[order].detach().cpu().numpy()
@@ -59,13 +60,13 @@ NMS_TYPES = {"iou": nms_iou, "iom": _nms_iom}
 
 
 def suppress(boxes: Tensor, scores: Tensor, nms_type: str, threshold: float) -> Tensor:
-    """Greedy class-agnostic suppression.
+    """Greedy class-agnostic NMS.
 
     Args:
         boxes: (N, 4) XYXY pixels.
         scores: (N,).
-        nms_type: "iou", or "iom" for the released tool's measure.
-        threshold: overlaps greater than this are suppressed.
+        nms_type: "iou", or "iom" for the measure of LFFD's released tool.
+        threshold: boxes with a larger overlap are suppressed.
 
     Returns:
         Indices of the boxes kept, best score first.

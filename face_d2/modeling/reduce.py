@@ -1,4 +1,4 @@
-"""Counts over all processes, for losses that are normalised over the whole batch."""
+"""Counts over all processes, for losses that are normalized over the whole batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["sum_over_processes"]
 
 
 def sum_over_processes(counts: Tensor) -> Tensor:
-    """Sum of ``counts`` over all processes of a distributed training; itself otherwise.
+    """Sum of ``counts`` over all processes; ``counts`` itself if there is only one.
 
-    Gradients are averaged over processes. A loss that is divided by this sum and multiplied by the
-    number of processes therefore has the gradient of one process with the whole batch.
+    Gradients are averaged over processes. Therefore, if a loss is divided by this sum and
+    multiplied by the number of processes, its gradient is that of one process with the whole batch.
     """
     if comm.get_world_size() == 1:
         return counts

@@ -1,8 +1,8 @@
-"""Multi-scale testing of single-stage detectors, which Detectron2's own TTA refuses.
+"""Multi-scale testing of single-stage detectors, which Detectron2's own TTA does not support.
 
-The image is searched at several sizes, one at a time, each optionally mirrored as well, and the
-answers are merged. A size above ``TEST.AUG.MAX_PIXELS`` is searched in tiles (``tiling.py``)
-instead of running out of memory.
+The image is processed at several sizes, one at a time, optionally also mirrored, and the results
+are merged. Images above ``TEST.AUG.MAX_PIXELS`` are processed in tiles (``tiling.py``) to limit the
+memory.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from face_d2.ops.tiling import detect_tiled, least_max_pixels
 
 __all__ = ["MERGES", "MultiScaleTTA", "SearchScale", "search_scales"]
 
-#: How answers become one: the best box alone, or the mean of all (:func:`face_d2.ops.nms.vote`).
+#: How boxes of a face are merged: the best box, or the mean of all (:func:`face_d2.ops.nms.vote`).
 MERGES = ("nms", "vote")
 
-#: Largest face searched for in tiles at full resolution, in pixels of the scaled image; larger ones
-#: are found in its halves.
+#: Overlap of tiles: faces up to this size, in pixels of the scaled image, are searched at full
+#: resolution, larger ones in halved images.
 _TILE_OVERLAP = 256
-#: A multiple of every stride of both detectors, so that a tile's locations are the whole image's.
+#: A multiple of all strides, so that locations in a tile are the same as in the whole image.
 _TILE_ALIGN = 128
 
 
 @dataclass(frozen=True)
 class SearchScale:
-    """One size at which images are searched.
+    """One test size.
 
     Attributes:
-        factor: of the original image's sides; counts where ``shorter_side`` is 0.
-        shorter_side: pixels to which the shorter side is brought; 0 goes by the factor.
-        longest_side: most pixels of the longer side, with ``shorter_side``.
-        face_range: the faces taken from this size: least and greatest longer side in pixels of the
-            original image, both included.
+        factor: resize factor of the original image; used if ``shorter_side`` is 0.
+        shorter_side: length of the shorter side in pixels; 0 uses the factor.
+        longest_side: maximum of the longer side in pixels, with ``shorter_side``.
+        face_range: the faces taken from this size: minimum and maximum of the longer side in pixels
+            of the original image, inclusive.
 
     Raises:
         ValueError: a value is out of its range.
@@ -81,7 +81,8 @@ class SearchScale:
             )
 
     def transform(self, image: NDArray[np.uint8]) -> T.Transform:
-        """What brings an image (H, W, channels) to this size, as the test mapper does it."""
+        """The transform that resizes an image (H, W, channels) to this size, as the test mapper
+        does."""
         if self.shorter_side:
             return BoundedResize(self.shorter_side, self.longest_side).get_transform(image)
         height, width = image.shape[:2]
@@ -90,10 +91,10 @@ class SearchScale:
 
 
 def search_scales(cfg: CfgNode) -> list[SearchScale]:
-    """The scales that ``TEST.AUG`` asks for.
+    """The scales in ``TEST.AUG``.
 
     Raises:
-        ValueError: naming the key that is wrong.
+        ValueError: a value is invalid; the message names the key.
     """
     aug = cfg.TEST.AUG
     key, sizes = ("SCALES", aug.SCALES) if len(aug.SCALES) else ("MIN_SIZES", aug.MIN_SIZES)
@@ -116,21 +117,20 @@ def search_scales(cfg: CfgNode) -> list[SearchScale]:
 
 
 class MultiScaleTTA(nn.Module):
-    """Takes and gives what the detector inside takes and gives, but searches at several sizes.
+    """Runs a detector at several sizes; inputs and outputs are those of the detector.
 
-    Inputs must hold the original image (``INPUT.MIN_SIZE_TEST 0`` for the loader): sizes are made
-    from it, not from an image that was resized before. One scale, unmirrored, is the detector's own
-    answer at that scale.
+    Inputs must contain the original image (``INPUT.MIN_SIZE_TEST 0`` for the loader), from which
+    all sizes are resized. With one scale and no mirroring, the result is that of the detector.
 
     Args:
-        model: the detector, single-stage and with one class; any meta-architecture that gives
+        model: the detector, single-stage with one class; any meta-architecture that returns
             ``pred_boxes`` and ``scores``.
-        scales: the sizes to search at.
-        flip: search each of them mirrored, too.
+        scales: the test sizes.
+        flip: also process each size mirrored.
         merge: one of ``MERGES``.
-        merge_iou: boxes of different searches that overlap by more than this are one face.
-        max_pixels: pixels of a scaled image from which on it is searched in tiles.
-        max_detections: most detections per image.
+        merge_iou: boxes of different passes with a larger IoU are the same face.
+        max_pixels: scaled images of more pixels are processed in tiles.
+        max_detections: maximum number of detections per image.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -186,14 +186,14 @@ class MultiScaleTTA(nn.Module):
 
         Args:
             batched_inputs: Detectron2's input dicts: ``image`` (3, H, W), values 0-255, and
-                optionally ``height`` and ``width``, which must be the image's.
+                optionally ``height`` and ``width``, which must be those of the image.
 
         Returns:
             One ``{"instances": Instances}`` per input with ``pred_boxes`` (XYXY, original pixels),
             ``scores`` and ``pred_classes``, best score first.
 
         Raises:
-            ValueError: an image was resized, or the model is being trained.
+            ValueError: an image was resized, or the model is in training mode.
         """
         if self.model.training:
             raise ValueError("multi-scale testing of a model in training mode; call .eval() first")
@@ -228,12 +228,12 @@ class MultiScaleTTA(nn.Module):
         return instances[boxes.nonempty()]
 
     def _searches(self, image: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
-        """Per scale and orientation (N, 5), XYXY in pixels of ``image`` and score."""
+        """For each scale and orientation, (N, 5) XYXY in pixels of ``image`` and score."""
         height, width = image.shape[:2]
         done = set()
         for scale in self.scales:
             scaled = scale.transform(image).apply_image(image)
-            # Where MAX_SIZE binds, several MIN_SIZES are one size.
+            # With the limit MAX_SIZE, several MIN_SIZES can give the same size.
             if (scaled.shape, scale.face_range) in done:
                 continue
             done.add((scaled.shape, scale.face_range))
@@ -254,7 +254,7 @@ class MultiScaleTTA(nn.Module):
                 yield rows[(longer >= least) & (longer <= greatest)]
 
     def _detect_array(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """The detector's answer about one array (H, W, 3)."""
+        """Runs the detector on one array (H, W, 3)."""
         tensor: Tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         found = self.model([{"image": tensor}])[0]["instances"]
         rows = torch.cat([found.pred_boxes.tensor, found.scores[:, None]], dim=1)

@@ -1,4 +1,4 @@
-"""Files of weights, read without running code that they may contain."""
+"""Reads files of weights without executing code that they may contain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["read_weight_file"]
 
 
 def read_weight_file(path: str | Path) -> Any:
-    """Reads a ``.safetensors`` file, or any other as PyTorch's file of tensors and plain values.
+    """Reads a ``.safetensors`` file, or a PyTorch file of tensors and plain values.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: the file holds anything else, or is damaged; the cause is the reader's error.
+        ValueError: the file contains anything else or is damaged; the cause is the reader's error.
     """
     try:
         if Path(path).suffix == ".safetensors":
@@ -25,8 +25,8 @@ def read_weight_file(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # a damaged file fails in any way
-        # Without torch's own text, which advises to read the file without care.
+    except Exception as error:  # a damaged file can raise anything
+        # torch's own message is left out, because it advises to load the file unsafely.
         raise ValueError(
             f"{path} is no checkpoint of tensors and plain values, or is cut or damaged "
             f"({type(error).__name__})."

@@ -1,3 +1,3 @@
-"""Boxes, suppression, tiling, sizes and the spec of a network: NumPy only, and nothing of this
-project outside this folder.
+"""NMS, tiling, resizing and the spec of a network; imports NumPy only and nothing else of this
+project.
 """

@@ -1,6 +1,6 @@
-"""Suppression and box voting. NumPy only.
+"""NMS and box voting, with NumPy only.
 
-Boxes are XYXY pixels throughout, their sides the difference of the ends.
+All boxes are XYXY pixels. The side of a box is the difference of its ends.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from face_d2.ops.spec import Suppression
 
 __all__ = ["best_first", "greedy", "nms", "pairwise_iou", "select", "suppress", "vote"]
 
-#: Voters compared with all candidates at a time; memory is this many rows of the IoU matrix.
+#: Number of voters compared with all candidates at a time, which limits the memory for IoUs.
 _BLOCK = 256
 
-#: Boxes that :func:`greedy` compares with all that follow at a time.
+#: Number of boxes that :func:`greedy` compares with all later boxes at a time.
 _COMPARED = 64
 
 
 def pairwise_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """IoU of every box of ``a`` (A, 4) with every box of ``b`` (B, 4), shape (A, B).
 
-    Boxes without area overlap nothing.
+    Boxes without area have an IoU of 0 with all boxes.
     """
     sides = np.minimum(a[:, None, 2:], b[None, :, 2:])
     sides -= np.maximum(a[:, None, :2], b[None, :, :2])
@@ -35,7 +35,7 @@ def pairwise_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np
 
 
 def best_first(boxes: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Indices that sort by falling score; equal scores by box, so that input order never matters.
+    """Indices that sort by descending score, then by box, so that the input order has no effect.
 
     Args:
         boxes: (N, 4).
@@ -49,13 +49,13 @@ def greedy(
     drops: Callable[[NDArray[np.integer], NDArray[np.integer]], NDArray[np.bool_]],
     limit: int | None = None,
 ) -> NDArray[np.intp]:
-    """Keeps the first box, drops what it suppresses, and so on with what is left.
+    """Greedy NMS: keeps the first box, removes the boxes that it suppresses, and repeats.
 
     Args:
-        order: (N,) indices of the boxes that take part, the most trusted first.
-        drops: indices (B,) and (W,) to (B, W): which boxes of the first suppress which of the
-            second. Never asked for more than 64 of the first, so that memory grows with N alone.
-        limit: most boxes kept; None for all.
+        order: (N,) indices of the boxes to consider, best first.
+        drops: maps indices (B,) and (W,) to (B, W) bool: which boxes of the first suppress which of
+            the second. B is at most 64, so memory is linear in N.
+        limit: maximum number of boxes to keep; None for all.
 
     Returns:
         Indices of the boxes kept, in ``order``.
@@ -82,14 +82,15 @@ def nms(
     iou_threshold: float,
     groups: ArrayLike | None = None,
 ) -> NDArray[np.intp]:
-    """Greedy suppression.
+    """Greedy NMS by IoU.
 
     Args:
         boxes: (N, 4).
-        order: indices of the boxes that take part, the most trusted first, see :func:`best_first`.
-        iou_threshold: a box goes when a kept box before it overlaps it by more than this.
-        groups: (N,) whose answer a box is; boxes of one group never suppress each other, because
-            the detector that found them has already settled that. None: each box is a group.
+        order: indices of the boxes to consider, best first, see :func:`best_first`.
+        iou_threshold: a box is suppressed if its IoU with a kept box is above this.
+        groups: (N,) the search in which a box was detected. Boxes of the same group do not suppress
+            each other, because the detector has already applied NMS to them. None: each box is a
+            group.
 
     Returns:
         Indices of the boxes kept, in ``order``. Time grows with N times the number kept, memory
@@ -118,8 +119,8 @@ def vote(
     """Score-weighted box voting (Gidaris and Komodakis, arXiv 1505.01749, section 5).
 
     The boxes that :func:`nms` keeps are the candidates. Every suppressed box votes for the
-    candidate of another group that it overlaps most; a candidate becomes the mean of itself and its
-    voters, weighted by score. A candidate without voters stays as it is.
+    candidate of another group with which it has the highest IoU. A candidate is replaced by the
+    mean of itself and its voters, weighted by score; without voters, it is unchanged.
 
     Args:
         boxes: (N, 4).
@@ -155,7 +156,7 @@ def select(
     levels: NDArray[np.int64],
     settings: Suppression,
 ) -> NDArray[np.intp]:
-    """Which candidates of one image are its detections.
+    """Selects the detections of one image from its candidates.
 
     Args:
         boxes: (R, 4) XYXY.
@@ -185,15 +186,15 @@ def select(
 def suppress(
     boxes: NDArray[np.float32], nms_type: str, threshold: float, limit: int
 ) -> NDArray[np.intp]:
-    """Greedy suppression.
+    """Greedy NMS by IoU or by the measure of LFFD's released tool.
 
     Args:
         boxes: (N, 4) XYXY, best score first.
-        nms_type: "iou"; or "iom", intersection over the area of the lower-scored box, where the
-            sides of the intersection (not of the box) count one pixel more, as in LFFD's released
-            tool.
-        threshold: overlaps greater than this are suppressed.
-        limit: most boxes kept.
+        nms_type: "iou", or "iom": the intersection divided by the area of the lower-scored box. As
+            in LFFD's released tool, one pixel is added to the sides of the intersection, but not to
+            those of the box.
+        threshold: boxes with a larger overlap are suppressed.
+        limit: maximum number of boxes to keep.
 
     Returns:
         Indices of the boxes kept, in order.
@@ -218,7 +219,7 @@ def suppress(
         whole = areas[worse]
         if nms_type == "iou":
             whole = whole + areas[better, None] - shared
-        return ~(shared <= threshold * whole)  # NaN drops, and is dropped
+        return ~(shared <= threshold * whole)  # NaN suppresses and is suppressed
 
     return greedy(np.arange(len(boxes)), drops, limit)
 

@@ -1,4 +1,4 @@
-"""The resizing of test images without Detectron2: the size rule and the filter."""
+"""Resizing of test images without Detectron2."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from PIL import Image
 
 __all__ = ["THIN", "SizeRule", "resize"]
 
-#: An image more than this many times as long as wide is a strip, not a photograph.
+#: Images with a larger aspect ratio are not enlarged.
 THIN = 16
 
 
 @dataclass(frozen=True)
 class SizeRule:
-    """At what size an image is searched.
+    """The size to which a test image is resized.
 
     Attributes:
-        min_size: shorter side after resizing, in pixels (``INPUT.MIN_SIZE_TEST``); 0 leaves the
-            image as it is.
-        max_size: cap on the longer side (``INPUT.MAX_SIZE_TEST``); 0 for none.
-        min_side: the network itself enlarges an image whose shorter side is below this; 0 for
-            never.
+        min_size: shorter side after resizing, in pixels (``INPUT.MIN_SIZE_TEST``); 0 keeps the
+            original size.
+        max_size: maximum of the longer side (``INPUT.MAX_SIZE_TEST``); 0 is no limit.
+        min_side: the network enlarges an image whose shorter side is below this; 0 never.
     """
 
     min_size: int = 0
@@ -31,10 +30,11 @@ class SizeRule:
     min_side: int = 0
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of what is given to the network.
+        """(height, width) of the resized image, the input of the network.
 
-        As by :class:`face_d2.data.augmentation.BoundedResize`: Detectron2's ResizeShortestEdge, but
-        a strip is not enlarged, and no side comes to less than a pixel.
+        The rule is that of :class:`face_d2.data.augmentation.BoundedResize`: Detectron2's
+        ResizeShortestEdge, except that very narrow images are not enlarged and each side has at
+        least one pixel.
         """
         if not self.min_size:
             return height, width
@@ -51,12 +51,12 @@ class SizeRule:
         return height_to, width_to
 
     def searched_pixels(self, height: int, width: int) -> float:
-        """Pixels the network works on for an image that was resized to this size."""
+        """Number of pixels that the network processes for a resized image of this size."""
         return height * width * max(self.min_side / min(height, width), 1.0) ** 2
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes bilinearly with Pillow, which gives the pixels of training and evaluation.
+    """Resizes bilinearly with Pillow, with the same result as in training and evaluation.
 
     Args:
         image: (H, W, 3) uint8.

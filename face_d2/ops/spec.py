@@ -1,4 +1,4 @@
-"""What must be known about a network to use it without its code; travels inside ONNX files."""
+"""Everything needed to use a network without its code; stored in the metadata of ONNX files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from face_d2.ops.resize import SizeRule
 
 __all__ = ["DetectorSpec", "ForeignFileError", "Level", "Suppression"]
 
-#: Version of the format below.
+#: Version of the metadata format.
 _FORMAT = 1
 _KEY = "face_d2"
 
@@ -22,13 +22,13 @@ class ForeignFileError(ValueError):
 
 @dataclass(frozen=True)
 class Level:
-    """One detecting map.
+    """One detection level.
 
     Attributes:
-        name: the branch's tap or the pyramid level.
-        stride: input pixels between neighbouring cells.
-        sizes: least and greatest size in input pixels that it is made for: LFFD's face range,
-            DF2S2's shortest and longest anchor side.
+        name: the tap of the branch, or the pyramid level.
+        stride: input pixels between neighboring cells.
+        sizes: minimum and maximum face size in input pixels: LFFD's face range, or the shortest and
+            longest anchor side of DF2S2.
     """
 
     name: str
@@ -38,15 +38,16 @@ class Level:
 
 @dataclass(frozen=True)
 class Suppression:
-    """From candidates to detections.
+    """Settings that select detections from candidates.
 
     Attributes:
-        score_threshold: candidates score more than this.
-        topk: most candidates that enter suppression ...
-        topk_per_level: ... of each level, or of all together.
-        nms_type: "iou", or "iom" (intersection over the lower-scored box, LFFD's released tool).
-        nms_threshold: overlaps greater than this are suppressed.
-        max_detections: most detections of an image.
+        score_threshold: candidates need a score above this.
+        topk: maximum number of candidates before NMS.
+        topk_per_level: whether ``topk`` applies to each level or to all levels together.
+        nms_type: "iou", or "iom" (intersection over the area of the lower-scored box, as in LFFD's
+            released tool).
+        nms_threshold: boxes with a larger overlap are suppressed.
+        max_detections: maximum number of detections per image.
     """
 
     score_threshold: float
@@ -59,18 +60,18 @@ class Suppression:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """A network's contract.
+    """Input, levels and inference settings of a network.
 
     Attributes:
         detector: the meta-architecture.
-        config: the config file's name.
+        config: the name of the config file.
         input_format: channel order of the input, "BGR" or "RGB".
-        size_rule: the size at which images are searched.
-        least_side: images with a shorter side below this have no faces that could be found.
-        levels: the detecting maps, shallow to deep.
+        size_rule: the size to which images are resized.
+        least_side: images with a shorter side below this are not processed and have no detections.
+        levels: the detection levels, shallow to deep.
         suppression: inference settings.
-        classes: what is detected.
-        outputs: of an exported graph: "candidates", "maps" or "detections".
+        classes: the names of the classes.
+        outputs: outputs of an exported graph: "candidates", "maps" or "detections".
     """
 
     detector: str
@@ -84,7 +85,7 @@ class DetectorSpec:
     outputs: str = "candidates"
 
     def to_metadata(self) -> dict[str, str]:
-        """The card as the metadata of an ONNX file; its readers are machines and people."""
+        """The spec as metadata of an ONNX file, readable for programs and people."""
         return {
             _KEY: json.dumps({"format": _FORMAT, **asdict(self)}),
             "detector": self.detector,
@@ -101,15 +102,15 @@ class DetectorSpec:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> DetectorSpec:
-        """Reads a card back.
+        """Reads the spec from metadata.
 
         Args:
-            metadata: of the ONNX file.
-            source: the file, for messages.
+            metadata: the metadata of the ONNX file.
+            source: the file name, for messages.
 
         Raises:
             ForeignFileError: the file was not written by ``tools/export_onnx.py``.
-            ValueError: it was written by another version.
+            ValueError: the file was written by another version.
         """
         if _KEY not in metadata:
             raise ForeignFileError(

@@ -1,29 +1,31 @@
-"""Finding faces in images too large for one pass, without seams. NumPy only.
+"""Detection in images that are too large for one pass, with NumPy only.
 
-An image above the cap is cut into overlapping tiles, and halved again and again until it fits; the
-halved images are searched as well, in tiles where they need it. Letters: O = ``overlap``, the
-largest face, in pixels of its longer side, that must fit into a tile whole; s = the side of a
-detection along an axis.
+An image above the pixel limit is divided into overlapping tiles. It is also halved repeatedly until
+it fits into one pass, and every halved image is searched too, in tiles if necessary. Letters: O =
+``overlap``, the longer side, in pixels, up to which a face must be completely inside a tile; s =
+the side of a detection along an axis.
 
-**The rule.** A tile's detection stays when, on both axes, its centre is further than
+**The rule.** A detection of a tile is kept if, on both axes, its center is farther than
 5/8 max(O, s) from every edge of the tile that is not an edge of the image.
 
-*A face cut by a tile's edge is never found there.* What the tile sees of it ends at the edge, so
-its centre is s/2 from the edge, less than 5/8 max(O, s). A detector that sees a little too little
-or too much of the piece changes nothing: a box that stays keeps s/8 off the edge.
+*A tile never reports a face that its edge cuts.* The visible part of the face ends at the edge, so
+the center of its box is s/2 from the edge, which is less than 5/8 max(O, s). Small errors of the
+detector do not matter, because a box that is kept has a distance of at least s/8 from the edge.
 
-*No face up to O is lost.* Neighbours share 11/8 O. The one keeps centres up to 5/8 O before its
-right edge, the other from 5/8 O behind its left edge: these ranges overlap by O/8, so that two
-tiles may disagree by that much about where a face is and one still keeps it. A face whose centre is
-kept reaches O/2 from it and so lies within the tile, with O/8 or more of its surroundings.
+*No face up to O is lost.* Neighboring tiles share 11/8 O. The left tile keeps centers up to 5/8 O
+before its right edge, and the right tile keeps centers from 5/8 O after its left edge. These ranges
+overlap by O/8, so one tile keeps the face even if the positions in the two tiles differ by O/8. A
+kept face extends at most O/2 from its center, so it is inside the tile with a margin of at least
+O/8.
 
-*Found once.* A face in the ranges of both is found whole by both, and suppression across tiles
-keeps the better answer. Boxes of one tile never suppress each other: the detector has done that.
+*Every face is reported once.* If a face is in the ranges of two tiles, both detect the whole face,
+and NMS across tiles keeps the better box. Boxes of the same tile do not suppress each other,
+because the detector has already applied NMS.
 
-*Larger faces* stay when a tile holds them and their margin. All others appear in an image halved k
-times, where they have 1/2^k of their size and the same holds; the last of these images is searched
-in one piece. Halved images answer for faces of at least 0.8 O of the previous ones and only
-where those have no box, since their boxes are coarser.
+*Larger faces* are kept if a tile contains them and their margin. All others appear in an image that
+was halved k times, where they have 1/2^k of their size and the same rule holds; the last of these
+images is searched in one pass. A halved image reports only faces of at least 0.8 O in the next
+larger image, and only where the larger images have no box, because its boxes are less precise.
 """
 
 from __future__ import annotations
@@ -38,36 +40,37 @@ from face_d2.ops.nms import best_first, nms
 
 __all__ = ["Detect", "detect_tiled", "least_max_pixels", "tile_boxes"]
 
-#: Image (H, W, channels) to rows (N, 5 or more): x1, y1, x2, y2, score; what follows is carried on.
+#: Maps an image (H, W, channels) to rows (N, 5 or more) of x1, y1, x2, y2, score, other columns.
 Detect = Callable[[NDArray[np.generic]], NDArray[np.floating]]
 
-#: Distance kept from inner edges, as a share of the face or of the overlap.
+#: Minimum distance to inner edges, as a fraction of the face or of the overlap.
 _MARGIN = 5 / 8
-#: How far two tiles may disagree about a face's place, as a share of the overlap.
+#: Maximum difference between two tiles' positions of a face, as a fraction of the overlap.
 _SLACK = 1 / 8
-#: Halved images leave faces below this share of the overlap to the image they were made from.
+#: Halved images do not report faces below this fraction of the overlap in the larger image.
 _LEAST_SHARE = 0.8
 
 
 def tile_boxes(
     height: int, width: int, tile: int | tuple[int, int], overlap: int, align: int = 1
 ) -> NDArray[np.int64]:
-    """Where the tiles of an image are.
+    """Positions of the tiles of an image.
 
-    As few tiles as the largest size allows, then as small and equal as that number allows.
+    The number of tiles is as small as the maximum size allows; the tiles then have equal sizes, as
+    small as this number allows.
 
     Args:
-        height, width: of the image, in pixels.
-        tile: largest height and width of a tile.
-        overlap: pixels that neighbouring tiles share at least.
-        align: tiles begin at multiples of this. With a detector's largest stride its locations are
-            the same in a tile as in the whole image.
+        height, width: size of the image in pixels.
+        tile: maximum height and width of a tile.
+        overlap: minimum number of pixels that neighboring tiles share.
+        align: tiles start at multiples of this. With the largest stride of a detector, its
+            locations are the same in a tile as in the whole image.
 
     Returns:
-        (T, 4) XYXY, row by row from the top left. A side that fits into one tile is not cut.
+        (T, 4) XYXY, row by row from the top left. A side that fits into one tile is not divided.
 
     Raises:
-        ValueError: a size is not positive, or a tile is too small to get on by ``align`` pixels.
+        ValueError: a size is not positive, or a tile is too small to advance by ``align`` pixels.
     """
     tile_height, tile_width = (tile, tile) if isinstance(tile, int) else tile
     for name, value in (("height", height), ("width", width), ("align", align)):
@@ -81,7 +84,7 @@ def tile_boxes(
 
 
 def least_max_pixels(overlap: int, align: int = 1) -> int:
-    """The smallest ``max_pixels`` that :func:`detect_tiled` can work with."""
+    """The minimum of ``max_pixels`` for :func:`detect_tiled`."""
     return (_shared_pixels(overlap) + align) ** 2
 
 
@@ -94,31 +97,30 @@ def detect_tiled(
     align: int = 1,
     iou_threshold: float = 0.5,
 ) -> NDArray[np.floating]:
-    """Runs a detector on an image of any size, never on more than ``max_pixels`` at a time.
+    """Runs a detector on an image of any size, with at most ``max_pixels`` pixels at a time.
 
-    Each face is found once, whether a seam runs through it or not; the rule is at the head of this
-    file. With tiles of side t, all passes together see at most about
-    4/3 (t / (t - 11/8 overlap))^2 times the image's pixels.
+    Each face is reported once, even at the border between tiles; the docstring of the module gives
+    the rule. With tiles of side t, all passes together process at most about
+    4/3 (t / (t - 11/8 overlap))^2 times the pixels of the image.
 
     Args:
-        detect: finds faces in one image; gets ``image`` itself when that is within the cap, and
-            views of it otherwise.
-        image: (H, W, channels), of the channel order that ``detect`` expects.
-        max_pixels: most pixels of one call of ``detect``.
-        overlap: longer side in pixels up to which faces are searched at full resolution for sure;
-            neighbouring tiles share 11/8 of it.
-        align: tiles begin at multiples of this; a multiple of the detector's strides gives tiles
-            the answers of the whole image.
-        iou_threshold: boxes of different tiles that overlap by more than this are one face.
+        detect: detects faces in one image. It gets ``image`` itself if the image is within the
+            limit, and views of it otherwise.
+        image: (H, W, channels), in the channel order that ``detect`` expects.
+        max_pixels: maximum number of pixels in one call of ``detect``.
+        overlap: faces up to this longer side, in pixels, are always searched at full resolution;
+            neighboring tiles share 11/8 of it.
+        align: tiles start at multiples of this. With a multiple of the detector's strides, results
+            in a tile are the same as in the whole image.
+        iou_threshold: boxes of different tiles with a larger IoU are the same face.
 
     Returns:
-        What ``detect`` returns, (N, 5 or more), in pixels of ``image``, best score first, equal
-        scores by box.
+        The rows of ``detect``, (N, 5 or more), in pixels of ``image``, best score first; equal
+        scores are sorted by box.
 
     Raises:
-        ValueError: the image is not three-dimensional or empty, ``max_pixels`` is too small for
-            ``overlap``, or ``detect`` returns something else than such rows or a value that is not
-            finite.
+        ValueError: the image is empty or not three-dimensional, ``max_pixels`` is too small for
+            ``overlap``, or ``detect`` returns rows of another form or a value that is not finite.
     """
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(
@@ -171,19 +173,19 @@ def _intervals(length: int, tile: int, overlap: int, align: int) -> list[tuple[i
     count = math.ceil((length - overlap) / longest_step)
     step = math.ceil((length - overlap) / (count * align)) * align
     size = step + overlap
-    # The last tile goes back to be as large as the others, not a strip.
+    # The last tile is moved back so that it is as large as the others.
     last = math.ceil((length - size) / align) * align
     starts = [min(i * step, last) for i in range(math.ceil((length - overlap) / step))]
     return [(start, min(start + size, length)) for start in starts]
 
 
 def _shared_pixels(overlap: int) -> int:
-    """What neighbouring tiles share, so that faces up to ``overlap`` are seen whole."""
+    """Pixels that neighboring tiles share, so that a tile contains each face up to ``overlap``."""
     return math.ceil(overlap * (2 * _MARGIN + _SLACK))
 
 
 def _largest_tile(image: NDArray[np.generic], max_pixels: int) -> tuple[int, int]:
-    """Squares, or the whole of a side that is shorter than their side."""
+    """Size of a square tile, or less along a side of the image that is shorter."""
     height, width = image.shape[:2]
     side = math.isqrt(max_pixels)
     if min(height, width) >= side:
@@ -192,7 +194,7 @@ def _largest_tile(image: NDArray[np.generic], max_pixels: int) -> tuple[int, int
 
 
 def _pyramid(image: NDArray[np.generic], max_pixels: int) -> Iterator[NDArray[np.generic]]:
-    """The image, then halves of it until one is within the cap."""
+    """The image, then repeatedly halved images until one is within the limit."""
     yield image
     while image.shape[0] * image.shape[1] > max_pixels:
         image = _half(image)
@@ -200,7 +202,7 @@ def _pyramid(image: NDArray[np.generic], max_pixels: int) -> Iterator[NDArray[np
 
 
 def _half(image: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Means of 2 x 2 pixels; an odd last row or column counts twice."""
+    """Means of 2 x 2 pixels; the last row or column of an odd side is used twice."""
     whole = np.issubdtype(image.dtype, np.integer)
     wide = np.uint16 if image.dtype == np.uint8 else np.result_type(image.dtype, np.float32)
     height, width = image.shape[:2]
@@ -220,7 +222,7 @@ def _clear_of_edges(
     image_size: tuple[int, ...],
     overlap: int,
 ) -> NDArray[np.bool_]:
-    """The rule, for detections (N, 4 or more) in pixels of their tile."""
+    """Applies the rule to detections (N, 4 or more) in pixels of their tile."""
     kept = np.ones(len(rows), dtype=bool)
     for axis, length in enumerate((image_size[1], image_size[0])):
         start, end = int(tile[axis]), int(tile[axis + 2])
@@ -234,7 +236,7 @@ def _clear_of_edges(
 
 
 def _checked(rows: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A copy of what a detector returned, in floating point."""
+    """A checked floating-point copy of the rows that a detector returned."""
     rows = np.asarray(rows)
     if rows.ndim != 2 or rows.shape[1] < 5:
         raise ValueError(

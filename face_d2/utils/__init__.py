@@ -1,3 +1,1 @@
-"""Files, downloads, text lines and memory: nothing here knows of faces, nor of the rest of this
-project.
-"""
+"""Files, downloads, text lines and memory; imports nothing else of this project."""

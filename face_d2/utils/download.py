@@ -1,4 +1,4 @@
-"""Files from the network that are whole and the right ones, or not there at all."""
+"""Verified, atomic downloads."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["checksum", "download", "git_blob_id", "verify"]
 
-#: Kinds of checksum: that of a git object, for files known by their place in a repository.
+#: Kinds of checksum. "git-blob" is for files in a git repository, whose blob id is known.
 _KINDS = ("git-blob", "sha256")
 _SCHEMES = ("https", "http", "file")
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
-#: Nothing of unknown size may fill a disk.
+#: Maximum size of a download whose size is not known, so that it cannot fill the disk.
 _MOST_BYTES = 4 << 30
 
 
 def git_blob_id(data: bytes) -> str:
-    """The id git gives a file with this content (``git hash-object``)."""
+    """The id that git gives a file with this content (``git hash-object``)."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -36,11 +36,11 @@ def checksum(file: str | Path, kind: str = "sha256") -> str:
     """Checksum of a file as ``"<kind>:<hex digits>"``.
 
     Args:
-        file: what to read.
+        file: the file to read.
         kind: "sha256" or "git-blob" (see :func:`git_blob_id`).
 
     Raises:
-        ValueError: the kind is another.
+        ValueError: the kind is unknown.
         OSError: the file cannot be read.
     """
     if kind not in _KINDS:
@@ -60,8 +60,8 @@ def verify(file: str | Path, expected: str) -> None:
     """Checks a file against ``"<kind>:<hex digits>"``.
 
     Raises:
-        ValueError: it is another file, or the expected checksum is of no known kind.
-        OSError: it cannot be read.
+        ValueError: the checksum differs, or the kind of the expected checksum is unknown.
+        OSError: the file cannot be read.
     """
     found = checksum(file, expected.partition(":")[0])
     if found != expected:
@@ -73,26 +73,26 @@ def verify(file: str | Path, expected: str) -> None:
 def download(
     url: str, file: str | Path, expected: str, *, size: int | None = None, quiet: bool = False
 ) -> Path:
-    """Fetches a file once; what carries its name is whole and has its checksum, at any moment.
+    """Downloads a file unless it exists; it gets its name only when it is complete and verified.
 
-    What arrived of an interrupted download stays beside it as ``<name>.part``, and the next call
-    goes on from there where the server can, else begins anew. Processes that want the same file
-    wait for the one that fetches it.
+    An interrupted download remains as ``<name>.part``. The next call continues it if the server
+    supports this, and starts again otherwise. If several processes need the same file, one
+    downloads it and the others wait.
 
     Args:
-        url: http, https or file.
-        file: where to put it; one that is there is checked and kept.
-        expected: its checksum, see :func:`verify`.
-        size: its bytes, where known: an answer of another length is refused before it is read.
-        quiet: no progress bar on standard error.
+        url: an http, https or file address.
+        file: the destination; an existing file is verified and kept.
+        expected: the checksum, see :func:`verify`.
+        size: size in bytes, if known; a response of another length is refused before it is read.
+        quiet: show no progress bar on standard error.
 
     Returns:
         ``file``.
 
     Raises:
-        ValueError: the address is of another kind, or what arrived is not the file that is wanted
-            (nothing of it is kept).
-        OSError: the network or the disk failed; the address and the file are named.
+        ValueError: the address is of another kind, or the downloaded file is not the expected one
+            (it is deleted).
+        OSError: the network or the disk failed; the message names the address and the file.
     """
     file = Path(file)
     if urlsplit(url).scheme not in _SCHEMES:
@@ -122,10 +122,10 @@ def download(
 
 
 def _fetch(url: str, part: Path, size: int | None, quiet: bool) -> None:
-    """Appends to ``part`` what it lacks; ends only when the server has sent all it announced."""
+    """Appends the missing bytes to ``part``; fails if the server sends fewer than it announced."""
     there = part.stat().st_size if part.exists() else 0
     if size is not None and there >= size:
-        there = 0  # of another file, or complete and wrong
+        there = 0  # it belongs to another file, or is complete and wrong
     answer = _open(url, there)
     with answer:
         if there and not _continues(answer, there):
@@ -168,20 +168,20 @@ def _open(url: str, there: int) -> HTTPResponse:
             urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S
         )
     except urllib.error.HTTPError as error:
-        if error.code == 416 and there:  # no such range: what is there is not of this file
+        if error.code == 416 and there:  # invalid range: the partial file is not of this file
             error.close()
             return _open(url, 0)
         raise
 
 
 def _continues(answer: HTTPResponse, there: int) -> bool:
-    """Whether the server sends what follows the first ``there`` bytes, and not the whole."""
+    """Whether the server sends only the bytes after the first ``there``, not the whole file."""
     begins = f"bytes {there}-"
     return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(begins)
 
 
 def _total(answer: HTTPResponse, there: int) -> int | None:
-    """Bytes of the whole file, by what the server announces."""
+    """Size of the whole file in bytes, as announced by the server."""
     whole = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     if whole and there:
         return int(whole[1])

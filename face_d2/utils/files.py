@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all."""
+"""Atomic replacement of files and folders."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["replaced_file", "replaced_folder"]
 
 @contextmanager
 def replaced_file(file: str | Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of ``file`` when the block ends without error.
+    """A path to write to, which replaces ``file`` when the block ends without error.
 
-    Whoever reads ``file``, at any moment and after any crash, sees the old content or the new one:
-    the new is on disk before it gets the name. A full disk is an error while the old is there. A
-    link stays a link to the file; a device or pipe, such as /dev/stdout, is written to itself.
+    At any time, and after any crash, ``file`` has either the old or the new content, because the
+    new content is on disk before it is renamed. If the disk is full, the old file remains. A link
+    remains a link to the file; a device or pipe, such as /dev/stdout, is written directly.
 
     Raises:
-        OSError: it cannot be written; what was there before is untouched.
+        OSError: the file cannot be written; the old one is unchanged.
     """
     file = Path(os.path.realpath(file))
     if file.exists() and not (file.is_file() or file.is_dir()):
         yield file
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Of a long name the end, so that what may be as long as a name can be is not too long here.
+    # Keep the end of a long name, so that the temporary name is not too long.
     temporary = file.with_name(f".tmp-{os.getpid()}-{file.name[-60:]}")
     try:
         yield temporary
@@ -44,9 +44,9 @@ def replaced_file(file: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(folder: str | Path) -> Iterator[Path]:
-    """A fresh folder to fill; it takes the place of ``folder`` when the block ends without error.
+    """A new folder to fill, which replaces ``folder`` when the block ends without error.
 
-    A run killed midway leaves the old content (and a ``.tmp-`` folder beside it), never a mixture.
+    If the process is killed, the old folder remains, beside a ``.tmp-`` folder.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -63,5 +63,5 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def cache_dir() -> Path:
-    """Folder for what can be made again: ``$FACE_D2_CACHE``, by default ``output/cache``."""
+    """The cache folder: ``$FACE_D2_CACHE``, by default ``output/cache``."""
     return Path(os.environ.get("FACE_D2_CACHE", "output/cache"))

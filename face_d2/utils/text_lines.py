@@ -1,4 +1,4 @@
-"""Lines and counts of annotation and detection files, however damaged."""
+"""Reads lines and counts of annotation and detection files that may be damaged."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 __all__ = ["numbered_lines", "parse_count", "quoted"]
 
-_MAX_DIGITS = 9  # of a count; more is no count, and int() refuses thousands of digits
-_MAX_QUOTED = 80  # characters; a file of another kind may be one line
+_MAX_DIGITS = 9  # of a count; more digits are an error, and int() refuses thousands of them
+_MAX_QUOTED = 80  # characters; a file of another kind may have very long lines
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    """Yields (number from 1, text without white space around it) of every line.
+    """Yields (number starting at 1, stripped text) of every line.
 
-    A byte order mark, which editors on Windows write, is no part of the first.
+    A byte order mark, which editors on Windows write, is skipped.
 
     Raises:
-        ValueError: when the file is no UTF-8 text, with its name and the line before.
+        ValueError: the file is not UTF-8 text; the message names the file and the line before.
     """
     number = 0
     try:
@@ -29,11 +29,11 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
 
 def parse_count(text: str) -> int | None:
-    """The number that a line announces, or None when it is no count."""
+    """The count in a line, or None if the line is not a count."""
     text = text.strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def quoted(text: str) -> str:
-    """A line for an error message, cut where it is long."""
+    """A line for an error message, shortened if it is long."""
     return repr(text) if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]!r}..."
