@@ -1,7 +1,7 @@
 """Evaluation of face detectors: WIDER FACE, FDDB and COCO style.
 
-The protocols are functions that need neither torch nor Detectron2 in the process; the evaluators
-that run inside Detectron2 import them when first touched.
+The protocols are functions that load neither torch nor Detectron2. The evaluators for Detectron2
+are imported on first access.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """COCO-style AP for faces: no cap at 100 detections, sizes by face height, no cached annotations.
 
-Detectron2's COCOEvaluator keeps 100 detections an image (a fifth of WIDER FACE's validation faces
-lies beyond the 100th of its image), calls everything under 32 x 32 small, and reuses a JSON file
-that may be older than the data set. This evaluator builds the annotations from the dataset dicts
-each time.
+Detectron2's COCOEvaluator keeps 100 detections per image, but a fifth of WIDER FACE's validation
+faces are beyond the 100th face of their image. It also calls all faces below 32 x 32 small, and it
+reuses a JSON file that may be older than the data set. This evaluator builds the annotations from
+the dataset dicts each time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from face_d2.evaluation.shards import DetectionShards
 
 __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
 
-#: Face heights in pixels of WIDER FACE's small, medium and large faces (CVPR 2016, section 4.1).
+#: Heights in pixels of WIDER FACE's small, medium and large faces (CVPR 2016, section 4.1).
 HEIGHT_RANGES = {"s": (10.0, 50.0), "m": (50.0, 300.0), "l": (300.0, 1e5)}
 
 _IOU_KEYS = {"50": 0.5, "75": 0.75}
@@ -40,7 +40,7 @@ class FaceCOCOEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: a registered data set; annotations with ``iscrowd`` are ignored.
-        output_dir: detections are kept on disk there while the evaluation runs.
+        output_dir: folder for detections while the evaluation runs.
     """
 
     def __init__(self, dataset_name: str, output_dir: str | Path) -> None:
@@ -76,15 +76,15 @@ def coco_ap(
     """COCO-style average precision of one class.
 
     Args:
-        detections: ``{image_id: (N, 5) x, y, w, h, score}``; an absent image has none.
+        detections: ``{image_id: (N, 5) x, y, w, h, score}``; images without an entry have none.
         dataset_dicts: Detectron2's, with ``annotations``.
 
     Returns:
-        AP, AP50, AP75, APs, APm, APl, AR in 0-100; NaN where no face falls in the range.
+        AP, AP50, AP75, APs, APm, APl, AR in 0-100; NaN if no face is in the range.
 
     Raises:
-        ValueError: on detections for an image the data set does not have, and on two images of
-            one ``image_id``.
+        ValueError: there are detections for an image that is not in the data set, or two images
+            have the same ``image_id``.
     """
     number_of: dict[str, int] = {}
     for number, record in enumerate(dataset_dicts, start=1):
@@ -105,7 +105,7 @@ def coco_ap(
         for row in np.asarray(detections.get(name, []), dtype=np.float64).tolist()
     ]
     largest = max([len(rows) for rows in detections.values()], default=0)
-    # A degenerate box can overlap nothing; left in, its negative area upsets the engines.
+    # Boxes with negative sides overlap nothing, and the engines fail on their negative area.
     faces = [face for face in faces if min(face["bbox"][2:]) > 0]
     precision, recall = _run_engine(faces, found, len(dataset_dicts), max(largest, 1))
     figures = {"AP": _mean(precision[:, :, 0])}
@@ -129,7 +129,7 @@ def _run_engine(
         )
         parameters = evaluation.params
         parameters.maxDets = [max_detections]
-        # Ranges are compared with "area", which holds the squared height here.
+        # The engines compare ranges with "area", which is the squared height here.
         parameters.areaRng = [
             [0.0, 1e10],
             *([low**2, high**2] for low, high in HEIGHT_RANGES.values()),
@@ -190,5 +190,5 @@ def _xywh(annotation: dict[str, Any]) -> list[float]:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    values = values[values > -1]  # COCO marks "no face in this range" by -1
+    values = values[values > -1]  # in COCO, -1 means that no face is in the range
     return float(values.mean() * 100) if values.size else float("nan")

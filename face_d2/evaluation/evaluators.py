@@ -1,7 +1,7 @@
-"""Evaluators for Detectron2's trainer and ``--eval-only``: the protocols, fed by a model.
+"""Evaluators for Detectron2's trainer and ``--eval-only``.
 
-Detections go to disk as they come and are gathered at the end; the figures are computed from the
-text files that are left behind, so anyone can compute them again from those files.
+Detections are written to disk during inference and gathered at the end. The results are computed
+from the text files that the evaluators write, so they can be computed again from these files.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _logger = logging.getLogger(__name__)
 
 
 class _StreamingEvaluator(DatasetEvaluator):
-    """What both evaluators share: detections to disk, results under ``output_dir/dataset_name``.
+    """Base class of both evaluators: detections on disk, results in ``output_dir/dataset_name``.
 
-    An image that could not be decoded counts as one without detections; the log and the result's
-    JSON (``unreadable``: image id -> reason) name it.
+    An image that could not be decoded counts as an image without detections. It is named in the log
+    and in the JSON result (``unreadable``: image id -> reason).
     """
 
     def __init__(self, dataset_name: str, output_dir: str | Path, protocol: Mapping[str, str]):
@@ -62,7 +62,7 @@ class _StreamingEvaluator(DatasetEvaluator):
         self._shards.process(inputs, outputs)
 
     def _gather_unreadable(self) -> dict[str, str]:
-        """Image id -> reason, of the images that could not be decoded; named in the log."""
+        """Image id -> reason of all images that could not be decoded; also logs them."""
         unreadable = self._shards.gather_unreadable()
         if unreadable:
             _logger.warning(
@@ -77,19 +77,20 @@ class _StreamingEvaluator(DatasetEvaluator):
 class WiderFaceEvaluator(_StreamingEvaluator):
     """WIDER FACE's protocol on a registered data set.
 
-    Leaves in ``output_dir/dataset_name``: ``predictions/EVENT/NAME.txt`` and ``widerface.json``
-    (figures, 95 % intervals, breakdowns, errors, protocol); for a data set without labels, instead
-    of the JSON, ``submission.zip``, the archive the benchmark's owners score.
+    Writes ``predictions/EVENT/NAME.txt`` and ``widerface.json`` (results, 95 % intervals,
+    breakdowns, errors, test settings) to ``output_dir/dataset_name``. For a data set without
+    labels, it writes ``submission.zip`` instead of the JSON, an archive for the benchmark's
+    evaluation.
 
     Args:
-        dataset_name: a data set in the form of :func:`face_d2.data.register.register_wider_face`.
-        output_dir: on the first process's disk; other processes need it for passing storage only.
-        protocol: how the detections are made, in words, kept beside the figures (see
+        dataset_name: a data set of :func:`face_d2.data.register.register_wider_face`.
+        output_dir: folder for the results of the first process; the others use it temporarily.
+        protocol: description of the test settings, saved with the results (see
             :func:`face_d2.evaluation.protocol.describe_test_settings`).
-        bootstrap: resamplings for the intervals, 0 for none.
+        bootstrap: number of resamples for the intervals; 0 for none.
 
     Attributes:
-        result: the last evaluation's :class:`WiderFaceResult`, in the first process.
+        result: the :class:`WiderFaceResult` of the last evaluation, in the first process.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class WiderFaceEvaluator(_StreamingEvaluator):
         super().__init__(dataset_name, output_dir, protocol or {})
         self._bootstrap = bootstrap
         self.result: WiderFaceResult | None = None
-        # Read before inference, so that unusable ground truth does not cost an hour first.
+        # Read before inference, so that invalid ground truth is reported immediately.
         self._ground_truth = dataset_ground_truth(dataset_name) if comm.is_main_process() else None
 
     def evaluate(self) -> dict[str, dict[str, float]]:
@@ -139,18 +140,18 @@ class WiderFaceEvaluator(_StreamingEvaluator):
 
 
 class FDDBEvaluator(_StreamingEvaluator):
-    """FDDB's protocol on all ten folds pooled, with the images' own sizes as canvas.
+    """FDDB's protocol on all ten folds together, with the size of each image as canvas.
 
-    Leaves in ``output_dir/dataset_name``: ``detections.txt`` in FDDB's format, the official tool's
-    ``DiscROC.txt`` and ``ContROC.txt``, and ``fddb.json``.
+    Writes ``detections.txt`` in FDDB's format, ``DiscROC.txt`` and ``ContROC.txt`` as the official
+    tool does, and ``fddb.json`` to ``output_dir/dataset_name``.
 
     Args:
-        dataset_name: a data set whose metadata give ``image_root`` and ``folds_folder``.
-        output_dir: on the first process's disk; other processes need it for passing storage only.
-        protocol: how the detections are made, in words, kept beside the figures.
+        dataset_name: a data set whose metadata contain ``image_root`` and ``folds_folder``.
+        output_dir: folder for the results of the first process; the others use it temporarily.
+        protocol: description of the test settings, saved with the results.
 
     Attributes:
-        result: the last evaluation's :class:`FDDBResult`, in the first process.
+        result: the :class:`FDDBResult` of the last evaluation, in the first process.
     """
 
     def __init__(
@@ -193,12 +194,12 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
     """The evaluators of a data set, by its ``evaluator_type``: "widerface" or "fddb".
 
     Args:
-        cfg: its test settings are recorded beside the figures.
+        cfg: a config; its test settings are saved with the results.
         dataset_name: a registered data set.
-        output_dir: results go to a folder of the data set's name in it.
+        output_dir: the results are written to a folder in it, named after the data set.
 
     Raises:
-        ValueError: when the data set has another evaluator type, or none.
+        ValueError: the data set has another evaluator type, or none.
     """
     protocol = describe_test_settings(cfg)
     metadata = MetadataCatalog.get(dataset_name)
@@ -220,19 +221,19 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
 
 
 def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
-    """What a registered data set is scored against.
+    """The ground truth for the evaluation of a registered data set.
 
     Args:
-        dataset_name: its metadata's ``eval_ground_truth`` may name the folder of the official .mat
-            files; they are used, restricted to the data set's images, where they are there.
+        dataset_name: the data set. ``eval_ground_truth`` in its metadata can name the folder of the
+            official .mat files. If the files exist, they are used, restricted to the images of the
+            data set.
 
     Returns:
-        The official faces; without the .mat files the data set's own annotations, by face height;
-        None for a data set without labels.
+        The official ground truth; without the .mat files, the annotations of the data set with
+        lists by face height; None for a data set without labels.
 
     Raises:
-        ValueError: when the official files lack one of the data set's images, or an ``image_id`` is
-            no "event/name".
+        ValueError: an image is not in the official files, or an ``image_id`` is not "event/name".
     """
     if _unlabelled(dataset_name):
         return None
@@ -259,7 +260,7 @@ def _unlabelled(dataset_name: str) -> bool:
 
 
 def _image_of(record: dict[str, Any]) -> WiderFaceImage:
-    """A dataset dict as WIDER FACE's reader would give it; ``iscrowd`` faces are invalid."""
+    """Converts a dataset dict to the form of WIDER FACE's reader; ``iscrowd`` faces are invalid."""
     faces = record["annotations"]
     boxes = [BoxMode.convert(face["bbox"], face["bbox_mode"], BoxMode.XYWH_ABS) for face in faces]
     attributes = [

@@ -1,4 +1,4 @@
-"""How a figure was measured, in words: the settings of a config that change an AP."""
+"""A readable description of the test settings in a config that influence AP."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_test_settings", "format_protocol"]
 
-#: Where Detectron2's own meta-architectures keep their test thresholds; a detector of this project
-#: keeps them in the node of its own name.
+#: The config nodes with the test thresholds of Detectron2's meta-architectures. A detector of this
+#: project has them in the node with its own name.
 _TEST_NODES = {"GeneralizedRCNN": "ROI_HEADS"}
 
 
 def describe_test_settings(cfg: CfgNode) -> dict[str, str]:
-    """The test-time settings of a config that a face detector's AP depends on.
+    """The test settings of a config that influence the AP of a face detector.
 
     Args:
         cfg: a Detectron2 config, of any meta-architecture.
 
     Returns:
-        setting -> value in words: the rule for the image size, score threshold, NMS, detections
-        kept, test-time augmentation.
+        setting -> description: image size, score threshold, NMS, detections kept, test-time
+        augmentation.
     """
     architecture = cfg.MODEL.META_ARCHITECTURE
     node = cfg.MODEL.get(_TEST_NODES.get(architecture, architecture.upper()), {})
@@ -41,7 +41,7 @@ def describe_test_settings(cfg: CfgNode) -> dict[str, str]:
 
 
 def format_protocol(protocol: dict[str, str]) -> str:
-    """One line per setting, indented, to print under a figure."""
+    """One indented line per setting, to print below a result."""
     width = max(map(len, protocol), default=0)
     return "\n".join(f"  {key:<{width}}  {value}" for key, value in protocol.items())
 
@@ -56,7 +56,7 @@ def _augmentation(cfg: CfgNode) -> str:
     if not cfg.TEST.AUG.ENABLED:
         return "none"
     settings = dict(cfg.TEST.AUG, ENABLED="")
-    if settings.get("SCALES"):  # they take the place of Detectron2's sizes
+    if settings.get("SCALES"):  # they replace Detectron2's sizes
         settings |= {"MIN_SIZES": "", "MAX_SIZE": ""}
     return ", ".join(
         f"{key} {value}" for key, value in settings.items() if value not in ("", [], ())

@@ -1,4 +1,4 @@
-"""Detections on disk while a data set is evaluated, gathered from all processes block by block."""
+"""Stores detections on disk during an evaluation and gathers them from all processes in blocks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from face_d2.evaluation.wider_face.files import check_detections
 
 __all__ = ["DetectionShards", "detection_rows"]
 
-#: Rows that travel between processes at a time: 5 MB from each.
+#: Number of rows that each process sends at a time, 5 MB.
 _BLOCK_ROWS = 1 << 18
 _COLUMNS = 5
 
@@ -25,20 +25,21 @@ _Block = tuple[list[str], list[int], NDArray[np.float32]]
 
 
 def detection_rows(instances: Instances) -> NDArray[np.float32]:
-    """(N, 5) float32 x, y, w, h, score of a model's output, in its order."""
+    """(N, 5) float32 x, y, w, h, score of the output of a model, in the same order."""
     boxes = instances.pred_boxes.tensor.detach().cpu().float().numpy()
     scores = instances.scores.detach().cpu().float().numpy()
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores[:, None]], axis=1)
 
 
 class DetectionShards:
-    """The detections this process has seen, in an unnamed file, and their way to the first process.
+    """Stores the detections of this process in an unnamed file and gathers them in the first
+    process.
 
-    The file has no name, so nothing is left behind when a run is killed. Memory holds the images'
-    names only.
+    The file has no name, so a killed run leaves no file. Only the names of the images are in
+    memory.
 
     Args:
-        folder: where the file lies; it needs 20 bytes a detection.
+        folder: folder of the file, which takes 20 bytes per detection.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -60,12 +61,12 @@ class DetectionShards:
         """Stores a batch; an image that could not be decoded has no detection.
 
         Args:
-            inputs: dicts with ``image_id``, and ``UNREADABLE`` where it could not be decoded.
+            inputs: dicts with ``image_id``, and ``UNREADABLE`` if the image could not be decoded.
             outputs: dicts with ``instances``: ``pred_boxes`` (XYXY, original-image pixels) and
                 ``scores``.
 
         Raises:
-            ValueError: on a NaN or infinite box or score, naming the image and the row.
+            ValueError: a box or score is NaN or infinite; the message names the image and row.
         """
         for item, output in zip(inputs, outputs):
             name = str(item["image_id"])
@@ -76,7 +77,7 @@ class DetectionShards:
             self.add(name, rows)
 
     def gather_unreadable(self) -> dict[str, str]:
-        """Image id -> reason, of all processes, in the first; all processes must call it."""
+        """Image id -> reason of all processes, in the first process; all processes must call it."""
         gathered: dict[str, str] = {}
         for part in comm.gather(self._unreadable):
             gathered.update(part)
@@ -86,11 +87,12 @@ class DetectionShards:
         """Stores the detections of one image.
 
         Args:
-            name: the image's id.
+            name: the id of the image.
             rows: (N, 5) x, y, w, h, score.
 
         Raises:
-            ValueError: on numbers that are not finite and on negative sizes, naming image and row.
+            ValueError: a number is not finite or a size is negative; the message names image and
+                row.
         """
         check_detections(rows, f"detections on {name!r}")
         self._file.write(np.ascontiguousarray(rows, dtype=np.float32).tobytes())
@@ -98,10 +100,10 @@ class DetectionShards:
         self._counts.append(len(rows))
 
     def gather(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Yields (name, (N, 5) rows) of every image once, in the first process; nothing elsewhere.
+        """Yields (name, (N, 5) rows) of every image, in the first process only.
 
-        All processes must exhaust it. An image that several processes have seen, as samplers that
-        pad their share arrange it, is yielded once.
+        All processes must exhaust the iterator. An image that several processes have evaluated,
+        which happens if a sampler pads their shares to equal lengths, is yielded once.
         """
         blocks = self._block_borders()
         rounds = max(comm.all_gather(len(blocks) - 1))
@@ -117,13 +119,13 @@ class DetectionShards:
                         yield name, rows[end - count : end]
 
     def _block_borders(self) -> list[int]:
-        """Image indices 0 = b0 < b1 < ... = I that cut this shard into blocks."""
+        """Image indices 0 = b0 < b1 < ... = I that divide this shard into blocks."""
         block = np.cumsum(self._counts, dtype=np.int64) // _BLOCK_ROWS
         cuts = (np.flatnonzero(np.diff(block)) + 1).tolist()
         return [0, *cuts, len(self._names)] if self._names else [0]
 
     def _read(self, start: int, stop: int) -> _Block:
-        """The next images of the file, which are numbers ``start`` to ``stop``."""
+        """Reads the images with indices ``start`` to ``stop``, the next ones in the file."""
         counts = self._counts[start:stop]
         content = self._file.read(sum(counts) * _COLUMNS * np.dtype(np.float32).itemsize)
         rows = np.frombuffer(content, dtype=np.float32).reshape(-1, _COLUMNS)

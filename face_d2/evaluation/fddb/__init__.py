@@ -1,1 +1,1 @@
-"""The FDDB protocol. It needs NumPy and SciPy, neither torch nor Detectron2."""
+"""The FDDB protocol, with NumPy and SciPy only; torch and Detectron2 are not needed."""

@@ -1,7 +1,7 @@
 """FDDB's format for detections: one text file for all images.
 
-For every image its name, the number of rows, and the rows: "x y w h score" for rectangles, or
-"major_radius minor_radius angle x y score" for ellipses (angle in radians).
+The file contains, for every image, its name, the number of rows, and the rows: "x y w h score" for
+rectangles, or "major_radius minor_radius angle x y score" for ellipses (angle in radians).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def read_fddb_detections(
 
     Args:
         detections: a file, or a mapping from image name to rows.
-        images: the names that may occur; an image suffix is taken off the names given.
+        images: the allowed names, without image suffix; suffixes in the detections are removed.
 
     Returns:
         ``{image name: (N, 5) rectangles or (N, 6) ellipses, score last}``, one kind throughout.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: naming file and line, or image and row, on what cannot be scored.
+        FileNotFoundError: the file does not exist.
+        ValueError: a row is invalid; the message names file and line, or image and row.
     """
     if isinstance(detections, Mapping):
         return _collect(
@@ -59,7 +59,7 @@ def write_fddb_detections(detections: Mapping[str, ArrayLike], path: str | Path)
 
 
 def _entries(path: Path) -> Iterable[tuple[str, str, list[list[float]]]]:
-    """Yields (name, where it stands, rows) of every image of a file."""
+    """Yields (name, position for messages, rows) of every image in a file."""
     lines = [line for _, line in numbered_lines(path)]
     while lines and not lines[-1]:
         lines.pop()

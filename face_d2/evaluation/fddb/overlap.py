@@ -1,8 +1,8 @@
-"""Pixel overlap of detections with FDDB's ellipses, drawn as the official tool draws them.
+"""Pixel overlap of detections with FDDB's ellipses, drawn as in the official tool.
 
-An ellipse is drawn with radii cut to whole pixels, its centre rounded, and OpenCV's polygon for the
-angle in degrees; a rectangle reaches from (x, y) to (x + w, y + h), both rounded and both included.
-What lies outside the canvas vanishes.
+An ellipse is drawn as OpenCV's polygon, with radii truncated to whole pixels, the center rounded,
+and the angle in degrees. A rectangle extends from (x, y) to (x + w, y + h), both rounded and
+inclusive. Pixels outside the canvas are left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = ["overlaps"]
 
-_FAR = 10**9  # OpenCV takes 32-bit integers; all that lies farther off is as far off the canvas
+_FAR = 10**9  # a limit for OpenCV's 32-bit integers, far outside any canvas
 
 
 def overlaps(
@@ -25,7 +25,7 @@ def overlaps(
 
     Args:
         detections: (D, 4) rectangles x, y, w, h or (D, 5) ellipses.
-        ellipses: (F, 5) major radius, minor radius, angle in radians, centre x, centre y.
+        ellipses: (F, 5) major radius, minor radius, angle in radians, center x, center y.
         canvas: (height, width).
 
     Returns:
@@ -66,7 +66,7 @@ def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDAr
 def _pixel_borders(
     boxes: NDArray[np.float64], canvas: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Left, top, right, bottom borders, each (D,), of the pixels on the canvas, end excluded."""
+    """Left, top, right and bottom borders (D,) of the pixels on the canvas, end exclusive."""
     height, width = canvas
     near, far = np.rint(boxes[:, :2]), np.rint(boxes[:, :2] + boxes[:, 2:]) + 1
     left, right = near[:, 0].clip(0, width), far[:, 0].clip(0, width)
@@ -82,6 +82,6 @@ def _sums_in(
     right: NDArray[np.int64],
     bottom: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """(D,) pixels of the mask inside each box, from its summed-area table."""
+    """(D,) number of mask pixels in each box, from the summed-area table of the mask."""
     table = cv2.integral(mask)
     return table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]

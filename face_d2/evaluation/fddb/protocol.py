@@ -1,12 +1,12 @@
 """The FDDB protocol: discrete and continuous ROC over faces annotated as ellipses.
 
-What the benchmark's C++ tool computes (Jain and Learned-Miller, UM-CS-2010-009, section 5):
+The rules of the benchmark's C++ tool (Jain and Learned-Miller, UM-CS-2010-009, section 5) are:
 
-* Overlap is counted in pixels on the image's canvas, where ellipses and rectangles are filled.
-* At every score that occurs in an image, the detections of that score and above are assigned to the
-  faces so that the sum of overlaps is largest. A pair with overlap counts its IoU in the continuous
-  ROC and 1 in the discrete ROC where IoU > 0.5.
-* False positives are the detections without a discrete match, in both curves.
+* Overlaps are counted in pixels of filled ellipses and rectangles on the canvas of the image.
+* At every score in an image, the detections with at least this score are assigned to the faces so
+  that the sum of overlaps is maximal. A pair with overlap adds its IoU to the continuous ROC, and 1
+  to the discrete ROC if the IoU is above 0.5.
+* In both curves, false positives are the detections without a discrete match.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _IOU_THRESHOLD = 0.5
 
 @dataclass(frozen=True, eq=False)
 class FDDBResult:
-    """Counts at every score that occurs (T thresholds, ascending as in the official files).
+    """Counts at every score (T thresholds, ascending as in the official files).
 
     Attributes:
         thresholds: (T,) scores.
@@ -44,8 +44,8 @@ class FDDBResult:
         continuous_tp: (T,) float64, sum of overlaps.
         faces: number of annotated faces.
         images: number of images.
-        canvas: in words, what the overlaps were counted on.
-        folds: the results of the ten folds alone; empty in those.
+        canvas: description of the canvas.
+        folds: the results of the ten folds; empty in the result of a fold.
     """
 
     thresholds: NDArray[np.float64]
@@ -59,28 +59,28 @@ class FDDBResult:
 
     @property
     def protocol(self) -> dict[str, str]:
-        """What the figures were measured against, in words."""
+        """Readable description of the ground truth."""
         return {
             "ground truth": f"FDDB ellipses, {self.images:,} images, {self.faces:,} faces",
             "canvas": self.canvas,
         }
 
     def discrete_at(self, false_positives: int) -> float:
-        """True positive rate (0-1) of the discrete curve at so many false positives."""
+        """True positive rate (0-1) of the discrete curve at a number of false positives."""
         return self._rate_at(self.tp, false_positives)
 
     def continuous_at(self, false_positives: int) -> float:
-        """True positive rate (0-1) of the continuous curve at so many false positives."""
+        """True positive rate (0-1) of the continuous curve at a number of false positives."""
         return self._rate_at(self.continuous_tp, false_positives)
 
     def _rate_at(self, tp: NDArray[np.generic], false_positives: int) -> float:
-        # A curve that ends before keeps its last value, as when it is read off a plot.
+        # A curve that ends earlier keeps its last value.
         reached = tp[self.fp <= false_positives]
         return float(reached.max(initial=0)) / self.faces
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Writes ``<prefix>DiscROC.txt`` and ``<prefix>ContROC.txt`` as the official tool does."""
-        never = np.finfo(np.float64).max  # the tool's threshold that no detection reaches
+        never = np.finfo(np.float64).max  # the tool's first threshold, which no detection reaches
         thresholds = [*self.thresholds, never]
         fp = [*self.fp, 0]
         discrete = [*(self.tp / self.faces), 0.0]
@@ -97,10 +97,10 @@ class FDDBResult:
 
 @dataclass(frozen=True, eq=False)
 class _Steps:
-    """How the counts of an image, or of several, change as the threshold falls to each score.
+    """Changes of the counts of one or several images when the threshold falls to each score.
 
     Attributes:
-        scores: (S,) where something changes.
+        scores: (S,) scores at which a count changes.
         change: (S, 3) change of detections, discrete and continuous true positives.
     """
 
@@ -115,28 +115,28 @@ def fddb_roc(
     *,
     image_root: str | Path | None = None,
 ) -> FDDBResult:
-    """Scores a detector on FDDB by the official protocol, all ten folds pooled and each alone.
+    """Evaluates a detector on FDDB by the official protocol, on all ten folds together and on each.
 
     Args:
         detections: a file in FDDB's format, or a mapping from image name to rows. A row is
             "x y w h score" (rectangle) or "major_radius minor_radius angle x y score" (ellipse,
             angle in radians); any order of images and rows.
         folds_folder: ``FDDB-folds`` with the ten ellipse lists.
-        canvas: (height, width) in pixels on which overlaps are counted, for all images. 450 x 450
-            holds every image of FDDB; parts of boxes that lie outside an image then count.
-        image_root: folder of ``2002/``, ``2003/``: each image's own size is its canvas, as
-            officially, instead of ``canvas``.
+        canvas: (height, width) in pixels of the canvas for all images. 450 x 450 contains every
+            image of FDDB; parts of boxes outside an image then count.
+        image_root: folder of ``2002/`` and ``2003/``. If given, the size of each image is its
+            canvas, as in the official tool, instead of ``canvas``.
 
     Returns:
-        The pooled result; ``.folds`` has the ten.
+        The result of all folds together; ``.folds`` has the results of the ten folds.
 
     Warns:
-        UserWarning: when images have no entry (they count as zero detections).
+        UserWarning: images have no entry; they count as zero detections.
 
     Raises:
-        FileNotFoundError: on a missing file.
-        ValueError: on malformed rows, NaN or infinite numbers, negative sizes, and images that are
-            not in the folds, naming file and line.
+        FileNotFoundError: a file is missing.
+        ValueError: a row is malformed, a number is NaN or infinite, a size is negative, or an image
+            is not in the folds; the message names file and line.
     """
     if min(canvas) <= 0:
         raise ValueError(f"canvas {canvas}: expected a positive height and width in pixels.")
@@ -168,12 +168,12 @@ def fddb_roc(
 
 
 def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]) -> _Steps:
-    """The counts of one image at each of its scores, as changes."""
+    """The changes of the counts of one image at each of its scores."""
     rows = rows[np.argsort(-rows[:, -1], kind="stable")]
     scores, first = np.unique(-rows[:, -1], return_index=True)
     iou = overlaps(rows[:, :-1], image.ellipses, size)  # (D, F)
-    # Detections that touch no face do not take part in the assignment, so only scores that bring
-    # one that does can change it.
+    # Detections without overlap do not influence the assignment, so it is repeated only at the
+    # scores of the others.
     touching = iou.any(axis=1)
     counts = np.zeros((len(scores), 3))
     ends = np.append(first[1:], len(rows))
@@ -187,7 +187,7 @@ def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]
 
 
 def _assign(iou: NDArray[np.float64]) -> tuple[int, float]:
-    """Discrete and continuous true positives of the assignment with the largest sum of overlaps."""
+    """Discrete and continuous true positives of the assignment with the maximum sum of overlaps."""
     pairs = iou[linear_sum_assignment(iou, maximize=True)]
     return int((pairs > _IOU_THRESHOLD).sum()), float(pairs.sum())
 
@@ -203,7 +203,7 @@ def _pool(
     order = np.argsort(-scores, kind="stable")
     counts = np.concatenate([step.change for step in steps])[order].cumsum(axis=0)
     scores = scores[order]
-    last = np.flatnonzero(np.diff(scores, append=-np.inf))[::-1]  # of each score, ascending
+    last = np.flatnonzero(np.diff(scores, append=-np.inf))[::-1]  # last index of each score
     detections, tp = np.rint(counts[last, :2]).astype(np.int64).T
     return FDDBResult(
         thresholds=scores[last],
@@ -223,7 +223,7 @@ def _write(path: Path, lines: Sequence[str]) -> None:
 
 
 def fddb_report(result: FDDBResult, protocol: Mapping[str, str]) -> dict[str, Any]:
-    """The figures in 0-100, pooled and by fold, and the protocol, ready for JSON."""
+    """The results in 0-100, in total and by fold, and the test settings, ready for JSON."""
     return {
         **_figures(result),
         "folds": [_figures(fold) for fold in result.folds],
@@ -232,7 +232,8 @@ def fddb_report(result: FDDBResult, protocol: Mapping[str, str]) -> dict[str, An
 
 
 def format_fddb(result: FDDBResult, protocol: Mapping[str, str]) -> str:
-    """The figures at 1,000 and 2,000 false positives, pooled and by fold, and the protocol."""
+    """The results at 1,000 and 2,000 false positives, in total and by fold, and the test
+    settings."""
     rows = {"all": result, **{f"fold {n}": fold for n, fold in enumerate(result.folds, start=1)}}
     keys = list(_figures(result))
     lines = ["FDDB      " + "".join(f"{key:>12}" for key in keys)]

@@ -1,4 +1,4 @@
-"""What lies behind a WIDER FACE figure: breakdowns by kind of face, errors, intervals."""
+"""Details of a WIDER FACE result: breakdowns by kind of face, errors, intervals."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = [
     "top_misses",
 ]
 
-#: Borders of the height classes in pixels, lower border excluded; 10, 30, 50 are the settings' own,
-#: 50 and 300 those of the benchmark's small, medium and large faces.
+#: Borders of the height classes in pixels, lower border exclusive. 10, 30 and 50 are those of Easy,
+#: Medium and Hard; 50 and 300 are those of the benchmark's small, medium and large faces.
 HEIGHT_BORDERS = (0, 15, 20, 30, 50, 100, 200, 300, np.inf)
 
 _VALUE_NAMES = {
@@ -43,13 +43,13 @@ _VALUE_NAMES = {
     "occlusion": ("none", "partial", "heavy"),
     "pose": ("typical", "atypical"),
 }
-#: Below this overlap a false positive is background rather than a badly placed box.
+#: Below this IoU, a false positive is background; above, it is a badly placed box.
 _LOCALISATION_IOU = 0.1
 
 
 @dataclass(frozen=True)
 class FalsePositive:
-    """A detection that is wrong.
+    """A false positive.
 
     Attributes:
         image: ``event/name``.
@@ -57,7 +57,7 @@ class FalsePositive:
         score: as predicted.
         kind: "background" (IoU < 0.1 with every face), "localisation" (below 0.5) or "duplicate" (a
             face found by a detection of higher score).
-        iou: overlap with the face it looks at.
+        iou: IoU with its best face.
     """
 
     image: str
@@ -69,12 +69,12 @@ class FalsePositive:
 
 @dataclass(frozen=True)
 class Miss:
-    """A face that counts and that no detection finds at any score.
+    """A face that counts and is not detected at any score.
 
     Attributes:
         image: ``event/name``.
         box: XYWH in pixels.
-        attributes: name -> value in words; empty when the ground truth has none.
+        attributes: name -> value in words; empty if the ground truth has none.
     """
 
     image: str
@@ -87,16 +87,16 @@ def height_breakdown(
 ) -> dict[str, Curve]:
     """The curve of each class of face height.
 
-    Within a class only its faces count and all others are ignored, while the false positives on
-    background are shared by all classes: a class of few faces has a lower AP at equal recall.
+    In each class, only its own faces count, and all others are ignored. False positives on the
+    background count in every class, so a class of few faces has a lower AP at the same recall.
 
     Args:
         matches: of all detections.
         ground_truth: the faces.
-        setting: the faces that are divided, "easy", "medium" or "hard".
+        setting: the faces that are divided into classes, "easy", "medium" or "hard".
 
     Returns:
-        "15-20" -> curve, ..., without classes that have no face.
+        Class -> curve, e.g. "15-20" -> curve; classes without faces are left out.
     """
     kept, heights = ground_truth.kept[setting], ground_truth.boxes[:, 3]
     curves = {}
@@ -110,7 +110,7 @@ def height_breakdown(
 def height_classes(
     heights: NDArray[np.floating],
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Label and (F,) members of every class of face height; ``heights`` (F,) in pixels."""
+    """Label and (F,) members of every height class; ``heights`` (F,) in pixels."""
     for low, high in pairwise(HEIGHT_BORDERS):
         label = f"{low:g}-{high:g}" if np.isfinite(high) else f">{low:g}"
         yield label, (heights > low) & (heights <= high)
@@ -121,11 +121,11 @@ def attribute_breakdown(
 ) -> dict[str, dict[str, Curve]]:
     """The curve of each value of blur, expression, illumination, occlusion and pose.
 
-    See :func:`height_breakdown` for the arguments and for how classes share false positives.
+    :func:`height_breakdown` explains the arguments and how classes share false positives.
 
     Returns:
-        attribute -> value in words -> curve, without values that no face has; empty when the ground
-        truth carries no attributes.
+        attribute -> value in words -> curve, without values that no face has; empty if the ground
+        truth has no attributes.
     """
     if ground_truth.attributes is None:
         return {}
@@ -145,7 +145,7 @@ def attribute_breakdown(
 def top_false_positives(
     matches: Matches, ground_truth: WiderFaceGroundTruth, setting: str, limit: int
 ) -> list[FalsePositive]:
-    """The ``limit`` wrong detections of highest score, best first."""
+    """The ``limit`` false positives with the highest scores, highest first."""
     proposal, hit = matches.outcome(ground_truth.kept[setting])
     wrong = np.flatnonzero(proposal & ~hit)
     worst = wrong[np.argsort(-matches.scores[wrong], kind="stable")[:limit]]
@@ -164,7 +164,7 @@ def top_false_positives(
 def top_misses(
     matches: Matches, ground_truth: WiderFaceGroundTruth, setting: str, limit: int
 ) -> list[Miss]:
-    """The ``limit`` tallest faces that no detection finds, tallest first."""
+    """The ``limit`` tallest faces that are not detected, tallest first."""
     missed = np.flatnonzero(ground_truth.kept[setting] & (matches.finder < 0))
     tallest = missed[np.argsort(-ground_truth.boxes[missed, 3], kind="stable")[:limit]]
     image = ground_truth.image_of_face()
@@ -187,17 +187,17 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of the APs over resampled images.
 
-    Images are drawn with replacement; the stretching of scores stays that of the whole set.
+    Images are drawn with replacement; scores are normalized over the whole set.
 
     Args:
-        matches: of all detections.
+        matches: the matches of all detections.
         ground_truth: the faces.
-        samples: number of resamplings.
-        seed: of the drawing.
-        level: share of the resampled APs inside the interval.
+        samples: number of resamples.
+        seed: seed of the random draws.
+        level: fraction of the resampled APs inside the interval.
 
     Returns:
-        setting -> (low, high) in 0-1; NaN where no resampling has a face that counts.
+        setting -> (low, high) in 0-1; NaN if no resample has a face that counts.
     """
     intervals = {}
     for setting, aps in resampled_aps(matches, ground_truth, samples, seed).items():
@@ -213,22 +213,22 @@ def resampled_aps(
 ) -> dict[str, NDArray[np.float64]]:
     """The APs over resampled images.
 
-    Images are drawn with replacement; the stretching of scores stays that of the whole set. The
-    same images, ``samples`` and ``seed`` draw the same resamplings for every detector, so that the
-    differences of two detectors' APs are those of a paired bootstrap.
+    Images are drawn with replacement; scores are normalized over the whole set. With the same
+    images, ``samples`` and ``seed``, the resamples are the same for every detector, so that
+    differences between the APs of two detectors are those of a paired bootstrap.
 
     Args:
-        matches: of all detections.
+        matches: the matches of all detections.
         ground_truth: the faces.
-        samples: number of resamplings (B).
-        seed: of the drawing.
+        samples: number of resamples (B).
+        seed: seed of the random draws.
 
     Returns:
-        setting -> (B,) in 0-1; NaN in a resampling without a face that counts.
+        setting -> (B,) in 0-1; NaN in a resample without a face that counts.
     """
     num_images = len(ground_truth)
     generator = np.random.default_rng(seed)
-    # (B, I): how often each image is drawn
+    # (B, I): number of times each image is drawn
     weights = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=samples)
     weights = weights.astype(np.float64)
     image_of_face = ground_truth.image_of_face()
@@ -249,7 +249,7 @@ def resampled_aps(
 def _counts_by_image(
     matches: Matches, chosen: NDArray[np.bool_], num_images: int
 ) -> NDArray[np.float64]:
-    """(I, 1000) chosen detections at or above each threshold."""
+    """(I, 1000) number of chosen detections of each image at or above each threshold."""
     cells = matches.image[chosen] * NUM_THRESHOLDS + matches.bins[chosen]
     counts = np.bincount(cells, minlength=num_images * NUM_THRESHOLDS)
     return counts.reshape(num_images, NUM_THRESHOLDS).cumsum(axis=1).astype(np.float64)

@@ -1,8 +1,8 @@
-"""The community's exchange format for WIDER FACE detections: one text file per image.
+"""The exchange format for WIDER FACE detections: one text file per image.
 
-``EVENT/NAME.txt`` holds the image's name, the number of rows, and that many rows "x y w h score" in
-pixels of the original image. A set of them is a folder, a ``.tar``/``.tar.gz`` or a ``.zip``;
-folders above ``EVENT`` do not matter, nor does the order of the rows.
+``EVENT/NAME.txt`` contains the name of the image, the number of rows, and the rows "x y w h score"
+in pixels of the original image. The files are in a folder, a ``.tar``/``.tar.gz`` or a ``.zip``.
+Folders above ``EVENT`` and the order of the rows do not matter.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ def check_detections(rows: ArrayLike, where: str, first_line: int | None = None)
     """Validates the detections of one image.
 
     Args:
-        rows: (N, 5) x, y, w, h, score; an empty sequence is zero detections.
-        where: what to call it in an error, a file or image.
-        first_line: number of the text line that holds row 1, to name the line in errors.
+        rows: (N, 5) x, y, w, h, score; an empty sequence has zero detections.
+        where: name of the file or image in error messages.
+        first_line: number of the text line with row 1, for error messages.
 
     Returns:
         (N, 5) float64.
 
     Raises:
-        ValueError: on another shape, a NaN or infinite number, or a negative width or height.
+        ValueError: the shape is wrong, a number is NaN or infinite, or a width or height is
+            negative.
     """
     rows = np.asarray(rows, dtype=np.float64)
     if rows.size == 0:
@@ -67,14 +68,14 @@ def parse_detections(text: str, where: str) -> NDArray[np.float64]:
     """Parses one text file.
 
     Args:
-        text: its content.
-        where: what to call it in an error.
+        text: the content of the file.
+        where: name of the file in error messages.
 
     Returns:
-        (N, 5) float64 x, y, w, h, score in the file's order.
+        (N, 5) float64 x, y, w, h, score in the order of the file.
 
     Raises:
-        ValueError: naming file and line, when the text has another form or a bad number.
+        ValueError: the text has another form or an invalid number; the message names file and line.
     """
     lines = text.rstrip().split("\n")
     count = parse_count(lines[1]) if len(lines) > 1 else None
@@ -105,9 +106,9 @@ def read_predictions(path: str | Path) -> dict[str, NDArray[np.float64]]:
         ``{"event/name": (N, 5) float64 x, y, w, h, score}``.
 
     Raises:
-        FileNotFoundError: when there is nothing at ``path``.
-        ValueError: on a file of another kind, no text file in it, the same image twice, or a
-            malformed text, named with its line.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: the file is of another kind or contains no text file, an image occurs twice, or
+            a text is malformed; the message names the file and line.
     """
     path = Path(path)
     predictions: dict[str, NDArray[np.float64]] = {}
@@ -129,8 +130,8 @@ def format_detections(name: str, detections: ArrayLike) -> str:
 
     Args:
         name: ``event/name``.
-        detections: (N, 5) x, y, w, h, score, written with 9 significant digits, which carry every
-            float32 exactly.
+        detections: (N, 5) x, y, w, h, score, written with 9 significant digits, which represent
+            every float32 exactly.
     """
     rows = np.asarray(detections, dtype=np.float64).reshape(-1, 5)
     body = ("%.9g %.9g %.9g %.9g %.9g\n" * len(rows)) % tuple(rows.ravel().tolist())
@@ -138,19 +139,18 @@ def format_detections(name: str, detections: ArrayLike) -> str:
 
 
 def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) -> Path:
-    """Writes a folder of text files, replacing it as a whole once everything is written.
+    """Writes a folder of text files, which replaces an existing one when everything is written.
 
     Args:
-        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``; an image's suffix behind the name
-            is taken off.
-        folder: the folder to (re)place.
+        predictions: ``{"event/name": (N, 5) x, y, w, h, score}``; image suffixes are removed.
+        folder: the folder to write.
 
     Returns:
         ``folder``.
 
     Raises:
-        ValueError: on detections that could not be read back (see :func:`check_detections`), and on
-            two images that share, but for the suffix, a name.
+        ValueError: detections are invalid (see :func:`check_detections`), or two names differ only
+            in the image suffix.
     """
     check_distinct((f"{_IMAGE_SUFFIX.sub('', given)}.txt" for given in predictions), folder)
     with replaced_folder(folder) as temporary:
@@ -161,7 +161,7 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
 
 
 def is_image_name(name: object) -> bool:
-    """Whether it is a text ``event/name``, for which there can be a file."""
+    """Whether a name has the form ``event/name``, which a prediction file needs."""
     parts = PurePosixPath(name).parts if isinstance(name, str) else ()
     return len(parts) == 2 and not {"..", "/"} & set(parts)
 
@@ -188,10 +188,10 @@ def write_archive(folder: str | Path, archive: str | Path) -> Path:
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields (path inside the set, content) of every prediction file."""
+    """Yields (relative path, content) of every prediction file."""
     if path.is_dir():
         for file in sorted(path.rglob("*.txt")):
-            # The folder may itself be the event folder of what it holds.
+            # The folder may itself be an event folder.
             member = file.relative_to(path.parent).as_posix()
             if not _hidden(file.relative_to(path).as_posix()):
                 yield member, _decode(file.read_bytes(), path, member)
@@ -221,7 +221,7 @@ def _decode(content: bytes, path: Path, member: str) -> str:
 
 
 def _hidden(member: str) -> bool:
-    """Litter of archivers: macOS' ``__MACOSX/`` and ``._*``, and other dot files."""
+    """Whether a file is hidden: macOS' ``__MACOSX/`` and ``._*``, and other dot files."""
     return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(member).parts)
 
 

@@ -1,10 +1,11 @@
 """WIDER FACE ground truth: the faces of a set of images, and which of them count.
 
-The benchmark's own tool reads four MATLAB files. ``wider_face_val.mat`` lists images, boxes and
-attributes; ``wider_{easy,medium,hard}_val.mat`` give, per image, the 1-based indices of the faces
-that count in that setting. All other faces are *ignored*: a detection on one of them is neither
+The benchmark's tool reads four MATLAB files. ``wider_face_val.mat`` lists images, boxes and
+attributes; ``wider_{easy,medium,hard}_val.mat`` list, for each image, the 1-based indices of the
+faces that count in a setting. All other faces are *ignored*: a detection on one of them is neither
 right nor wrong. The lists were made from fractional boxes that are no longer distributed, so they
-cannot be had exactly from the annotation text; :func:`ground_truth_from_images` approximates them.
+cannot be computed exactly from the annotation text; :func:`ground_truth_from_images` approximates
+them.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ __all__ = [
     "read_ground_truth",
 ]
 
-#: A face counts in a setting when it is taller than so many pixels. The official lists follow this
-#: rule on the boxes of 2016 before they were rounded.
+#: A face counts in a setting if its height is above this number of pixels. The official lists
+#: follow this rule, applied to the boxes of 2016 before they were rounded.
 MIN_HEIGHT = {"easy": 50, "medium": 30, "hard": 10}
 SETTINGS = tuple(MIN_HEIGHT)
 
@@ -46,16 +47,16 @@ _SETTING_FILE = "wider_{}_val.mat"
 
 @dataclass(frozen=True, eq=False)
 class WiderFaceGroundTruth:
-    """Faces of I images, laid end to end (F faces).
+    """The faces of I images, concatenated (F faces).
 
     Attributes:
         names: I names ``event/name`` without extension.
         boxes: (F, 4) float64, XYWH in pixels, as annotated.
-        starts: (I + 1,) int64; image i owns the faces ``starts[i]:starts[i + 1]``.
+        starts: (I + 1,) int64; image i has the faces ``starts[i]:starts[i + 1]``.
         kept: setting -> (F,) bool, the faces that count in it.
         attributes: (F, 6) int64, columns as :data:`face_d2.data.wider_face.ATTRIBUTES`, or None.
-        source: where faces and lists come from, in words; part of every reported figure.
-        images: which images, in words; part of every reported figure.
+        source: description of the source of faces and lists; part of every result.
+        images: description of the images; part of every result.
     """
 
     names: tuple[str, ...]
@@ -70,22 +71,22 @@ class WiderFaceGroundTruth:
         return len(self.names)
 
     def faces_of(self, index: int) -> slice:
-        """The slice of the face arrays that image number ``index`` owns."""
+        """The slice of the face arrays for image number ``index``."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
     def image_of_face(self) -> NDArray[np.int64]:
-        """(F,) index of the image each face lies in."""
+        """(F,) index of the image of each face."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def subset(self, images: Iterable[str], name: str | None = None) -> WiderFaceGroundTruth:
         """The same ground truth restricted to some images.
 
         Args:
-            images: names ``event/name`` (an image suffix is taken off); repeated names count once.
-            name: what to call the subset in results, e.g. "WIDER val, 80/20 fold".
+            images: names ``event/name`` (image suffixes are removed); repeated names count once.
+            name: name of the subset in results, e.g. "WIDER val, 80/20 fold".
 
         Raises:
-            ValueError: when an image is not in the ground truth, or none is left.
+            ValueError: an image is not in the ground truth, or the subset is empty.
         """
         index_of = {image: index for index, image in enumerate(self.names)}
         wanted = list(dict.fromkeys(image_key(image, index_of) for image in images))
@@ -122,8 +123,8 @@ def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
             (``eval_tools/ground_truth`` of the official download), or a ``*_bbx_gt.txt``.
 
     Raises:
-        FileNotFoundError: when the path or one of the four files is missing.
-        ValueError: when the files contradict each other.
+        FileNotFoundError: the path or one of the four files is missing.
+        ValueError: the files are inconsistent.
     """
     path = Path(path)
     if path.is_file():
@@ -140,17 +141,17 @@ def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
 def ground_truth_from_images(images: Sequence[WiderFaceImage], source: str) -> WiderFaceGroundTruth:
     """Approximates the official lists by face height (> 50 / 30 / 10 px), without unusable faces.
 
-    On the validation text of 2017, whose boxes are rounded, this keeps 7,127 / 13,083 / 31,147
-    faces where the official lists keep 7,211 / 13,319 / 31,958; the result says that it is an
-    approximation. A face-free image gets the official files' dummy face (0, 0, 0, 0), which never
-    counts: without a face of any kind the protocol would skip the image and its false positives.
+    With the validation text of 2017, whose boxes are rounded, 7,127 / 13,083 / 31,147 faces count,
+    and with the official lists 7,211 / 13,319 / 31,958. The result says that it is an
+    approximation. As in the official files, an image without faces gets a dummy face (0, 0, 0, 0),
+    which never counts: without any face, the protocol would skip the image and its false positives.
 
     Args:
-        images: as read by :func:`face_d2.data.wider_face.read_annotations`.
+        images: the result of :func:`face_d2.data.wider_face.read_annotations`.
         source: name of the text or data set.
 
     Raises:
-        ValueError: when there is no image, or two differ in their suffix only.
+        ValueError: there is no image, or the names of two differ only in the suffix.
     """
     if not images:
         raise ValueError(f"{source}: no image to evaluate on.")
@@ -228,7 +229,7 @@ def _kept_faces(file: Path, names: tuple[str, ...], counts: list[int]) -> NDArra
 
 
 def _describe_official(file: Path, boxes: NDArray[np.float64]) -> str:
-    # The boxes of 2016 are fractional, those of March 2017 are rounded; the lists are the same.
+    # The boxes of 2016 are fractional and those of March 2017 are rounded; the lists are the same.
     version = "2017 boxes" if np.array_equal(boxes, np.round(boxes)) else "2016 boxes"
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
     return f"official .mat lists ({version}, {file.name} sha256 {digest})"

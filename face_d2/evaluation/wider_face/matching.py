@@ -1,7 +1,8 @@
-"""Detections against faces by the WIDER FACE rules: matching, curves, AP. NumPy only.
+"""Matching, curves and AP by the WIDER FACE rules, with NumPy only.
 
-A detection looks at the one face it overlaps most, whatever the other detections do, so everything
-below is one IoU matrix per image and histograms of scores; no order of rows plays a part.
+A detection is matched to the face with the highest IoU, independent of the other detections.
+Therefore one IoU matrix per image and histograms of scores are enough, and the order of rows does
+not matter.
 """
 
 from __future__ import annotations
@@ -17,23 +18,24 @@ __all__ = ["Curve", "Matches", "average_precision", "build_curve", "match"]
 
 NUM_THRESHOLDS = 1000
 IOU_THRESHOLD = 0.5
-#: Detections whose overlaps with an image's faces are computed at a time (bounds the memory).
+#: Number of detections whose IoUs are computed at a time, which limits the memory.
 _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """All detections of a set (D) and the face each of them looks at.
+    """All detections of a set (D) and the face to which each is matched.
 
     Attributes:
         image: (D,) index of the image in the ground truth.
         boxes: (D, 4) XYWH as predicted.
         scores: (D,) as predicted.
-        score_range: lowest and highest score of the set, over which scores are stretched.
-        bins: (D,) int64, first of the 1,000 descending thresholds that the stretched score reaches.
-        face: (D,) index of the face overlapped most.
-        iou: (D,) that overlap.
-        finder: (F,) index of the detection that finds each face, -1 where none does.
+        score_range: minimum and maximum score of the set, which normalize the scores.
+        bins: (D,) int64, first of the 1,000 descending thresholds that the normalized score
+            reaches.
+        face: (D,) index of the face with the highest IoU.
+        iou: (D,) this IoU.
+        finder: (F,) index of the detection that detects each face, -1 if there is none.
     """
 
     image: NDArray[np.int64]
@@ -46,13 +48,13 @@ class Matches:
     finder: NDArray[np.int64]
 
     def outcome(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which detections stay in the list, and which of them find a face.
+        """Which detections are counted, and which of them detect a face.
 
         Args:
             kept: (F,) the faces that count.
 
         Returns:
-            (D,) proposal: not taken out by an ignored face; (D,) hit: finds a face that counts.
+            (D,) proposal: not removed by an ignored face; (D,) hit: detects a face that counts.
         """
         matched = self.iou >= IOU_THRESHOLD
         counts = kept[self.face] if len(kept) else np.zeros(0, dtype=bool)
@@ -64,11 +66,11 @@ class Matches:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Counts at the 1,000 thresholds, from the strictest to the loosest.
+    """Counts at the 1,000 thresholds, in descending order.
 
     Attributes:
-        proposals: (1000,) detections at or above the threshold that were not taken out.
-        recalled: (1000,) faces they find.
+        proposals: (1000,) number of detections at or above the threshold that were not removed.
+        recalled: (1000,) number of faces that they detect.
         faces: number of faces that count.
         images: number of images.
         thresholds: (1000,) in units of the detector's scores.
@@ -82,38 +84,38 @@ class Curve:
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """(1000,), 0 where nothing is proposed."""
+        """(1000,); 0 if there is no detection."""
         return self.recalled / np.maximum(self.proposals, 1)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """(1000,), NaN when no face counts."""
+        """(1000,); NaN if no face counts."""
         return self.recalled / self.faces if self.faces else np.full(len(self.recalled), np.nan)
 
     @property
     def false_positives_per_image(self) -> NDArray[np.float64]:
-        """(1000,), abscissa of the recall curve."""
+        """(1000,), the horizontal axis of the recall curve."""
         return (self.proposals - self.recalled) / self.images
 
     @property
     def ap(self) -> float:
-        """Average precision in 0-1, NaN when no face counts."""
+        """Average precision in 0-1; NaN if no face counts."""
         return float(average_precision(self.precision, self.recall))
 
 
 def match(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth) -> Matches:
-    """Stretches the scores and finds every detection's face.
+    """Normalizes the scores and matches every detection to a face.
 
     Args:
-        detections: for each of the ground truth's images, (N, 5) x, y, w, h, score.
+        detections: for each image of the ground truth, (N, 5) x, y, w, h, score.
         ground_truth: the faces.
     """
     rows = np.concatenate(detections)
     image = np.repeat(np.arange(len(detections)), [len(image_rows) for image_rows in detections])
     scores = rows[:, 4]
     low, high = (float(scores.min()), float(scores.max())) if len(rows) else (0.0, 0.0)
-    # An image without a row of ground truth is skipped, as officially; every image of the official
-    # files has one, if only the dummy face of a face-free image.
+    # As in the official tool, an image without a row of ground truth is skipped. In the official
+    # files, an image without faces has a dummy face.
     counted = np.diff(ground_truth.starts)[image] > 0
     face, iou = _best_faces(detections, ground_truth)
     rows, image = rows[counted], image[counted]
@@ -132,10 +134,10 @@ def match(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTr
 def build_curve(
     matches: Matches, ground_truth: WiderFaceGroundTruth, kept: NDArray[np.bool_]
 ) -> Curve:
-    """The curve of one choice of faces that count; all other faces are ignored.
+    """The curve for a choice of faces that count; all other faces are ignored.
 
     Args:
-        matches: of all detections.
+        matches: the matches of all detections.
         ground_truth: the faces (F).
         kept: (F,) the faces that count.
     """
@@ -158,7 +160,7 @@ def average_precision(precision: ArrayLike, recall: ArrayLike) -> NDArray[np.flo
         recall: (..., T) in 0-1, ascending. NaN gives NaN.
 
     Returns:
-        (...), in 0-1. Beyond the last recall the precision is 0.
+        (...), in 0-1. The precision above the last recall is 0.
     """
     envelope = np.maximum.accumulate(np.asarray(precision)[..., ::-1], axis=-1)[..., ::-1]
     return (np.diff(recall, axis=-1, prepend=0.0) * envelope).sum(axis=-1)
@@ -167,7 +169,7 @@ def average_precision(precision: ArrayLike, recall: ArrayLike) -> NDArray[np.flo
 def _best_faces(
     detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """(D,) face overlapped most and (D,) the overlap, over all images that have a face."""
+    """(D,) face with the highest IoU and (D,) this IoU, for all images that have a face."""
     faces = _corners(ground_truth.boxes)
     best, overlap = [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
     for index, rows in enumerate(detections):
@@ -184,7 +186,7 @@ def _best_faces(
 
 
 def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """XYWH to XYXY as the tool does it: x + w, without subtracting a pixel."""
+    """XYWH to XYXY as in the official tool: x + w, without subtracting a pixel."""
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
@@ -196,12 +198,12 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     area_a = (a[:, 2] - a[:, 0] + 1) * (a[:, 3] - a[:, 1] + 1)
     area_b = (b[:, 2] - b[:, 0] + 1) * (b[:, 3] - b[:, 1] + 1)
     union = area_a[:, None] + area_b[None, :] - intersection
-    # Annotated sizes may be negative, which makes the union meaningless where nothing overlaps.
+    # Annotated sizes can be negative, and then the union of boxes without overlap is undefined.
     return np.divide(intersection, union, out=np.zeros_like(union), where=intersection > 0)
 
 
 def _bins(scores: NDArray[np.float64], low: float, high: float) -> NDArray[np.int64]:
-    # Where all scores are equal, the official tool divides by zero.
+    # If all scores are equal, the official tool divides by zero.
     stretched = (scores - low) / (high - low) if high > low else np.ones_like(scores)
     return np.searchsorted(-_thresholds(), -stretched, side="left")
 
@@ -220,9 +222,9 @@ def _finders(
     iou: NDArray[np.float64],
     num_faces: int,
 ) -> NDArray[np.int64]:
-    """(F,) the detection of highest score (first row on ties) that looks at each face, or -1."""
+    """(F,) the matched detection of each face with the highest score (first row on ties), or -1."""
     candidates = np.flatnonzero(iou >= IOU_THRESHOLD)
     descending = candidates[np.argsort(-scores[candidates], kind="stable")]
     finder = np.full(num_faces, -1)
-    finder[face[descending[::-1]]] = descending[::-1]  # the last assignment, the best score, stays
+    finder[face[descending[::-1]]] = descending[::-1]  # the last assignment has the best score
     return finder

@@ -1,17 +1,17 @@
-"""The WIDER FACE protocol: average precision on Easy, Medium and Hard faces. NumPy only.
+"""The WIDER FACE protocol: average precision on Easy, Medium and Hard faces, with NumPy only.
 
-What the benchmark's MATLAB tool computes (Yang et al., "WIDER FACE: A Face Detection Benchmark",
-CVPR 2016, and its evaluation toolbox), without its loops:
+The rules of the benchmark's MATLAB tool (Yang et al., "WIDER FACE: A Face Detection Benchmark",
+CVPR 2016, and its evaluation toolbox), computed without its loops:
 
-* Every detection looks at one face only, the one it overlaps most (first on ties) among all faces
-  of its image, ignored ones included; the overlap counts both border pixels ("+1").
-* At IoU >= 0.5 with a face that does not count, the detection is taken out; with one that counts,
-  the detection of highest score finds it and the others are false positives, as is everything else.
-* Scores are stretched to 0-1 over the whole set; precision and recall are taken at the 1,000
-  thresholds 1 - t/1000. The AP is the area under the envelope of that curve.
+* Every detection is matched to one face, the one with the highest IoU (the first one on ties) among
+  all faces of its image, including ignored faces. The IoU includes both border pixels ("+1").
+* If the IoU is at least 0.5 and the face is ignored, the detection is removed. If the face counts,
+  the detection with the highest score detects it. All other detections are false positives.
+* Scores are normalized to 0-1 over the whole set. Precision and recall are computed at the 1,000
+  thresholds 1 - t/1000. The AP is the area under the envelope of this curve.
 
-Since a detection's face does not depend on other detections, the order of the rows never matters
-and the whole evaluation is one IoU per image and a few histograms.
+The face of a detection does not depend on other detections. Therefore the order of rows does not
+matter, and the evaluation needs one IoU matrix per image and a few histograms.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _NO_ROWS = np.zeros((0, 5))
 
 @dataclass(frozen=True, eq=False)
 class WiderFaceResult(Mapping[str, float]):
-    """Average precisions in 0-1 under ``AP_easy``, ``AP_medium``, ``AP_hard``, and what made them.
+    """Average precisions in 0-1, ``AP_easy``, ``AP_medium`` and ``AP_hard``, with their details.
 
     Attributes:
         curves: setting -> :class:`Curve`.
-        ground_truth: the faces evaluated on (with ``source`` and ``images`` in words).
+        ground_truth: the faces, with descriptions ``source`` and ``images``.
         matches: every detection and its face.
-        intervals: setting -> 95 % bootstrap interval (low, high) of the AP; empty unless asked for.
+        intervals: setting -> 95 % bootstrap interval (low, high) of the AP; empty unless requested.
     """
 
     curves: dict[str, Curve]
@@ -65,7 +65,7 @@ class WiderFaceResult(Mapping[str, float]):
 
     @property
     def protocol(self) -> dict[str, str]:
-        """What the figures were measured against, in words."""
+        """Readable description of the ground truth."""
         return {"ground truth": self.ground_truth.source, "images": self.ground_truth.images}
 
     def by_height(self, setting: str = "hard") -> dict[str, Curve]:
@@ -103,32 +103,33 @@ def widerface_ap(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> WiderFaceResult:
-    """Scores a detector on WIDER FACE by the official protocol.
+    """Evaluates a detector on WIDER FACE by the official protocol.
 
     Args:
-        predictions: a folder or archive of the community's text files, or a mapping
+        predictions: a folder or archive of text files in the exchange format, or a mapping
             ``{"event/name": (N, 5) x, y, w, h, score}`` in original-image pixels, in any order.
         ground_truth: folder of the official .mat files; an annotation text (the lists are then
-            approximated, and the result says so); or what :mod:`.wider_face_ground_truth` made.
-        images: restricts the evaluation to these images ``event/name``; predictions on others
-            are left out, also from the stretching of scores.
-        subset_name: what to call that restriction in the result.
-        bootstrap: number of resamplings of the images for 95 % intervals; 0 leaves them out.
-        seed: of the resampling.
+            approximated, and the result says so); or a :class:`WiderFaceGroundTruth`.
+        images: restricts the evaluation to these images ``event/name``. Predictions for others are
+            left out and do not influence the normalization of scores.
+        subset_name: name of this subset in the result.
+        bootstrap: number of resamples of the images for 95 % intervals; 0 for no intervals.
+        seed: seed of the resampling.
 
     Returns:
-        A mapping with ``AP_easy``, ``AP_medium``, ``AP_hard`` in 0-1 (NaN where the images have no
-        face that counts). When all scores are equal, which the official tool divides by zero on,
-        every detection counts at every threshold.
+        A mapping with ``AP_easy``, ``AP_medium``, ``AP_hard`` in 0-1 (NaN if no face counts). If
+        all scores are equal, the official tool divides by zero; here, every detection then counts
+        at every threshold.
 
     Warns:
-        UserWarning: when images have no prediction (they count as zero detections), or all scores
-            are equal.
+        UserWarning: images have no prediction (they count as zero detections), or all scores are
+            equal.
 
     Raises:
-        FileNotFoundError: on a missing path.
-        ValueError: on malformed files, NaN or infinite numbers, negative sizes, and images that are
-            not in the ground truth; file and row are named. On a negative ``bootstrap``.
+        FileNotFoundError: a path does not exist.
+        ValueError: a file is malformed, a number is NaN or infinite, a size is negative, an image
+            is not in the ground truth (the message names file and row), or ``bootstrap`` is
+            negative.
     """
     if bootstrap < 0:
         raise ValueError(f"bootstrap {bootstrap}: must be >= 0 resamplings.")

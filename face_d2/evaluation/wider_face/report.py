@@ -1,4 +1,4 @@
-"""A WIDER FACE result as data for a JSON file and as text for a terminal, protocol included."""
+"""WIDER FACE results as JSON data and as text, including the test settings."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["format_widerface", "widerface_report", "write_json"]
 def widerface_report(
     result: WiderFaceResult, protocol: Mapping[str, str], errors: int = 50
 ) -> dict[str, Any]:
-    """Everything worth keeping of a result, ready for :func:`write_json`. Figures are in 0-100.
+    """A result as data for :func:`write_json`; figures are in 0-100.
 
     Args:
-        result: of :func:`face_d2.evaluation.widerface_ap`.
-        protocol: how the detections were made, in words; the ground truth is added.
-        errors: how many false positives and misses to list.
+        result: the result of :func:`face_d2.evaluation.widerface_ap`.
+        protocol: description of the test settings; that of the ground truth is added.
+        errors: number of false positives and misses to list.
 
     Returns:
-        ``AP_*``, ``interval_95`` (setting -> [low, high]), ``recall`` at the lowest score,
-        ``faces``, ``detections``, ``protocol``, ``by_height``, ``by_attribute`` (class -> AP,
-        recall, faces, over Hard faces), ``false_positives`` and ``misses``.
+        ``AP_*``, ``interval_95`` (setting -> [low, high]), ``recall`` of all detections, ``faces``,
+        ``detections``, ``protocol``, ``by_height``, ``by_attribute`` (class -> AP, recall, faces,
+        over Hard faces), ``false_positives`` and ``misses``.
     """
     return {
         **{key: 100 * value for key, value in result.items()},
@@ -49,7 +49,7 @@ def widerface_report(
 
 
 def format_widerface(report: Mapping[str, Any]) -> str:
-    """The figures, their intervals, the breakdowns and the protocol as lines of text."""
+    """The results, intervals, breakdowns and test settings as lines of text."""
     lines = ["WIDER FACE        AP   recall    faces"]
     for setting, faces in report["faces"].items():
         line = _row(setting, report[f"AP_{setting}"], report["recall"][setting], faces)
@@ -67,13 +67,13 @@ def format_widerface(report: Mapping[str, Any]) -> str:
 
 
 def write_json(report: Mapping[str, Any], path: str | Path) -> None:
-    """Writes JSON, replacing the file at once; NaN, which JSON lacks, becomes null."""
+    """Writes JSON atomically; NaN, which JSON does not have, becomes null."""
     with replaced_file(path) as temporary:
         temporary.write_text(json.dumps(_without_nan(report), indent=1) + "\n", encoding="utf-8")
 
 
 def _detections(result: WiderFaceResult) -> str:
-    """What the detections themselves tell of how they were made."""
+    """Describes the detections: their number, the maximum per image, and the range of scores."""
     scores = result.matches.scores
     if not len(scores):
         return "none"
