@@ -1,4 +1,4 @@
-"""What a detector costs: parameters, floating-point operations, time per image."""
+"""The cost of a detector: parameters, operations, time per image."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from face_d2.engine.checkpoint import FaceCheckpointer
 
 __all__ = ["FLOPS_SIZE", "build_random", "count_flops", "measure_cost"]
 
-#: (height, width) at which operations are counted, the size LFFD's paper compares detectors at.
+#: (height, width) for counting operations, the size for comparisons in LFFD's paper.
 FLOPS_SIZE = (480, 640)
 _TIMED_IMAGES, _WARM_UP = 20, 3
 
 
 class _Maps(nn.Module):
-    """``forward_maps`` as ``forward``, which is what can be traced."""
+    """Makes ``forward_maps`` the ``forward`` of a module, for tracing."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -38,9 +38,10 @@ class _Maps(nn.Module):
 
 
 def build_random(cfg: CfgNode) -> nn.Module:
-    """The model of a config in training mode, with random weights that keep its maps finite.
+    """The model of a config in training mode, with random weights and finite maps.
 
-    Frozen norms of random weights do not normalize: each residual unit would double the variance.
+    Frozen normalization does not normalize the maps of random weights; each residual unit would
+    double the variance.
     """
     torch.manual_seed(0)
     model = build_model(cfg).train()
@@ -51,14 +52,14 @@ def build_random(cfg: CfgNode) -> nn.Module:
 
 
 def count_flops(model: nn.Module, size: tuple[int, int] = FLOPS_SIZE) -> dict[str, float]:
-    """Multiply-adds of ``forward_maps`` on one image, by module, as fvcore counts them.
+    """Multiply-adds of ``forward_maps`` on one image for each module, counted by fvcore.
 
     Args:
         model: a detector with ``forward_maps``, on any device.
         size: (height, width) of the image.
 
     Returns:
-        Dotted name of a module -> multiply-adds of it and all inside; "" is the whole.
+        Dotted name of a module -> its multiply-adds, including submodules; "" is the whole model.
     """
     image = torch.zeros(1, 3, *size, device=next(model.parameters()).device)
     training = model.training
@@ -77,13 +78,14 @@ def measure_cost(cfg: CfgNode, weights: str | Path) -> dict[str, Any]:
     """Cost of a trained detector.
 
     Args:
-        cfg: of the detector; ``DATASETS.TEST`` gives the images that are timed.
-        weights: its checkpoint: how many boxes it finds is part of the time.
+        cfg: the config of the detector; images of ``DATASETS.TEST`` are used for timing.
+        weights: the checkpoint, because the number of detections influences the time.
 
     Returns:
-        ``parameters``: of the whole model in training; ``gflops``: 10^9 multiply-adds at
-        inference, at ``flops_size``; ``ms_per_image``: median over test images, from the resized
-        image in memory to boxes.
+        ``parameters``: number of parameters in training; ``gflops``: 10^9 multiply-adds at
+            inference
+        for ``flops_size``; ``ms_per_image``: median over test images, from the resized image in
+        memory to boxes.
     """
     model = build_model(with_weights(cfg, weights)).eval()
     FaceCheckpointer(model).load(str(weights))

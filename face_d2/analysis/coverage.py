@@ -1,8 +1,9 @@
-"""Which faces of a data set a detector can answer for, before it is trained.
+"""Which faces of a data set a detector can learn, computed without training.
 
-A face that owns no positive anchor or receptive field teaches nothing and is found by luck only.
-Annotations and image sizes suffice to count such faces; no pixel is read. The rule is the
-detector's own (:mod:`face_d2.modeling.coverage_rule`), the sizes are those of the mappers.
+A face without a positive anchor or receptive field does not contribute to training and is detected
+by chance only. Annotations and image sizes are enough to count such faces; no pixels are read. The
+rule is that of the detector (:mod:`face_d2.modeling.coverage_rule`), and sizes are those of the
+mappers.
 """
 
 from __future__ import annotations
@@ -27,20 +28,22 @@ from face_d2.plugins import import_detectors
 
 __all__ = ["Coverage", "CoverageClass", "coverage_report", "format_coverage", "measure_coverage"]
 
-#: Hard's faces are higher than this, in pixels of the original image.
+#: Minimum height of faces in Hard, exclusive, in pixels of the original image.
 _HARD_HEIGHT = 10
 
 
 @dataclass(frozen=True)
 class CoverageClass:
-    """The faces of one class of height.
+    """The faces of one height class.
 
     Attributes:
-        faces: how many there are; in training crops, how many times they appear.
-        shares: answer or gap -> share of the faces, 0-1. The shares add up to 1.
-        answered: share that is answered for in any way.
-        positives: mean number of positive anchors or receptive fields of a face.
-        levels: level -> share of the faces that have a positive there; they may overlap.
+        faces: number of faces; in training crops, number of appearances.
+        shares: way of coverage or reason for no coverage -> fraction of the faces, 0-1; the sum is
+            1.
+        answered: fraction of the faces that is covered.
+        positives: mean number of positive anchors or receptive fields per face.
+        levels: level -> fraction of the faces with a positive on it; a face can have several
+            levels.
     """
 
     faces: int
@@ -52,18 +55,18 @@ class CoverageClass:
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """The verdict on every face that counts.
+    """The coverage of every face that counts.
 
     Attributes:
-        dataset: its name.
-        images: how many images, or crops, were looked at.
-        ignored: how many faces do not count (invalid ones).
-        protocol: the set-up in words.
-        unit: what answers, in the plural.
-        answers, gaps, levels: as of :class:`CoverageRule`.
+        dataset: name of the data set.
+        images: number of images or crops.
+        ignored: number of ignored (invalid) faces.
+        protocol: description of the settings.
+        unit: what is assigned to faces, in the plural.
+        answers, gaps, levels: see :class:`CoverageRule`.
         heights: (F,) heights of the faces in pixels of the original images.
-        verdicts: (F,) index into ``answers`` followed by ``gaps``.
-        positives: (F, L) positives of the faces on every level.
+        verdicts: (F,) index into the concatenation of ``answers`` and ``gaps``.
+        positives: (F, L) number of positives of the faces on every level.
     """
 
     dataset: str
@@ -79,7 +82,7 @@ class Coverage:
     positives: NDArray[np.int64]
 
     def of(self, members: NDArray[np.bool_]) -> CoverageClass:
-        """The figures of some faces, by their (F,) mask; at least one is needed."""
+        """The figures of the faces in a mask (F,) with at least one face."""
         names = (*self.answers, *self.gaps)
         shares = np.bincount(self.verdicts[members], minlength=len(names)) / members.sum()
         positives = self.positives[members]
@@ -92,12 +95,12 @@ class Coverage:
         )
 
     def by_height(self) -> dict[str, CoverageClass]:
-        """The classes of height that the evaluation breaks AP down by, those with faces."""
+        """The height classes of the AP breakdown that contain faces."""
         classes = height_classes(self.heights)
         return {label: self.of(members) for label, members in classes if members.any()}
 
     def totals(self) -> dict[str, CoverageClass]:
-        """All faces, and those that WIDER FACE's Hard counts, by height."""
+        """All faces, and those above the minimum height of WIDER FACE's Hard."""
         groups = {"all": self.heights > 0, "all > 10": self.heights > _HARD_HEIGHT}
         return {label: self.of(members) for label, members in groups.items() if members.any()}
 
@@ -111,19 +114,19 @@ def measure_coverage(
     seed: int = 0,
     progress: bool = True,
 ) -> Coverage:
-    """Judges every face of a data set.
+    """Computes the coverage of every face of a data set.
 
     Args:
-        cfg: of a detector that has a rule; its weights are not needed.
+        cfg: the config of a detector with a coverage rule; weights are not needed.
         dataset_name: a registered data set with annotations.
-        training: judge random training crops (``INPUT.MAPPER``) in place of the images as tested.
-        draws: how many crops of every image; for ``training`` only.
-        seed: of the crops.
-        progress: show a bar.
+        training: use random training crops (``INPUT.MAPPER``) instead of the test images.
+        draws: number of crops of every image; for ``training`` only.
+        seed: seed of the crops.
+        progress: show a progress bar.
 
     Returns:
-        The verdicts. Faces that do not count (``iscrowd``) are left out, but stand in the way of
-        others as they do in training; in crops a face counts once for every time it appears.
+        The coverage. Ignored faces (``iscrowd``) are left out, but influence others as in training.
+        In crops, a face counts once for every crop that shows it.
 
     Raises:
         ValueError: the meta-architecture has no rule, the data set has no labels or no face that
@@ -133,7 +136,7 @@ def measure_coverage(
         raise ValueError(f"draws is {draws}; at least 1 is needed.")
     import_detectors()
     rule = build_coverage_rule(cfg, training)
-    # An image that cannot be read has no size; nothing on it can be found.
+    # An image that cannot be read has no size, and no face in it can be detected.
     records = [r for r in _annotated_records(dataset_name) if r["height"] > 0]
     heights, verdicts, positives, ignored = [], [], [], 0
     crops = _training_faces(records, cfg, draws, seed)
@@ -167,7 +170,7 @@ def measure_coverage(
 
 
 def coverage_report(coverage: Coverage) -> dict[str, Any]:
-    """Everything of the table as data for a JSON file; shares in 0-100."""
+    """The table as JSON data; fractions are in 0-100."""
     return {
         "dataset": coverage.dataset,
         "images": coverage.images,
@@ -182,8 +185,8 @@ def coverage_report(coverage: Coverage) -> dict[str, Any]:
 
 
 def format_coverage(coverage: Coverage) -> str:
-    """The table by face height, and the set-up it was measured with, as lines of text."""
-    # Where there is but one way to answer, its column would be that of the sum.
+    """The table by face height, and the settings, as lines of text."""
+    # With only one way of coverage, its column would equal that of the sum.
     names = [n for n in (*coverage.answers, *coverage.gaps) if coverage.answers != (n,)]
     rows = {**coverage.by_height(), **coverage.totals()}
     table = [["height, px", "faces", "answered", *names, f"{coverage.unit} a face"]]
@@ -227,9 +230,9 @@ _Faces = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], tupl
 def _test_faces(
     records: list[dict[str, Any]], cfg: CfgNode, rule: CoverageRule
 ) -> Iterator[_Faces]:
-    """Heights, boxes at the network's input, ignored ones and the size of that input, per image."""
+    """For each image: heights, boxes in the network's input, ignored faces, and the input size."""
     mapper = FaceDatasetMapper(cfg, is_train=False)
-    # The mapper's rule depends on the size alone, so that images of one size are placed at once.
+    # The mapper's rule depends only on the size, so images of the same size are handled together.
     by_size: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
         by_size[record["height"], record["width"]].append(record)
@@ -251,9 +254,9 @@ def _test_faces(
 def _training_faces(
     records: list[dict[str, Any]], cfg: CfgNode, draws: int, seed: int
 ) -> Iterator[_Faces]:
-    """As :func:`_test_faces`, for crops as the training mapper draws them."""
+    """Like :func:`_test_faces`, for random crops of the training mapper."""
     mapper = build_train_mapper(cfg)
-    state = np.random.get_state()  # the mappers draw from the global generator
+    state = np.random.get_state()  # the mappers use the global generator
     np.random.seed(seed)
     try:
         for record in records:
@@ -273,7 +276,8 @@ def _judge(
     ignore: NDArray[np.bool_],
     size: tuple[int, int] | None,
 ) -> FaceAnswers:
-    """The rule's answers; faces of an image that is not searched fall into its first gap."""
+    """Applies the rule; faces of an image that is not processed get the first reason in
+    ``gaps``."""
     if size is not None and len(boxes):
         return rule(boxes, ignore, size)
     verdicts = np.full(len(boxes), len(rule.answers), dtype=np.int64)

@@ -19,11 +19,11 @@ def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
     """Plots the share of covered faces by face height, the kind of match, and the level.
 
     Args:
-        coverage: of :func:`face_d2.analysis.coverage.measure_coverage`.
-        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        coverage: the result of :func:`face_d2.analysis.coverage.measure_coverage`.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
 
     Returns:
-        The files written.
+        The written files.
     """
     rows = coverage.by_height()
     at = np.arange(len(rows))

@@ -1,4 +1,4 @@
-"""Accuracy of an exported detector on images, against ground truth or another form of itself."""
+"""AP of an exported detector, against ground truth or against the float model."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ __all__ = [
     "own_faces",
 ]
 
-#: Boxes of the float model that count as faces.
+#: Score from which boxes of the float model count as faces.
 _FACE_SCORE = 0.5
 
 
 def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
-    """Finds out before any work what :func:`face_d2.export.quantize.quantize` would refuse.
+    """Checks the inputs of :func:`face_d2.export.quantize.quantize` before the export starts.
 
     Args:
-        images: as of :func:`face_d2.export.quantize.quantize`.
-        ground_truth: as of :func:`face_d2.export.quantize.quantize`.
+        images: see :func:`face_d2.export.quantize.quantize`.
+        ground_truth: see :func:`face_d2.export.quantize.quantize`.
 
     Raises:
-        ValueError: there is no image, one cannot be decoded, two share event and name, or the
-            ground truth does not name one.
-        OSError: an image cannot be opened, or there is no such ground truth.
+        ValueError: there is no image, an image cannot be decoded, two images have the same event
+            and name, or an image is not in the ground truth.
+        OSError: an image cannot be opened, or the ground truth does not exist.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
@@ -61,15 +61,15 @@ def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) 
 def find_faces(
     detector: FaceDetector, images: Sequence[str | Path]
 ) -> dict[str, NDArray[np.float64]]:
-    """What a detector finds, ``{"event/name": (N, 5) x, y, w, h, score}``, for the evaluators.
+    """Detections ``{"event/name": (N, 5) x, y, w, h, score}`` for the evaluators.
 
     Args:
-        detector: of a low score threshold.
-        images: named ``event/name``.
+        detector: a detector with a low score threshold.
+        images: image files named ``event/name``.
 
     Raises:
-        ValueError: two images share event and name.
-        Exception: an image's own error, if it cannot be read.
+        ValueError: two images have the same event and name.
+        Exception: the error of an image that cannot be read.
     """
     predictions = {}
     for name, result in zip(_image_names(images), detector.stream(images)):
@@ -82,7 +82,7 @@ def find_faces(
 
 
 def _image_names(images: Sequence[str | Path]) -> list[str]:
-    """``event/name`` of each image, none twice."""
+    """``event/name`` of each image; duplicates are an error."""
     owners: dict[str, str | Path] = {}
     for path in images:
         name = f"{Path(path).parent.name}/{Path(path).stem}"
@@ -95,13 +95,13 @@ def _image_names(images: Sequence[str | Path]) -> list[str]:
 
 
 def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
-    """Those with a score of at least 0.5, as ground truth for another form of the detector.
+    """Detections with a score of at least 0.5, as ground truth for the int8 detector.
 
     Args:
-        predictions: of :func:`find_faces`.
+        predictions: the result of :func:`find_faces`.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no such detections.
     """
     faces = []
     for name, rows in predictions.items():
@@ -119,15 +119,15 @@ def average_precisions(
     images: Sequence[str | Path],
     truth: WiderFaceGroundTruth | str | Path,
 ) -> dict[str, float]:
-    """AP_easy, AP_medium and AP_hard in percent of what a detector finds in images.
+    """AP_easy, AP_medium and AP_hard of a detector on images, in percent.
 
     Args:
-        detector: of a low score threshold.
-        images: named ``event/name``.
+        detector: a detector with a low score threshold.
+        images: image files named ``event/name``.
         truth: WIDER FACE's annotation text or ``.mat`` folder.
 
     Raises:
-        Exception: an image's own error, if it cannot be read.
+        Exception: the error of an image that cannot be read.
     """
     return average_precisions_of(find_faces(detector, images), truth)
 
@@ -135,6 +135,6 @@ def average_precisions(
 def average_precisions_of(
     predictions: Mapping[str, NDArray[np.float64]], truth: WiderFaceGroundTruth | str | Path
 ) -> dict[str, float]:
-    """AP_easy, AP_medium and AP_hard in percent of detections; see :func:`average_precisions`."""
+    """AP_easy, AP_medium and AP_hard of detections; see :func:`average_precisions`."""
     found = widerface_ap(predictions, truth, images=list(predictions))
     return {name: 100 * value for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""The network as it is exported: raw images in, maps or candidates out."""
+"""The exported network, from raw images to maps or candidates."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["ExportGraph"]
 
 
 class ExportGraph(nn.Module):
-    """A wrapper, so that the model needs no branch for its export.
+    """Wraps a model for export, so that the model has no code for it.
 
     Args:
         model: the detector.
         min_side: the network enlarges images whose shorter side is below this, in pixels.
-        maps: give the raw maps instead of candidates.
+        maps: return the raw maps instead of candidates.
     """
 
     def __init__(self, model: OneStageDetector, min_side: int, maps: bool = False) -> None:
@@ -32,11 +32,11 @@ class ExportGraph(nn.Module):
         """Prepares the images as the model does and runs it.
 
         Args:
-            images: (N, H, W, 3) uint8 in the model's channel order, resized by the card's rule.
+            images: (N, H, W, 3) uint8 in the model's channel order, resized by the spec's rule.
 
         Returns:
-            The maps of ``forward_maps``, of the size the network works on; or boxes (N, R, 4) XYXY
-            in pixels of ``images``, scores (N, R) and levels (R,).
+            The maps of ``forward_maps``, for the enlarged and padded images; or boxes (N, R, 4)
+            XYXY in pixels of ``images``, scores (N, R) and levels (R,).
         """
         x = images.permute(0, 3, 1, 2).float()
         x = (x - self.model.pixel_mean) / self.model.pixel_std

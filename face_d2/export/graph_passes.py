@@ -1,4 +1,4 @@
-"""Changes to a traced graph that leave its outputs what they are and make it faster."""
+"""Changes to a traced graph that make it faster and keep its outputs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ __all__ = ["tidy"]
 def tidy(file: onnx.ModelProto) -> None:
     """Makes a traced graph faster, in place.
 
-    Every layer gets its own weights, constant padding becomes part of the convolution behind it,
-    and a resize runs only where it changes the size.
+    Every layer gets its own weights, constant padding becomes part of the following convolution,
+    and a resize runs only if it changes the size.
     """
     _unshare(file.graph)
     for node in [node for node in file.graph.node if node.op_type == "Pad"]:
@@ -31,8 +31,8 @@ def tidy(file: onnx.ModelProto) -> None:
 def _unshare(graph: onnx.GraphProto) -> None:
     """Replaces every Identity of a constant by a copy.
 
-    The exporter stores equal weights (fresh biases are all zero) once, behind Identity nodes, and
-    behind those ONNX Runtime does not see that a convolution can be calculated in int8.
+    The exporter stores equal weights (such as zero biases) once, with Identity nodes. ONNX Runtime
+    does not recognize that a convolution behind such a node can be computed in int8.
     """
     constants = {constant.name: constant for constant in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Identity"]:
@@ -45,10 +45,10 @@ def _unshare(graph: onnx.GraphProto) -> None:
 
 
 def _fold_padding(file: onnx.ModelProto, pad: onnx.NodeProto) -> None:
-    """Lets the convolution behind a constant padding with zeros pad by itself.
+    """Replaces a constant zero padding by the padding of the following convolution.
 
-    A padding of its own writes the map once more, and takes ONNX Runtime out of the memory layout
-    that its convolutions use. Paddings that depend on the size of the image stay.
+    A separate padding writes the map once more and makes ONNX Runtime leave the memory layout of
+    its convolutions. Paddings that depend on the image size are not changed.
     """
     graph = file.graph
     behind = [node for node in graph.node if pad.output[0] in node.input]
@@ -82,7 +82,7 @@ def _fold_padding(file: onnx.ModelProto, pad: onnx.NodeProto) -> None:
 
 
 def _constant(file: onnx.ModelProto, name: str) -> NDArray[Any] | None:
-    """The value of a tensor that no input has an influence on; None if one has."""
+    """The value of a tensor that does not depend on an input; None if it does."""
     producers = {output: node for node in file.graph.node for output in node.output}
     weights = {tensor.name: tensor for tensor in file.graph.initializer}
     nodes: list[onnx.NodeProto] = []
@@ -108,10 +108,11 @@ def _constant(file: onnx.ModelProto, name: str) -> NDArray[Any] | None:
 
 
 def _skip_if_same_size(graph: onnx.GraphProto, resize: onnx.NodeProto) -> None:
-    """Splits the batch in front of a resize into those that need it, all or none, and the rest.
+    """Splits the batch before a resize, so that the resize gets all images or none.
 
-    LFFD enlarges small images only, but a resize to the same size takes a tenth of int8's time. (An
-    If would say it plainly; OpenVINO 2026.4 reads an If's old result when images grow.)
+    LFFD enlarges small images only, but a resize to the same size takes a tenth of the time of
+    int8. (An If node would be simpler, but OpenVINO 2026.4 returns an old result of an If when the
+    image size grows.)
     """
     images, sizes, output = resize.input[0], resize.input[3], resize.output[0]
     numbers = {"zero": [0], "one": [1], "four": [4]}

@@ -1,4 +1,4 @@
-"""Weights of an ONNX file in half precision, where that loses nothing."""
+"""Storage of ONNX weights in half precision if this is exact."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 __all__ = ["store_in_half"]
 
-#: Smaller tensors stay: their casts would cost more than they save.
+#: Smaller tensors are not changed, because their casts would cost more than they save.
 _MIN_ELEMENTS = 256
 
 
 def store_in_half(model: ModelProto) -> int:
     """Stores float32 tensors as float16 followed by a cast, in place.
 
-    Only tensors whose values float16 holds exactly are changed, as those of a network that was
-    loaded from half-precision weights, so the network's answers stay the same bit for bit. Runtimes
-    compute the casts once, when the file is loaded.
+    Only tensors with values that float16 represents exactly are changed, such as those of a network
+    that was loaded from half-precision weights. The outputs therefore stay the same bit for bit.
+    Runtimes compute the casts once, when they load the file.
 
     Returns:
-        How many tensors were changed.
+        The number of changed tensors.
     """
     casts = []
     for tensor in model.graph.initializer:

@@ -1,4 +1,4 @@
-"""From a detector to a checked ONNX file."""
+"""Exports a detector to a checked ONNX file."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = ["OUTPUTS", "Comparison", "export_onnx"]
 
 OUTPUTS = ("candidates", "maps", "detections")
 
-#: What PyTorch and the file may differ by.
+#: Maximum differences between PyTorch and the file.
 _BOX_TOLERANCE, _SCORE_TOLERANCE, _RELATIVE_TOLERANCE = 0.05, 1e-4, 1e-5
 _OPSETS = range(16, 21)
-#: (images, height, width) that both are compared at: usual, odd, and so small that LFFD enlarges.
+#: (images, height, width) for the comparison: usual, odd, and small enough that LFFD enlarges.
 _COMPARED_AT = ((1, 240, 320), (3, 131, 197), (1, 121, 257))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """PyTorch against the file on one batch.
+    """Comparison of PyTorch and the file on one batch.
 
     Attributes:
         shape: (images, height, width).
-        differences: per output, the greatest absolute difference.
+        differences: for each output, the maximum absolute difference.
     """
 
     shape: tuple[int, int, int]
@@ -60,9 +60,9 @@ def export_onnx(
     outputs: str = "candidates",
     opset: int = 17,
 ) -> list[Comparison]:
-    """Writes the file, checks it, and compares it with PyTorch; nothing is left if that fails.
+    """Writes the file, checks it, and compares it with PyTorch; if this fails, there is no file.
 
-    The input is ``image``, (N, H, W, 3) uint8 in the model's channel order, N, H and W free.
+    The input is ``image``, (N, H, W, 3) uint8 in the model's channel order, with any N, H and W.
     Outputs: "candidates" are ``boxes`` (N, R, 4) XYXY in pixels of the image, ``scores`` (N, R) and
     ``levels`` (R,) of all locations; "detections" are ``detections`` (K, 7), rows of image index,
     x1, y1, x2, y2, score, level after threshold and NMS; "maps" those of ``forward_maps``, by name.
@@ -70,15 +70,15 @@ def export_onnx(
     Args:
         model: the detector, on the CPU.
         path: the ``.onnx`` to write.
-        size_rule: the config's, by which users of the file resize images.
-        config: the config's name, for the metadata.
-        weights: the checkpoint, whose hash goes into the metadata.
+        size_rule: the size rule of the config, by which users of the file resize images.
+        config: the name of the config, for the metadata.
+        weights: the checkpoint; its hash is stored in the metadata.
         outputs: one of ``OUTPUTS``.
         opset: ONNX operator set, 16 to 20.
 
     Raises:
-        ValueError: an argument is out of its range, or the model's suppression is not IoU and
-            "detections" are asked for.
+        ValueError: an argument is out of its range, or "detections" are requested and the NMS of
+            the model does not use IoU.
         RuntimeError: the file differs from PyTorch.
     """
     if outputs not in OUTPUTS:
@@ -100,7 +100,7 @@ def export_onnx(
         if outputs == "detections":
             _append_suppression(file, spec.suppression)
         helper.set_model_props(file, _metadata(spec, weights, opset))
-        # Compared with all its outputs; those that were not asked for go afterwards.
+        # The comparison needs all outputs; those that were not requested are removed afterwards.
         comparisons = _compare(graph, spec, file.SerializeToString())
         if outputs == "detections":
             del file.graph.output[1:]
@@ -118,8 +118,8 @@ def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
         candidates = {1: "candidates"}
         axes |= {"boxes": {0: "images", **candidates}, "scores": {0: "images", **candidates}}
         axes |= {"levels": {0: "candidates"}}
-    # The exporter by tracing exists in every PyTorch from 2.0 on and follows sizes that are
-    # calculated, as those of enlarged images.
+    # The tracing exporter exists in every PyTorch from 2.0 on and supports computed sizes, such as
+    # those of enlarged images.
     by_tracing = "dynamo" in inspect.signature(torch.onnx.export).parameters
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -143,9 +143,9 @@ def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
 
 
 def _append_suppression(file: onnx.ModelProto, settings: Suppression) -> None:
-    """Puts threshold and NMS behind the candidates; the number of candidates is not limited.
+    """Adds the threshold and NMS after the candidates; the number of candidates is not limited.
 
-    A box without area scores 0: ONNX's NMS would turn its corners round and let it take part.
+    Boxes without area get a score of 0, because ONNX's NMS would swap their corners and use them.
     """
     graph = file.graph
 
@@ -207,7 +207,7 @@ def _metadata(spec: DetectorSpec, weights: str | Path, opset: int) -> dict[str, 
 
 
 def _git_revision() -> str:
-    """Of the checkout this package runs from, with "-dirty" where it was changed."""
+    """Git revision of this package's checkout, with "-dirty" if it was changed."""
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     folder = Path(face_d2.__file__).parent
     try:
@@ -230,7 +230,8 @@ def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Compar
             expected = [output.numpy() for output in graph(torch.from_numpy(images))]
         found = session.run(None, {"image": images})
         if spec.outputs == "detections":
-            # Of the file's own candidates: near-equal scores may be in another order in PyTorch.
+            # Computed from the file's candidates, because nearly equal scores can have another
+            # order in PyTorch.
             expected.insert(0, _suppressed(found[1:], spec.suppression))
         differences = {}
         for name, ours, theirs in zip(names, expected, found):
@@ -239,7 +240,7 @@ def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Compar
                     f"the file gives {name} of shape {theirs.shape} for images {shape}, PyTorch "
                     f"{ours.shape}"
                 )
-            if name == "boxes":  # a user never sees what lies outside the image
+            if name == "boxes":  # parts outside the image are clipped
                 ours, theirs = (b.clip(0, [shape[2], shape[1]] * 2) for b in (ours, theirs))
             distance = np.abs(ours - theirs)
             differences[name] = float(distance.max(initial=0))
@@ -255,7 +256,7 @@ def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Compar
 
 
 def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.ndarray:
-    """What the graph's last nodes should give, (K, 7)."""
+    """The expected result of the last nodes of the graph, (K, 7)."""
     boxes, scores, levels = candidates
     scores = scores * (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
     unlimited = replace(settings, topk=scores.shape[1])

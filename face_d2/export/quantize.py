@@ -1,4 +1,4 @@
-"""Int8: static quantisation of an exported file, and what it costs in accuracy."""
+"""Static int8 quantization of an exported file, with a measurement of the loss of AP."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ __all__ = [
     "write_int8",
 ]
 
-#: Bits of a weight to the processors on which such a file gives the right answer.
+#: Bits of the weights -> processors on which such a file is correct.
 WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 with VNNI, Arm)"}
 
-#: Most images the value ranges are taken from.
+#: Maximum number of images for measuring value ranges.
 _CALIBRATION_IMAGES = 100
-#: Score threshold at which AP is measured.
+#: Score threshold for measuring AP.
 _LEAST_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
-#: Between two int8 convolutions these are int8 too: each way out to float and back costs as much
-#: time as they save. With them ONNX Runtime and OpenVINO fuse whole residual units.
-_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6's
+#: Nodes that are int8 too if they are between int8 convolutions, because a conversion to float and
+#: back takes as much time as int8 saves. ONNX Runtime and OpenVINO then fuse whole residual units.
+_BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What became of a file.
+    """Result of a quantization.
 
     Attributes:
-        kept_float: names of the convolutions that stay in float.
-        images: number of images the AP was measured on.
-        float_ap: AP of the float file in percent; 100 where its own boxes are the faces.
-        int8_ap: runtime to the AP of the int8 file, in percent.
+        kept_float: names of the convolutions that remain in float.
+        images: number of images on which AP was measured.
+        float_ap: AP of the float file in percent; 100 if its own boxes are the ground truth.
+        int8_ap: runtime -> AP of the int8 file, in percent.
     """
 
     kept_float: tuple[str, ...]
@@ -66,7 +66,7 @@ class Quantisation:
 
     @property
     def loss(self) -> float:
-        """AP points lost in the runtime that loses most."""
+        """Loss of AP, in points, in the runtime with the largest loss."""
         return self.float_ap - min(self.int8_ap.values())
 
 
@@ -79,27 +79,28 @@ def quantize(
     max_loss: float = 0.5,
     weight_bits: int = 7,
 ) -> Quantisation:
-    """Writes the int8 file, if it is good enough.
+    """Writes an int8 file if its loss of AP is small enough.
 
-    All convolutions are calculated in int8, with the rectifications and sums between them; if more
-    than ``max_loss`` is lost so, those that predict scores and boxes stay in float, then also the
-    first two, then also those just before the predicting ones.
+    All convolutions, and the ReLUs and sums between them, are int8. If the loss is above
+    ``max_loss``, more convolutions remain in float: first those that predict scores and boxes, then
+    also the first two, then also those directly before the predictors.
 
     Args:
         source: a file of ``tools/export_onnx.py`` with its outputs "candidates".
         path: the file to write.
-        images: like those the detector will see, from which value ranges are taken and on which the
-            loss is measured.
-        ground_truth: WIDER FACE's annotation text or ``.mat`` folder of these images, named
-            ``event/name``; without it the boxes of the float file with a score of at least 0.5 are
-            the faces.
-        max_loss: most AP points (Hard) that may be lost, in every runtime that is installed.
-        weight_bits: as of :func:`write_int8`. With 8, the loss holds for processors like this one.
+        images: images like those in use, for measuring value ranges and the loss.
+        ground_truth: WIDER FACE's annotation text or ``.mat`` folder for these images, which are
+            then named ``event/name``. Without it, boxes of the float file with a score of at least
+            0.5 are the ground truth.
+        max_loss: maximum loss of AP (Hard), in points, in every installed runtime.
+        weight_bits: see :func:`write_int8`. With 8, the loss is valid only for processors like this
+            one.
 
     Raises:
-        ValueError: there is no image, two share event and name, the float file finds no face in
-            them, ``source`` is another file, or ``weight_bits`` is out of its range.
-        RuntimeError: more is lost than allowed, whatever stays in float; nothing is written.
+        ValueError: there is no image, two images have the same event and name, the float file
+            detects no face in them, ``source`` is of another kind, or ``weight_bits`` is out of its
+            range.
+        RuntimeError: the loss is too large in all cases; no file is written.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
@@ -133,7 +134,7 @@ def quantize(
 
 
 class _Reader(CalibrationDataReader):
-    """Images as the float file is given them."""
+    """Images, prepared as for the float file."""
 
     def __init__(self, detector: FaceDetector, images: Sequence[str | Path]) -> None:
         step = -(-len(images) // _CALIBRATION_IMAGES)
@@ -158,23 +159,23 @@ def write_int8(
     kept_float: Sequence[str] = (),
     weight_bits: int = 7,
 ) -> None:
-    """Writes an int8 file whatever it loses.
+    """Writes an int8 file without measuring its loss.
 
-    With weights of 7 bits (-64 to 64) the sum of two products fits into 16 bits, in which x86-64
-    processors without VNNI add them: the file gives the same answer on every processor. Weights of
-    8 bits give wrong answers on those processors.
+    x86-64 processors without VNNI add two products in 16 bits. With weights of 7 bits (-64 to 64),
+    the sum fits, so the file gives the same result on every processor. With weights of 8 bits,
+    results are wrong on these processors.
 
     Args:
-        detector: of the float file.
+        detector: the detector of the float file.
         source: the float file.
         path: the file to write.
-        images: from which value ranges are taken.
-        kept_float: names of convolutions that stay in float.
+        images: images for measuring value ranges.
+        kept_float: names of convolutions that remain in float.
         weight_bits: one of ``WEIGHT_BITS``.
 
     Raises:
         ValueError: ``weight_bits`` is out of its range.
-        RuntimeError: with 7 bits, the sum of two products could leave 16 bits all the same.
+        RuntimeError: with 7 bits, the sum of two products could still overflow 16 bits.
     """
     if weight_bits not in WEIGHT_BITS:
         raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
@@ -214,9 +215,9 @@ def write_int8(
 
 
 def _free_outputs(file: onnx.ModelProto) -> None:
-    """Leaves what the last convolutions put out, scores and boxes, as exact as they calculate it.
+    """Keeps the outputs of the last convolutions, scores and boxes, in float.
 
-    Rounded to 8 bits, many scores would be equal.
+    If they were rounded to 8 bits, many scores would be equal.
     """
     graph, users = file.graph, _users(file)
     for conv in [node for node in graph.node if node.op_type in _CONVOLUTIONS]:
@@ -234,12 +235,13 @@ def _free_outputs(file: onnx.ModelProto) -> None:
 
 
 def _clip_bytes(file: onnx.ModelProto) -> None:
-    """Rectifies what is of bytes already, in a residual unit's trunk, without rounding it anew.
+    """Replaces the ReLU in the trunk of a residual unit by a Clip of the int8 values.
 
-    With the scale it has, a byte is rectified by cutting it at the zero point: OpenVINO does so to
-    a Clip, byte by byte, where it would calculate Relu and the second rounding in float, in eight
-    times the memory and a tenth of the network's time. Nothing is lost: a finer second scale cannot
-    tell apart what the first one has rounded to the same byte.
+    With the same scale, a ReLU clips an int8 value at the zero point. OpenVINO computes such a Clip
+    in int8. It would compute a ReLU and the following rounding in float, which needs eight times
+    the memory and a tenth of the time of the network. The result is equally exact, because a
+    second, finer scale cannot separate values that the first one has rounded to the same int8
+    value.
     """
     graph, users = file.graph, _users(file)
     makers = {name: node for node in graph.node for name in node.output}
@@ -247,7 +249,7 @@ def _clip_bytes(file: onnx.ModelProto) -> None:
     for relu in [node for node in graph.node if node.op_type == "Relu"]:
         source = makers[relu.input[0]]
         if source.op_type != "DequantizeLinear" or len(users[relu.input[0]]) == 1:
-            continue  # nothing but the Relu takes the value, which is rounded after it
+            continue  # only the ReLU uses the value, which is rounded after it
         relu.op_type = "Clip"
         relu.input.append("clip_from")
         for quantiser in users[relu.output[0]]:
@@ -259,9 +261,9 @@ def _clip_bytes(file: onnx.ModelProto) -> None:
 
 
 def _round_bias(graph: onnx.GraphProto, inputs: Sequence[onnx.NodeProto]) -> None:
-    """Rounds a convolution's bias with the product of the scales of its image and its weights.
+    """Rounds the bias of a convolution with the product of the scales of its input and weights.
 
-    ONNX Runtime calculates in int8 only where the bias has that scale.
+    ONNX Runtime computes a convolution in int8 only if the bias has this scale.
 
     Args:
         graph: changed in place.
@@ -283,7 +285,7 @@ def _round_bias(graph: onnx.GraphProto, inputs: Sequence[onnx.NodeProto]) -> Non
 
 
 def _tiers(file: onnx.ModelProto) -> list[tuple[str, ...]]:
-    """Sets of convolutions to keep in float, each holding the one before."""
+    """Sets of convolutions to keep in float; each set includes the previous one."""
     users = _users(file)
     convolutions = [node for node in file.graph.node if node.op_type in _CONVOLUTIONS]
     following = {node.name: _next_convolutions(node, users) for node in convolutions}
@@ -295,14 +297,15 @@ def _tiers(file: onnx.ModelProto) -> list[tuple[str, ...]]:
 
 
 def _float_between(file: onnx.ModelProto, kept_float: Sequence[str]) -> list[str]:
-    """Nodes of ``_BETWEEN`` that no int8 convolution takes from, decoding's sums among them."""
+    """Nodes of ``_BETWEEN`` that are not used by an int8 convolution, such as sums of the
+    decoding."""
     users = _users(file)
     nodes = [node for node in file.graph.node if node.op_type in _BETWEEN]
     return [node.name for node in nodes if _next_convolutions(node, users) <= set(kept_float)]
 
 
 def _users(file: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """Name of a value to the nodes that take it."""
+    """Name of a value -> the nodes that use it."""
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in file.graph.node:
         for name in node.input:
@@ -313,7 +316,7 @@ def _users(file: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 def _next_convolutions(
     node: onnx.NodeProto, users: Mapping[str, Sequence[onnx.NodeProto]]
 ) -> set[str]:
-    """Names of the convolutions that what a node puts out reaches next."""
+    """Names of the next convolutions that use the output of a node."""
     reached: set[str] = set()
     seen: set[str] = set()
     left = list(node.output)
@@ -325,6 +328,6 @@ def _next_convolutions(
         for user in users.get(name, []):
             if user.op_type in _CONVOLUTIONS:
                 reached.add(user.name)
-            elif user.op_type != "Shape":  # sizes are no values
+            elif user.op_type != "Shape":  # shape outputs carry no activations
                 left.extend(user.output)
     return reached

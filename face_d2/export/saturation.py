@@ -1,4 +1,4 @@
-"""Int8 convolutions whose sums do not fit into the 16 bits in which some processors add them."""
+"""Finds int8 convolutions whose sums can overflow 16 bits on some processors."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from onnx import numpy_helper
 
 __all__ = ["saturating_convolutions"]
 
-#: Greatest activation of 8 bits without sign, and what 16 bits with sign hold.
+#: Maximum of an unsigned 8-bit activation, and the range of signed 16 bits.
 _GREATEST_ACTIVATION = 255
 _INT16 = np.iinfo(np.int16)
 
 
 def saturating_convolutions(file: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the convolutions of which the sum of two products can leave 16 bits.
+    """Names of the convolutions in which the sum of two products can overflow 16 bits.
 
     x86-64 processors without VNNI multiply unsigned activations by signed weights and add
-    neighboring products in 16 bits, with saturation (VPMADDUBSW). Which products are neighbors
-    depends on the kernel, so that every pair of an output channel's weights is considered, with the
-    activations that make their sum greatest or least.
+    neighboring products in 16 bits with saturation (VPMADDUBSW). The kernel determines which
+    products are neighbors. Therefore all pairs of weights of an output channel are considered, with
+    the activations for which their sum is maximal or minimal.
 
     Args:
-        file: its convolutions take their weights from DequantizeLinear nodes where they are int8;
-            those with other weights are not considered.
+        file: a file whose int8 convolutions get their weights from DequantizeLinear nodes; other
+            convolutions are not considered.
     """
     constants = {constant.name: constant for constant in file.graph.initializer}
     sources = {
@@ -41,7 +41,7 @@ def saturating_convolutions(file: onnx.ModelProto) -> tuple[str, ...]:
 
 
 def _may_saturate(weights: NDArray[np.int8]) -> bool:
-    """Of (O, I, H, W) weights."""
+    """Whether a sum can overflow for weights (O, I, H, W)."""
     ordered = np.sort(weights.reshape(len(weights), -1).astype(np.int64), axis=1)
     greatest = _GREATEST_ACTIVATION * ordered[:, -2:].clip(min=0).sum(axis=1)
     least = _GREATEST_ACTIVATION * ordered[:, :2].clip(max=0).sum(axis=1)

@@ -1,4 +1,4 @@
-"""The table and the plot of a suite, from the results of its finished runs alone."""
+"""The table and the plot of a suite, from the results of its finished runs."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def collect(suite: Suite, source: str | Path) -> dict[str, list[dict[str, Any]]]:
-    """The finished runs of a suite.
+    """Reads the finished runs of a suite.
 
     Args:
-        suite: its rows are looked for.
-        source: a folder of files ``ROW-seedN.json``, or a JSON Lines file with one run a line.
+        suite: the suite, whose rows are read.
+        source: a folder of files ``ROW-seedN.json``, or a JSON Lines file with one run per line.
 
     Returns:
-        Row -> results in the order of seeds; rows without a finished run are absent.
+        Row -> results in the order of seeds; rows without a finished run are left out.
 
     Raises:
         OSError: the JSON Lines file cannot be read.
-        ValueError: a file is no result, the results are of different data sets, or those of a row
-            of different lengths of training.
+        ValueError: a file is not a result, the results are of different data sets, or the runs of a
+            row have different numbers of iterations.
     """
     source = Path(source)
     if source.suffix == ".jsonl":
@@ -70,7 +70,7 @@ def write_results(results: Results, path: str | Path) -> None:
 
 
 def markdown_table(suite: Suite, results: Results) -> str:
-    """Mean and sample standard deviation over seeds, in Markdown, with what it was measured on."""
+    """Mean and sample standard deviation over seeds, in Markdown, with the conditions."""
     rows = []
     for row, (label, _) in suite.rows.items():
         runs = results.get(row, [])
@@ -88,18 +88,19 @@ def markdown_table(suite: Suite, results: Results) -> str:
 
 
 def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
-    """AP of every run as a point, their mean as a bar, their standard deviation as a line.
+    """Plots the AP of every run as a point, their mean as a bar, and their standard deviation as a
+    line.
 
     Args:
-        suite: gives order and labels.
-        results: of :func:`collect`.
-        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        suite: determines order and labels.
+        results: the result of :func:`collect`.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        ValueError: when no run is finished.
+        ValueError: no run is finished.
     """
     if not results:
         raise ValueError(f"suite {suite.name}: no run is finished; there is nothing to plot.")
@@ -147,7 +148,7 @@ def _check_equal(key: str, runs: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _spread(values: Sequence[float | None]) -> str:
-    """Mean and deviation; null is what JSON has for the AP of a setting without faces."""
+    """Mean and standard deviation; the AP of a setting without faces is null in JSON."""
     numbers = [value for value in values if value is not None]
     if not numbers:
         return "-"
@@ -156,7 +157,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def _notes(results: Results) -> list[str]:
-    """What the figures were measured on; the first line is short enough for a plot."""
+    """The conditions of the measurement; the first line is short enough for a plot."""
     runs = [run for row in results.values() for run in row]
     if not runs:
         return ["No run is finished."]

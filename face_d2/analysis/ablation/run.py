@@ -1,4 +1,4 @@
-"""One run of a suite: train, evaluate, measure the cost, leave one JSON file.
+"""One run of a suite: trains, evaluates, measures the cost and writes one JSON file.
 
     python -m face_d2.analysis.ablation.run --result FILE.json --config-file FILE [KEY VALUE ...]
 
@@ -32,7 +32,7 @@ __all__ = ["check_settings", "main", "planned_iterations", "run_settings"]
 
 logger = logging.getLogger(__name__)
 
-#: What may differ between machines and runs without making them incomparable.
+#: Keys that may differ between comparable runs.
 _NEUTRAL = (
     "OUTPUT_DIR",
     "SEED",
@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_settings(arguments: Sequence[str]) -> dict[str, Any]:
-    """What a run's figures depend on: config key -> value, as JSON knows it.
+    """The settings on which the results of a run depend: config key -> value, as in JSON.
 
-    All keys that stock Detectron2 lacks, and those whose value is not its default.
+    These are all keys that Detectron2 does not have, and all keys with a value other than
+    Detectron2's default.
     """
     return _settings(train_net.load_cfg(_parse(arguments)))
 
@@ -64,10 +65,10 @@ def planned_iterations(arguments: Sequence[str]) -> int:
 
 
 def check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Compares the settings in a JSON file with those of now, by the keys that both have.
+    """Compares the settings in a JSON file with the current ones, for the keys that both have.
 
     Raises:
-        ValueError: naming the first key with another value, and what to do.
+        ValueError: a value differs; the message names the first such key and says what to do.
     """
     saved = json.loads(file.read_text(encoding="utf-8"))["settings"]
     for key in sorted(saved.keys() & settings.keys()):
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second process out, such as a child whose suite was killed without it."""
+    """Keeps out a second process, for example a remaining child of a killed suite."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = portalocker.Lock(folder / "lock", mode="a", timeout=0, fail_when_locked=True)
     try:
@@ -110,7 +111,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _record(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Leaves the result file of a finished training."""
+    """Writes the result file of a finished training."""
     folder = Path(cfg.OUTPUT_DIR)
     (dataset,) = cfg.DATASETS.TEST
     report = json.loads((folder / "inference" / dataset / "widerface.json").read_text())
@@ -156,7 +157,7 @@ def _flat(node: CfgNode, prefix: str = "") -> dict[str, Any]:
 
 
 def _seconds_per_iteration(metrics: Path) -> float:
-    """Median over the log, so that a resumed run is like any other; NaN for a very short one."""
+    """Median over the log, which also works for a resumed run; NaN for a very short run."""
     rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     times = [row["time"] for row in rows if "time" in row]
     return statistics.median(times) if times else float("nan")

@@ -1,10 +1,9 @@
 """Suites of trainings: the rows of a table, each trained with several seeds.
 
-A suite is a YAML file ``rows: {label: config}``, paths relative to the file; a row is named after
-its config. Every run is a training by :mod:`face_d2.analysis.ablation.run` in a process of its own.
-A finished run is a JSON file, and these files are all the state there is: what has one is not run
-again, here or on any machine the files are taken to. A run that was stopped goes on from its last
-checkpoint.
+A suite is a YAML file ``rows: {label: config}`` with paths relative to the file. A row is named
+after its config. Every run is a training by :mod:`face_d2.analysis.ablation.run` in a separate
+process. A finished run writes a JSON file and is not repeated, even if the JSON files are copied to
+another machine. A stopped run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["Run", "Suite", "SuiteRunner", "read_suite", "shipped_suites"]
 
 _CHILD = [sys.executable, "-m", "face_d2.analysis.ablation.run"]
 _POLL_SECONDS = 0.5
-_TAIL = 15  # lines of a failed run's output that are shown
+_TAIL = 15  # number of output lines that are shown of a failed run
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class Suite:
     """The rows of a table.
 
     Attributes:
-        name: the file's.
+        name: the name of the file.
         rows: name of the config -> (label in the table, path of the config).
-        title: the file's first comment line.
+        title: the first comment line of the file.
     """
 
     name: str
@@ -53,10 +52,10 @@ class Run:
 
     Attributes:
         row: name of the row.
-        seed: of weights, order and augmentation.
-        config: path of the row's config.
-        folder: what the training leaves, checkpoints included.
-        result: the JSON file that a finished run leaves.
+        seed: seed of weights, order and augmentation.
+        config: path of the config.
+        folder: output folder of the training, including checkpoints.
+        result: the JSON file of the finished run.
     """
 
     row: str
@@ -66,16 +65,16 @@ class Run:
     result: Path
 
     def iteration(self) -> int:
-        """How many iterations the run has logged so far."""
+        """Number of iterations that the run has logged so far."""
         try:
             last = (self.folder / "metrics.json").read_text().splitlines()[-1]
             return int(json.loads(last)["iteration"]) + 1
-        except (OSError, IndexError, KeyError, ValueError):  # not begun, or a half-written line
+        except (OSError, IndexError, KeyError, ValueError):  # not started, or an incomplete line
             return 0
 
 
 def shipped_suites() -> dict[str, Path]:
-    """Name -> file of the suites that come with the project."""
+    """Name -> file of the suites that ship with the project."""
     folder = Path(get_config_file("ablation/suites/headline.yaml")).parent
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
@@ -87,8 +86,8 @@ def read_suite(name: str) -> Suite:
         name: a YAML file, or the name of a shipped one (``configs/ablation/suites``).
 
     Raises:
-        FileNotFoundError: there is no such suite, or a config of it is missing.
-        ValueError: the file is no suite, or two rows have configs of the same name.
+        FileNotFoundError: the suite does not exist, or one of its configs is missing.
+        ValueError: the file is not a suite, or two rows have configs of the same name.
     """
     path = Path(name)
     if not path.suffix:
@@ -122,20 +121,20 @@ def read_suite(name: str) -> Suite:
 
 
 class SuiteRunner:
-    """Trains what a suite lacks.
+    """Trains the unfinished runs of a suite.
 
     Args:
-        suite: the rows.
-        seeds: of every row.
+        suite: the suite.
+        seeds: the seeds of every row.
         output: folder of the trainings.
-        results: folder of the finished runs' JSON files; rows that suites share are trained once.
+        results: folder of the JSON files of finished runs, which suites with equal rows share.
         opts: config overrides KEY, VALUE, ... for every run.
-        num_gpus: GPUs of one run; 0 trains on the CPU.
-        num_processes: processes of one run on the CPU.
-        jobs: runs at a time. Each has GPUs of its own, or its share of the cores.
+        num_gpus: number of GPUs of one run; 0 trains on the CPU.
+        num_processes: number of processes of one run on the CPU.
+        jobs: number of simultaneous runs. Each has its own GPUs, or its share of the cores.
 
     Raises:
-        ValueError: there is no seed or no job, or there are not as many GPUs.
+        ValueError: there is no seed or no job, or there are too few GPUs.
     """
 
     def __init__(
@@ -160,7 +159,8 @@ class SuiteRunner:
         self.suite, self.opts = suite, list(opts)
         self.num_gpus, self.num_processes, self.jobs = num_gpus, num_processes, jobs
         self._settings: dict[Run, dict[str, Any]] = {}
-        # Seed by seed, so that a suite that is stopped has compared all rows.
+        # All rows of a seed run before the next seed, so that a stopped suite has compared all
+        # rows.
         self.runs = [
             Run(
                 row=row,
@@ -177,8 +177,8 @@ class SuiteRunner:
         """The runs without a result.
 
         Raises:
-            ValueError: a result, or a training that was stopped, has other settings than the run
-                would have now; the message names the first of them.
+            ValueError: a result, or a stopped training, has other settings than the run has now;
+                the message names the first one.
         """
         from face_d2.analysis.ablation.run import check_settings, run_settings
 
@@ -195,10 +195,10 @@ class SuiteRunner:
         return waiting
 
     def run(self, progress: bool = True) -> list[str]:
-        """Trains all pending runs, with a bar over their iterations.
+        """Trains all pending runs, with a progress bar over their iterations.
 
         Returns:
-            One entry for each run that failed: what it printed last, and where all of it is.
+            One entry for each failed run: its last lines of output, and the file with all of it.
         """
         from face_d2.analysis.ablation.run import planned_iterations
 
@@ -249,7 +249,7 @@ class SuiteRunner:
         return f"{done}/{len(self.runs)} runs done" + (f"; now {names}" if names else "")
 
     def _arguments(self, run: Run) -> list[str]:
-        """The words of :mod:`face_d2.analysis.ablation.run` for a run."""
+        """The command-line arguments of :mod:`face_d2.analysis.ablation.run` for a run."""
         device = "cuda" if self.num_gpus else "cpu"
         return [
             *("--result", str(run.result), "--config-file", str(run.config), "--resume"),
@@ -277,7 +277,8 @@ class SuiteRunner:
 
 
 def _usable_cores() -> int:
-    """Cores this process may run on: a container's or a batch system's share, where it is told."""
+    """Number of cores that this process may use, including limits by containers and batch
+    systems."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

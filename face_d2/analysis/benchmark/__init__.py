@@ -1,1 +1,1 @@
-"""What detectors cost: ``tools/benchmark.py``."""
+"""Measures the cost of detectors: ``tools/benchmark.py``."""

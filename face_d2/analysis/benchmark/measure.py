@@ -1,4 +1,4 @@
-"""Times a detector in every runtime, size by size."""
+"""Measures the time of a detector in every runtime for every image size."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ from face_d2.predictor.torch_backend import build_detector, detector_node
 __all__ = ["BenchmarkSettings", "measure", "usable_cores"]
 
 _WARM_UP = 2
-#: Without weights nothing scores so much: suppression has nothing to do.
+#: Without weights, no score is above this, so NMS has no candidates.
 _UNTRAINED_THRESHOLD = 0.999
 
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What to measure.
+    """Settings of a measurement.
 
     Attributes:
         config_file: a path, or the name of a shipped config.
         weights: a checkpoint; None for random weights.
-        opts: KEY, VALUE, ... over the config.
+        opts: KEY, VALUE, ... that override the config.
         sizes: name, height and width of every image size.
-        threads: of the CPU.
-        rounds: timings of every function.
-        max_seconds: of one size, after which no round but the first three begins.
-        devices: for PyTorch, "cpu" and "cuda".
-        only: words; rows without one of them in their name are left out. None keeps all.
-        image: a file to time on; None for noise.
-        calibration: a folder of images for int8's value ranges; None for noise.
-        foreign: name -> ONNX file of other detectors.
+        threads: number of CPU threads.
+        rounds: number of timings of every function.
+        max_seconds: time limit per image size, after which no round starts, except the first three.
+        devices: devices for PyTorch, "cpu" and "cuda".
+        only: words; only rows with one of them in their name are measured. None measures all.
+        image: an image file; None for noise.
+        calibration: a folder of images for the value ranges of int8; None for noise.
+        foreign: name -> ONNX file of another detector.
     """
 
     config_file: str
@@ -81,10 +81,10 @@ class BenchmarkSettings:
 
 
 def measure(settings: BenchmarkSettings) -> dict[str, Any]:
-    """Measures; what is exported on the way goes into a temporary folder.
+    """Runs the measurement; exported files are written to a temporary folder.
 
     Returns:
-        All figures as data for JSON; :mod:`face_d2.analysis.benchmark.report` reads it.
+        All figures as JSON data, which :mod:`face_d2.analysis.benchmark.report` reads.
 
     Raises:
         ValueError, OSError: a setting is wrong, or a file is missing.
@@ -102,7 +102,7 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
     cfg.INPUT.MIN_SIZE_TEST = 0
     if not settings.weights:
         detector_node(cfg).SCORE_THRESH_TEST = _UNTRAINED_THRESHOLD
-        cfg.MODEL.TIMM.WEIGHTS = ""  # times need none
+        cfg.MODEL.TIMM.WEIGHTS = ""  # times do not need weights
     model = build_detector(cfg, settings.weights) if settings.weights else build_model(cfg).eval()
     name = Path(settings.config_file).stem
     threshold = None if settings.weights else _UNTRAINED_THRESHOLD
@@ -114,7 +114,7 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
             routes.extend(foreign_routes(own_name, path, settings.threads))
         return _wanted(routes, settings.only)
 
-    routes_with(dict.fromkeys(("fp32", "int8"), "to be exported"))  # a wrong --only ends here
+    routes_with(dict.fromkeys(("fp32", "int8"), "to be exported"))  # reports a wrong --only
     files = _files(model, name, images, folder)
     routes = routes_with(files)
     peaks = dict(_peaks(routes))
@@ -129,7 +129,7 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
         for number, (size, height, width) in enumerate(settings.sizes, start=1):
             bar.set_description(size)
             cells = _cells(routes, _image(picture, height, width), settings, bar)
-            bar.update(number * (settings.rounds + _WARM_UP) - bar.n)  # rounds that were cut off
+            bar.update(number * (settings.rounds + _WARM_UP) - bar.n)  # rounds that were left out
             for row, route, cell in zip(rows, routes, cells):
                 if route.own and "median" in cell.get("network", {}):
                     cell["e_net"] = gflops[size] / cell["network"]["median"]
@@ -159,7 +159,7 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
 
 
 def _wanted(routes: list[Route], only: Sequence[str] | None) -> list[Route]:
-    """The routes whose names have one of the words of --only."""
+    """The routes whose names contain one of the words of --only."""
     if not only:
         return routes
     words = [word.lower() for word in only]
@@ -176,12 +176,12 @@ def _cells(
     settings: BenchmarkSettings,
     bar: tqdm,
 ) -> list[dict[str, Any]]:
-    """Timings of one image, a mapping per route."""
+    """Timings for one image, one mapping per route."""
     functions, cells = {}, [dict[str, Any]() for _ in routes]
     for index, route in enumerate(routes):
         try:
             prepared = route.prepare(image)
-        except Exception as error:  # this runtime cannot; the others go on
+        except Exception as error:  # only this runtime fails
             cells[index]["network"] = {"error": reason(error)}
             continue
         functions.update({(index, what): function for what, function in prepared.items()})
@@ -207,7 +207,7 @@ def _peaks(routes: Sequence[Route]) -> Iterator[tuple[str, float]]:
 def _files(
     model: OneStageDetector, name: str, images: Sequence[Path], folder: Path
 ) -> dict[str, Path | str]:
-    """The exported files by precision, or why there are none."""
+    """The exported files by precision, or the reason why there is none."""
     checkpoint = folder / "weights.pth"
     torch.save({"model": model.state_dict()}, checkpoint)
     files: dict[str, Path | str] = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
@@ -278,7 +278,7 @@ def _processor() -> str:
 
 
 def usable_cores() -> list[int]:
-    """Those this process may use."""
+    """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

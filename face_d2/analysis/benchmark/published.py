@@ -1,8 +1,9 @@
-"""What papers print about detectors, to stand beside what is measured.
+"""Published figures of detectors, for comparison with measured ones.
 
-Times are for batch 1 and the network alone. Accuracy is WIDER FACE's validation AP with one pass at
-the original resolution, as the LFFD paper measured all detectors. Sources: LFFD paper
-(https://arxiv.org/abs/1904.10633), Tables 3, 6, 7 and 9, and the LFFD code's README.
+Times are for the network only, with a batch size of 1. Accuracy is the AP on WIDER FACE's
+validation set with one pass at the original resolution, as the LFFD paper measured all detectors.
+Sources: LFFD paper (https://arxiv.org/abs/1904.10633), Tables 3, 6, 7 and 9, and the LFFD code's
+README.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 __all__ = ["PUBLISHED", "PublishedDetector"]
 
-#: Sizes as (height, width), in the tables' order.
+#: Sizes as (height, width), in the order of the tables.
 _TITAN_SIZES = ((480, 640), (720, 1280), (1080, 1920), (2160, 3840))
 _TX2_SIZES = ((120, 160), (240, 320), (480, 640))
 TITAN_XP, TX2, PI3 = "TITAN Xp", "Jetson TX2", "Raspberry Pi 3B+ (ncnn)"
@@ -20,15 +21,15 @@ TITAN_XP, TX2, PI3 = "TITAN Xp", "Jetson TX2", "Raspberry Pi 3B+ (ncnn)"
 
 @dataclass(frozen=True)
 class PublishedDetector:
-    """One detector's published figures.
+    """The published figures of one detector.
 
     Attributes:
         name: the detector.
-        parameters: in millions; None where not printed.
+        parameters: in millions; None if not published.
         gflops: 10^9 multiply-adds at 640 x 480.
         megabytes: size of the model file.
-        ap: easy, medium and hard in per cent.
-        milliseconds: device to (height, width) to milliseconds.
+        ap: easy, medium and hard in percent.
+        milliseconds: device -> (height, width) -> milliseconds.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What was measured as Markdown and as the two figures of arXiv 1904.10633, section 4."""
+"""The results as Markdown and as the two plots of arXiv 1904.10633, section 4."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def plot_times(result: Mapping[str, Any], path: str | Path) -> list[Path]:
-    """The network's time over the image's size; published detectors beside it, thin and gray.
+    """Plots the time of the network over image size; published detectors are thin and gray.
 
     Args:
         result: see :func:`markdown`.
-        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
 
     Returns:
-        The files written.
+        The written files.
     """
     return _plot(
         result,
@@ -116,7 +116,7 @@ def plot_times(result: Mapping[str, Any], path: str | Path) -> list[Path]:
 
 
 def plot_efficiency(result: Mapping[str, Any], path: str | Path) -> list[Path]:
-    """E_net over the image's size; see :func:`plot_times`."""
+    """Plots E_net over image size; see :func:`plot_times`."""
 
     def published(detector: PublishedDetector, milliseconds: float) -> float | None:
         return None if detector.gflops is None else detector.gflops / milliseconds
@@ -127,7 +127,7 @@ def plot_efficiency(result: Mapping[str, Any], path: str | Path) -> list[Path]:
         "$E_{net}$, $10^9$ multiply-adds/ms",
         lambda cell: cell.get("e_net"),
         published,
-        only=(480, 640),  # operations are printed for this size alone
+        only=(480, 640),  # operations are published for this size only
     )
 
 

@@ -1,4 +1,4 @@
-"""The ways to run one detector: PyTorch in several forms, exported files in several runtimes."""
+"""The ways to run a detector: PyTorch in several modes, exported files in several runtimes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from face_d2.predictor.torch_backend import TorchBackend
 
 __all__ = ["Route", "file_routes", "foreign_routes", "torch_routes"]
 
-#: An image (H, W, 3) uint8 to what is timed on it: "network", and "end to end" where there is one.
+#: Maps an image (H, W, 3) uint8 to the functions to time: "network" and, if possible, "end to end".
 Prepare: TypeAlias = "Callable[[NDArray[np.uint8]], Mapping[str, Callable[[], Any]]]"
 
 NETWORK, END_TO_END = "network", "end to end"
@@ -35,10 +35,10 @@ class Route:
     """A detector in one runtime.
 
     Attributes:
-        name: for the tables.
-        precision: "fp32", "bf16" or "int8"; "" where not known.
+        name: name in the tables.
+        precision: "fp32", "bf16" or "int8"; "" if not known.
         device: "cpu" or "cuda".
-        prepare: gives the functions to time on an image; it may raise.
+        prepare: returns the functions to time on an image; it may raise.
         own: whether it is the detector of the config, whose operations are counted.
     """
 
@@ -53,8 +53,8 @@ def torch_routes(model: OneStageDetector, cfg: CfgNode, devices: Sequence[str]) 
     """The detector in PyTorch.
 
     Args:
-        model: on the CPU, in evaluation mode.
-        cfg: its config.
+        model: the model on the CPU, in evaluation mode.
+        cfg: the config of the model.
         devices: "cpu", "cuda".
     """
     for device in devices:
@@ -102,10 +102,10 @@ def file_routes(
     """The detector's exported files in every runtime.
 
     Args:
-        files: precision ("fp32", "int8") to a file of ``tools/export_onnx.py``, or to the reason
-            why there is none.
-        threads: CPU threads.
-        score_threshold: replaces the files'.
+        files: precision ("fp32", "int8") -> a file of ``tools/export_onnx.py``, or the reason why
+            there is none.
+        threads: number of CPU threads.
+        score_threshold: replaces the threshold in the files.
     """
     for precision, file in files.items():
         for runtime in reversed(RUNTIMES):
@@ -118,12 +118,12 @@ def file_routes(
 
 
 def foreign_routes(name: str, file: Path, threads: int) -> Iterator[Route]:
-    """Any other detector's ONNX file, the network alone.
+    """The ONNX file of another detector, the network only.
 
     Args:
-        name: for the tables.
-        file: one image input, (N, 3, H, W) or (N, H, W, 3), of free or fixed size.
-        threads: CPU threads.
+        name: name in the tables.
+        file: a file with one image input, (N, 3, H, W) or (N, H, W, 3), of free or fixed size.
+        threads: number of CPU threads.
     """
     for runtime in reversed(RUNTIMES):
         prepare = _lazily(partial(_prepare_foreign, file, runtime, threads))
@@ -138,14 +138,14 @@ def _raise(why: str, image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
 
 
 def _lazily(start: Callable[[], Prepare]) -> Prepare:
-    """Starts a runtime when it is first asked for, once; a failure is remembered, too."""
+    """Starts a runtime at the first call and keeps it; a failure is kept too."""
     state: list[Prepare] = []
 
     def prepare(image: NDArray[np.uint8]) -> Mapping[str, Callable[[], Any]]:
         if not state:
             try:
                 state.append(start())
-            except Exception as error:  # every runtime has its own
+            except Exception as error:  # every runtime has its own errors
                 state.append(partial(_raise, reason(error)))
         return state[0](image)
 

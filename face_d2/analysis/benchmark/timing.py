@@ -1,4 +1,4 @@
-"""Times of functions that take turns, and how fast the machine convolves at best."""
+"""Interleaved timings and the machine's peak convolution rate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import nn
 
 __all__ = ["Timing", "convolution_peak", "interleaved", "medians", "reason"]
 
-#: (channels, height, width) of the maps on which 3x3 convolutions are timed.
+#: (channels, height, width) of the maps for timing 3x3 convolutions.
 _PEAK_MAPS = ((64, 120, 160), (128, 60, 80), (256, 60, 80))
 _LEAST_ROUNDS = 3
-#: Idle threads of a runtime look for work for a while, on the cores of the one that comes next.
+#: Pause between functions: idle threads of a runtime spin for a while on the cores of the next one.
 _REST_SECONDS = 0.1
 
 
@@ -25,9 +25,9 @@ class Timing:
     """Milliseconds of one function.
 
     Attributes:
-        median: over the rounds.
-        quartiles: the first and the third.
-        rounds: how many were timed.
+        median: median over the rounds.
+        quartiles: the first and the third quartile.
+        rounds: number of timed rounds.
     """
 
     median: float
@@ -36,7 +36,7 @@ class Timing:
 
 
 def reason(error: BaseException) -> str:
-    """An error in a line, for a table."""
+    """An error as one line for a table."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:200]
 
@@ -50,21 +50,22 @@ def interleaved(
     on_round: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing | str]:
-    """Times functions that take turns, so that all see the machine alike.
+    """Times functions in interleaved rounds, so that all are timed under the same conditions.
 
-    In its turn a function is called twice and the second call is timed, as in a row of pictures:
-    its threads are awake and its weights in the caches, which the function before had to itself.
+    In each round, a function is called twice and the second call is timed. As in a stream of
+    images, its threads are then awake and its weights are in the caches, which the previous
+    function has used.
 
     Args:
-        functions: what to time; each returns when its work is done.
-        rounds: timed calls of each.
-        warm_up: rounds before those that count.
-        max_seconds: after so long no further round begins, except the first three.
-        on_round: is called after every round.
-        clock: gives seconds.
+        functions: the functions to time; each returns when its work is complete.
+        rounds: number of timed calls of each function.
+        warm_up: number of rounds that are not timed.
+        max_seconds: time limit after which no round starts, except the first three.
+        on_round: called after every round.
+        clock: returns the time in seconds.
 
     Returns:
-        The timing of each, or why there is none: a function that raises is left out.
+        The timing of each function, or the reason why it failed.
     """
     failed: dict[str, str] = {}
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -80,7 +81,7 @@ def interleaved(
                 function()
                 start = clock()
                 function()
-            except Exception as error:  # of whatever runtime it is; the others go on
+            except Exception as error:  # of any runtime; the other functions continue
                 failed[name] = reason(error)
                 continue
             if turn >= 0:
@@ -95,10 +96,10 @@ def medians(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median milliseconds of functions none of which may fail; see :func:`interleaved`.
+    """Median milliseconds of functions that must not fail; see :func:`interleaved`.
 
     Raises:
-        RuntimeError: one does; the message names it and its error.
+        RuntimeError: a function fails; the message names it and its error.
     """
     found = {}
     for name, timing in interleaved(functions, rounds=rounds, max_seconds=600, clock=clock).items():
@@ -115,15 +116,15 @@ def _timing(values: list[float]) -> Timing:
 
 @torch.inference_mode()
 def convolution_peak(dtype: torch.dtype, device: str, rounds: int = 9) -> float:
-    """The machine's best rate over some 3x3 convolutions, channels last.
+    """The highest rate of several 3x3 convolutions on this machine, channels last.
 
     Args:
-        dtype: what they are calculated in.
+        dtype: precision of the convolutions.
         device: "cpu" or "cuda".
-        rounds: timings of each.
+        rounds: number of timings of each.
 
     Returns:
-        10^9 multiply-adds a second; nothing faster is to be expected of a network of such layers.
+        10^9 multiply-adds per second, a limit for networks of such layers.
     """
     best = 0.0
     for channels, height, width in _PEAK_MAPS:
@@ -139,6 +140,6 @@ def convolution_peak(dtype: torch.dtype, device: str, rounds: int = 9) -> float:
         (timing,) = interleaved({"conv": run}, rounds=rounds).values()
         if isinstance(timing, str):
             raise RuntimeError(f"a convolution in {dtype} on {device} fails: {timing}")
-        # The faster quarter: what the machine can do, not what its neighbours leave.
+        # The first quartile is used, because other work on the machine slows some rounds down.
         best = max(best, 9 * channels**2 * height * width / timing.quartiles[0] / 1e6)
     return best

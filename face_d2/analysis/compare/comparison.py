@@ -1,4 +1,4 @@
-"""The comparison as a whole: runs, measures, costs, page."""
+"""The whole comparison: detections, measures and costs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc
 
 __all__ = ["CompareSettings", "compare", "fddb_rows"]
 
-#: Of results.json.
+#: Version of results.json.
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """How detectors are compared.
+    """Settings of a comparison.
 
     Attributes:
-        measures: what is measured.
-        processes: how many search images at a time.
-        threads: of each while searching.
-        timing_images: images on which times are taken; 0 takes none.
-        timing_rounds: how often.
-        timing_threads: the numbers of threads for which times are taken.
-        pictures: photographs on the page.
-        link_images: links photographs instead of putting thumbnails on the page.
+        measures: settings of the measures.
+        processes: number of processes that run a detector at the same time.
+        threads: number of threads of each process.
+        timing_images: number of images for timing; 0 measures no times.
+        timing_rounds: number of timing rounds.
+        timing_threads: the numbers of threads for timing.
+        pictures: number of photographs on the page.
+        link_images: link photographs instead of embedding thumbnails in the page.
     """
 
     measures: MeasureSettings = field(default_factory=MeasureSettings)
@@ -63,23 +63,23 @@ def compare(
 
     Args:
         specs: the detectors, with different names.
-        image_sets: what they are compared on; the first is the one of the headline.
-        output: the page's folder, for links to images.
-        settings: how.
+        image_sets: the image sets; the first one is used for the main table.
+        output: the folder of the page, for links to images.
+        settings: settings of the comparison.
         cache: folder of the runs; by default ``runs`` in ``output``.
-        progress: shows bars.
+        progress: show progress bars.
 
     Returns:
-        What ``results.json`` holds: ``detectors`` (name -> figures on the first set), ``data``
+        The content of ``results.json``: ``detectors`` (name -> figures on the first set), ``data``
         (set -> its detectors, differences, protocol, pictures), ``published``, ``machine``.
 
     Raises:
-        ValueError: two detectors or two sets share a name, or there is none.
+        ValueError: two detectors or two sets have the same name, or there is none.
     """
     _check_names("detector", [spec.name for spec in specs])
     _check_names("data set", [images.name for images in image_sets])
     cache = Path(output) / "runs" if cache is None else Path(cache)
-    about = {spec.name: _about(spec) for spec in specs}  # a wrong file is found before any run
+    about = {spec.name: _about(spec) for spec in specs}  # reports a wrong file before any run
     data = {}
     for images in image_sets:
         found = {
@@ -110,7 +110,7 @@ def compare(
 
 
 def fddb_rows(images: ImageSet, found: Mapping[str, Detections]) -> dict[str, list[list[float]]]:
-    """FDDB's rows "x y w h score" by FDDB's own names."""
+    """FDDB's rows "x y w h score" by FDDB's image names."""
     assert images.image_root is not None
     rows = {}
     for name, (boxes, scores) in found.items():
@@ -185,7 +185,8 @@ def _costs(
     cache: Path,
     progress: bool,
 ) -> dict[str, dict[str, Any]]:
-    """Times and memory; kept beside the runs, so that a page made again shows the same."""
+    """Times and memory; stored beside the runs, so that a repeated comparison shows the same
+    values."""
     if not settings.timing_images:
         return {}
     step = max(1, len(images.files) // settings.timing_images)

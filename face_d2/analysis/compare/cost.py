@@ -30,17 +30,17 @@ def measure_times(
     rounds: int = 3,
     progress: bool = True,
 ) -> dict[str, dict[str, Any]]:
-    """Milliseconds an image, from pixels to boxes, of detectors that take turns.
+    """Interleaved timings of detectors in milliseconds per image, from pixels to boxes.
 
-    For each image every detector is called twice and the second call counts, so that all see the
-    machine alike and have their weights at hand.
+    For each image, every detector is called twice and the second call is timed, so that all
+    detectors are timed under the same conditions and with their weights in the caches.
 
     Args:
         specs: the detectors; recorded detections are left out.
-        files: images, read beforehand.
-        threads: CPU threads of each detector.
-        rounds: how often all images are gone through; of an image the median counts.
-        progress: shows a bar.
+        files: images, which are read before timing.
+        threads: number of CPU threads of each detector.
+        rounds: number of passes over all images; the median of each image is used.
+        progress: show a progress bar.
 
     Returns:
         name -> ``milliseconds`` (mean over the images of the median over the rounds) and
@@ -69,9 +69,9 @@ def measure_times(
 
 
 def measure_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
-    """MiB that a process of its own takes at most, beyond what it takes before the detector.
+    """Peak memory of a separate process, in MiB, minus its memory before the detector is loaded.
 
-    None for recorded detections, and where the process fails.
+    None for recorded detections, and if the process fails.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
@@ -79,7 +79,7 @@ def measure_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) ->
 
 
 def machine() -> dict[str, Any]:
-    """What the times were taken on."""
+    """Describes the machine on which times were measured."""
     return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
@@ -95,9 +95,9 @@ def _peak_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> f
 
 
 def _resident() -> float:
-    """The process's peak in MiB.
+    """The peak memory of this process in MiB.
 
-    Linux hands getrusage's peak on to a process that is started, so its own count is read there.
+    On Linux, a new process inherits the peak of getrusage, so /proc is read there.
     """
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")

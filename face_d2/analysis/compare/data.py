@@ -1,8 +1,8 @@
-"""The images that detectors are compared on, and the faces in them. No Detectron2 for WIDER FACE.
+"""Images and faces for comparisons; WIDER FACE does not need Detectron2.
 
-A data set is named ``widerface_val`` (below ``$DETECTRON2_DATASETS``), ``TEXT+IMAGES`` (an
-annotation text in WIDER FACE's form and the folder that its names are relative to), ``JSON+IMAGES``
-(COCO), or ``fddb`` (also below ``$DETECTRON2_DATASETS``).
+A data set is given as ``widerface_val`` (in ``$DETECTRON2_DATASETS``), ``TEXT+IMAGES`` (an
+annotation text in WIDER FACE's format and its image folder), ``JSON+IMAGES`` (COCO), or ``fddb``
+(also in ``$DETECTRON2_DATASETS``).
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ImageSet:
     """Images with their faces.
 
     Attributes:
-        name: what it is called in results.
+        name: name in the results.
         files: name ``event/name`` -> image file, in the order of ``ground_truth.names``.
-        ground_truth: the faces by WIDER FACE's rules; for FDDB the boxes around its ellipses.
+        ground_truth: the faces in WIDER FACE's form; for FDDB, the boxes around its ellipses.
         fddb_folds: folder of FDDB's ellipse lists; None for other data.
-        image_root: what FDDB's names are relative to; None for other data.
+        image_root: image folder of FDDB; None for other data.
     """
 
     name: str
@@ -48,14 +48,14 @@ class ImageSet:
 
 
 def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
-    """Reads the data set that a user named.
+    """Reads a data set.
 
     Args:
-        data: see the module.
-        images: a text that lists the images to take, ``event/file.jpg``, one a line.
+        data: the data set, see the docstring of the module.
+        images: a text file that lists the images to use, one ``event/file.jpg`` per line.
 
     Raises:
-        FileNotFoundError: a file or image is missing; the first is named.
+        FileNotFoundError: a file or image is missing; the message names the first one.
         ValueError: the data set cannot be read, or a listed image is not in it.
     """
     if data == "fddb":

@@ -1,7 +1,7 @@
-"""What is measured of one detector on one set of images, and of the difference of two.
+"""Measures of one detector on one set of images, and of the difference between two.
 
-Everything follows from the official matching: a detection looks at the face it overlaps most; faces
-that do not count in a setting take detections out instead of making them wrong.
+All measures use the official matching: a detection is matched to the face with the highest IoU, and
+detections on ignored faces are removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "reach",
 ]
 
-#: Why a face was missed, the first that holds: column of the attributes, the least value.
+#: Reasons for a missed face, in order: column of the attributes, minimum value.
 _MISS_REASONS = (
     ("occluded", "occlusion", 1),
     ("blurred", "blur", 2),
@@ -46,15 +46,15 @@ _CURVE_POINTS = 200
 
 @dataclass(frozen=True)
 class MeasureSettings:
-    """What is asked for.
+    """Settings of the measures.
 
     Attributes:
-        setting: the faces that operating points and errors count, "easy", "medium" or "hard".
-        threshold: score from which a detection would be taken in use.
-        recall: the recall for which a threshold is sought, in 0-1.
-        false_positives: the false positives an image for which a threshold is sought.
-        bootstrap: resamplings of the images for intervals and differences.
-        seed: of the resampling.
+        setting: the faces for operating points and errors, "easy", "medium" or "hard".
+        threshold: score threshold in use.
+        recall: the recall for which a threshold is computed, in 0-1.
+        false_positives: the number of false positives per image for which a threshold is computed.
+        bootstrap: number of resamples of the images for intervals and differences.
+        seed: seed of the resampling.
     """
 
     setting: str = "hard"
@@ -70,8 +70,9 @@ class Measured:
     """One detector on one set of images.
 
     Attributes:
-        result: by the official protocol.
-        resampled: setting -> (B,) APs in 0-1 over resampled images, the same for every detector.
+        result: the result of the official protocol.
+        resampled: setting -> (B,) APs in 0-1 over resampled images, the same images for every
+            detector.
         figures: all figures, ready for JSON, APs in 0-100.
     """
 
@@ -85,12 +86,12 @@ def measure(
     ground_truth: WiderFaceGroundTruth,
     settings: MeasureSettings,
 ) -> Measured:
-    """Scores detections by the official protocol, and what lies behind the figure.
+    """Evaluates detections by the official protocol, with details.
 
     Args:
-        detections: ``event/name`` -> boxes XYXY and scores, of every image.
+        detections: ``event/name`` -> boxes XYXY and scores, for every image.
         ground_truth: the faces.
-        settings: what is asked for.
+        settings: settings of the measures.
     """
     rows = {
         name: np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores])
@@ -122,7 +123,7 @@ def measure(
 
 
 def operating_point(result: WiderFaceResult, setting: str, threshold: float) -> dict[str, Any]:
-    """Precision, recall and false positives an image of the detections that score this or more."""
+    """Precision, recall and false positives per image of detections with at least this score."""
     matches = result.matches
     proposal, hit = matches.outcome(result.ground_truth.kept[setting])
     taken = matches.scores >= threshold
@@ -145,26 +146,27 @@ def reach(
     recall: float | None = None,
     false_positives: float | None = None,
 ) -> dict[str, Any]:
-    """The highest threshold that finds enough faces, or the lowest that is wrong seldom enough.
+    """The highest threshold with a given recall, or the lowest with a given number of false
+    positives.
 
-    The threshold is chosen on the images it is reported on, so it is a description of them; choose
-    the threshold for use on other images.
+    The threshold is chosen on the images on which it is reported. Choose the threshold for use on
+    other images.
 
     Args:
-        result: of the detector.
+        result: the result of the detector.
         setting: the faces that count.
-        recall: wished share of faces found, in 0-1.
-        false_positives: allowed false positives an image.
+        recall: required recall, in 0-1.
+        false_positives: allowed number of false positives per image.
 
     Returns:
-        As :func:`operating_point`; ``threshold`` is None where no threshold reaches it.
+        See :func:`operating_point`; ``threshold`` is None if no threshold meets the requirement.
     """
     matches = result.matches
     proposal, hit = matches.outcome(result.ground_truth.kept[setting])
     scores = matches.scores[proposal]
     order = np.argsort(-scores, kind="stable")
     scores, right = scores[order], hit[proposal][order].cumsum()
-    last = np.flatnonzero(np.diff(scores, append=-np.inf))  # of each score
+    last = np.flatnonzero(np.diff(scores, append=-np.inf))  # last index of each score
     faces = int(result.ground_truth.kept[setting].sum())
     if recall is not None:
         reached = last[right[last] >= recall * faces]
@@ -185,14 +187,14 @@ def reach(
 
 
 def error_types(result: WiderFaceResult, setting: str, threshold: float) -> dict[str, Any]:
-    """What is wrong with the detections from a threshold on.
+    """Counts the errors of the detections with a score of at least a threshold.
 
     Returns:
-        ``missed``: reason -> faces; the first reason that holds of: less than 20 px high, occluded
-        (partly or heavily), heavily blurred, atypical pose, extreme illumination, other. A face
-        whose best box lies between IoU 0.1 and 0.5 is "badly placed" before all of them.
-        ``false``: kind -> detections: "background" (IoU below 0.1 with every face), "badly placed"
-        (below 0.5) and "duplicate"; ``ignored``: detections on faces that do not count.
+        ``missed``: reason -> number of faces. Each face has the first reason that applies: badly
+        placed box (the best IoU is between 0.1 and 0.5), less than 20 pixels high, occluded (partly
+        or heavily), heavily blurred, atypical pose, extreme illumination, other. ``false``: kind ->
+        number of detections: "background" (IoU below 0.1 with every face), "badly placed" (below
+        0.5) and "duplicate". ``ignored``: number of detections on ignored faces.
     """
     matches, truth = result.matches, result.ground_truth
     kept = truth.kept[setting]
@@ -230,12 +232,13 @@ def error_types(result: WiderFaceResult, setting: str, threshold: float) -> dict
 
 
 def calibration(result: WiderFaceResult, setting: str) -> dict[str, Any]:
-    """How often a detection of a score is right.
+    """The fraction of correct detections for ranges of the score.
 
     Returns:
-        ``bins``: of ten equal ranges of the score, mean score, share that is right and number;
-        ``error``: the mean distance of the two, weighted by number (expected calibration error),
-        over all detections down to the detector's own score threshold.
+        ``bins``: for ten equal ranges of the score, the mean score, the fraction of correct
+        detections, and their number. ``error``: the mean difference between the first two, weighted
+        by number (expected calibration error), over all detections above the detector's own score
+        threshold.
     """
     matches = result.matches
     proposal, hit = matches.outcome(result.ground_truth.kept[setting])
@@ -257,10 +260,10 @@ def calibration(result: WiderFaceResult, setting: str) -> dict[str, Any]:
 
 
 def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """The paired bootstrap of every difference of two detectors on the same images.
+    """Differences between every two detectors on the same images, with paired bootstrap intervals.
 
-    Both detectors are scored on each resampling of the images, so what an easy or hard image does
-    to both cancels.
+    Both detectors are evaluated on each resample of the images, so effects of easy and hard images
+    on both cancel out.
 
     Returns:
         For every pair and setting: ``first``, ``second``, ``setting``, ``difference`` of the APs
@@ -310,7 +313,7 @@ def _slices(result: WiderFaceResult, setting: str) -> dict[str, dict[str, Any]]:
 
 
 def _points(curve: Curve) -> dict[str, list[float]]:
-    """The curve at about as many points as a plot can show."""
+    """The curve, reduced to about as many points as a plot can show."""
     if not curve.faces:
         return {"recall": [], "precision": [], "false_positives_per_image": [], "threshold": []}
     keep = np.linspace(0, len(curve.recall) - 1, _CURVE_POINTS).round().astype(int)

@@ -1,4 +1,4 @@
-"""How a text such as ``yunet:FILE`` becomes a detector."""
+"""Opens detectors that are given as text, such as ``yunet:FILE``."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from face_d2.pretrained import PRETRAINED
 
 __all__ = ["DetectorChoice", "open_detector"]
 
-#: What an exported file of this project carries in its metadata.
+#: Key in the metadata of exported files of this project.
 _OWN_KEY = "face_d2"
 _SETTINGS = tuple(field.name for field in fields(Settings))
 
 
 @dataclass(frozen=True)
 class DetectorChoice:
-    """A detector as a user names it: ``[NAME=][ADAPTER:]TARGET[?KEY=VALUE&KEY=VALUE]``.
+    """A detector as given by a user: ``[NAME=][ADAPTER:]TARGET[?KEY=VALUE&KEY=VALUE]``.
 
     Attributes:
-        name: what it is called in tables.
-        adapter: which adapter; "" where the target tells.
+        name: name in tables.
+        adapter: name of the adapter; "" to choose it by the target.
         target: file, folder or name.
         options: settings that differ from the adapter's.
     """
@@ -40,7 +40,7 @@ class DetectorChoice:
 
     @classmethod
     def parse(cls, text: str) -> DetectorChoice:
-        """Reads the text.
+        """Parses the text.
 
         Raises:
             ValueError: an option has no value, or there is no target.
@@ -71,21 +71,21 @@ class DetectorChoice:
 
 
 def open_detector(spec: str | DetectorChoice, threads: int = 0) -> Detector | RecordedDetections:
-    """Opens what a user named.
+    """Opens a detector.
 
     Args:
         spec: ``[NAME=][ADAPTER:]TARGET[?KEY=VALUE&...]``. Adapters are the keys of
             ``ONNX_DETECTORS`` and "face-d2" (an exported file), "config" (``CONFIG+WEIGHTS``),
             "predictions" (a folder or archive), "haar", "mtcnn". Without an adapter, a file is
-            recognized by its inputs and outputs, a folder holds predictions, and anything else is
-            the name of weights that are shipped. Options of ONNX files are ``size``, ``score`` and
+            recognized by its inputs and outputs, a folder contains predictions, and anything else
+            is the name of a shipped detector. Options of ONNX files are ``size``, ``score`` and
             ``nms``, see :class:`Settings`.
-        threads: CPU threads; 0 leaves it to the runtime.
+        threads: number of CPU threads; 0 uses the default of the runtime.
 
     Raises:
-        FileNotFoundError: there is no such file or name.
+        FileNotFoundError: the file or name does not exist.
         ImportError: a package that the detector needs is not installed.
-        ValueError: the file is another detector's, or an option does not exist or fit.
+        ValueError: the file is of another detector, or an option is unknown or invalid.
     """
     if isinstance(spec, str):
         spec = DetectorChoice.parse(spec)

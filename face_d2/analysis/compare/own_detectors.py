@@ -114,7 +114,7 @@ class Detectron2Model(Detector):
     Args:
         config_file: a path, or the name of a shipped config.
         weights: the checkpoint.
-        face_class: which of the model's classes is the face.
+        face_class: index of the model's class for faces.
     """
 
     adapter = "config"

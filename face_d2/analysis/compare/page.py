@@ -32,7 +32,7 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
         The page.
 
     Raises:
-        ImportError: plotly, which carries the charts' JavaScript, is not installed.
+        ImportError: plotly, which contains the JavaScript of the charts, is not installed.
     """
     output = Path(output)
     page = make_page(results)
@@ -63,7 +63,7 @@ def make_page(results: Mapping[str, Any]) -> str:
             "with the extra [compare]"
         ) from error
     folder = importlib.resources.files(__package__)
-    # What a browser would take for the script's end must not stand in the data.
+    # The data must not contain text that ends a script in a browser.
     data = json.dumps(_finite(results), separators=(",", ":")).replace("<", "\\u003c")
     parts = {
         "RESULTS": data,
@@ -75,7 +75,7 @@ def make_page(results: Mapping[str, Any]) -> str:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """The figures, differences and protocols as lines of text."""
+    """The figures, differences and test settings as lines of text."""
     lines = []
     for name, data in results["data"].items():
         lines += [name, format_protocol(data["protocol"]), ""]
@@ -170,7 +170,7 @@ def _without_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """NaN, which JSON lacks, becomes null."""
+    """Replaces NaN, which JSON does not have, by null."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

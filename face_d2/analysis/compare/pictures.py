@@ -1,4 +1,4 @@
-"""The photographs on the page: those where detectors differ most, and those with most missed."""
+"""The photographs on the page: those on which detectors differ most or miss the most faces."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _QUALITY = 60
 def choose_pictures(
     measured: Mapping[str, Measured], setting: str, threshold: float, count: int
 ) -> tuple[list[int], dict[str, Any]]:
-    """The images to show.
+    """Chooses the images to show.
 
     Args:
-        measured: of all detectors, on the same images.
+        measured: the measures of all detectors, on the same images.
         setting: the faces that count.
-        threshold: from which a detection is taken.
-        count: how many images; half are those where detectors differ most in how many faces they
-            find, the others those where the best detector misses most.
+        threshold: score threshold of detections.
+        count: number of images. On half of them, the numbers of detected faces differ most between
+            detectors; on the others, the best detector misses the most faces.
 
     Returns:
-        Indices of the images, and per detector ``found`` and ``wrong``, (I,) counts.
+        Indices of the images, and for each detector the counts ``found`` and ``wrong``, (I,).
     """
     counts: dict[str, Any] = {}
     for name, one in measured.items():
@@ -69,16 +69,16 @@ def describe_pictures(
     count: int,
     linked_from: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """The chosen images with their boxes, ready for the page.
+    """The chosen images with their boxes, as data for the page.
 
     Args:
         images: all images.
-        detections: detector -> image -> what it found.
-        measured: of all detectors.
+        detections: detector -> image -> detections.
+        measured: the measures of all detectors.
         setting: the faces that count.
-        threshold: from which a detection counts as found.
-        count: how many images.
-        linked_from: the page's folder, from which images are linked; None puts thumbnails inside.
+        threshold: score threshold of detections.
+        count: number of images.
+        linked_from: folder of the page, for links to the images; None embeds thumbnails.
 
     Returns:
         For each image ``name``, ``src``, ``width``, ``height``, ``faces`` (boxes XYWH and whether

@@ -1,7 +1,7 @@
-"""What papers and authors print, to stand beside what is measured.
+"""Published figures, for comparison with measured ones.
 
-None of these figures was measured here. Each carries the protocol that it was published under, and
-figures of different protocols must not be compared with each other.
+None of these figures was measured here. Each has its published test settings. Figures with
+different test settings must not be compared with each other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _FINAL = "WIDER val, each author's final setting, as a rule several scales and f
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One printed row.
+    """One published result.
 
     Attributes:
-        detector: its name.
+        detector: name of the detector.
         easy, medium, hard: AP in 0-100.
-        protocol: images and sizes, in words.
-        source: where it is printed.
+        protocol: description of images and sizes.
+        source: the publication.
     """
 
     detector: str

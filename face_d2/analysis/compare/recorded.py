@@ -1,4 +1,4 @@
-"""Detections somebody wrote down: a folder or archive of WIDER FACE text files."""
+"""Recorded detections: a folder or archive of WIDER FACE text files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["RecordedDetections"]
 
 
 class RecordedDetections:
-    """Prediction files in the place of a detector.
+    """Prediction files in place of a detector.
 
     Args:
         path: folder or archive of ``EVENT/NAME.txt``, rows "x y w h score".
@@ -50,7 +50,7 @@ class RecordedDetections:
 
     @property
     def protocol(self) -> dict[str, str]:
-        """What is known of how they were made."""
+        """The known test settings."""
         return {"file": self.path.name, "image size": "unknown: recorded detections"}
 
     @cached_property

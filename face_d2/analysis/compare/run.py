@@ -1,8 +1,9 @@
-"""Runs a detector over images, once: what was found is kept and found again by its content.
+"""Runs a detector on images and stores the detections, so that they are computed only once.
 
-A run is a file of lines, one an image, whose name is a hash of everything that the boxes depend on:
-the detector's file, adapter version and settings. Lines are added as images are done, so a run that
-was stopped goes on where it was; an image whose file has changed since is searched again.
+A run is a file with one line per image. Its name is a hash of everything on which the boxes depend:
+the detector's file, the adapter version and the settings. Lines are added while images are
+processed, so a stopped run continues where it stopped. An image whose file has changed is processed
+again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from face_d2.detectors import Detections, Detector
 
 __all__ = ["Run", "run_detector"]
 
-#: Of the lines below.
+#: Version of the lines.
 _FORMAT = 1
 _Line = dict[str, Any]
 #: The detector of a worker process.
@@ -38,8 +39,8 @@ class Run:
     """The lines of one detector in a folder.
 
     Args:
-        folder: holds the runs of all detectors.
-        fingerprint: everything that the boxes depend on.
+        folder: folder with the runs of all detectors.
+        fingerprint: everything on which the boxes depend.
     """
 
     def __init__(self, folder: str | Path, fingerprint: Mapping[str, Any]) -> None:
@@ -54,7 +55,7 @@ class Run:
             (self.path.parent / f"{self.key}.json").write_text(text + "\n", encoding="utf-8")
 
     def missing(self, files: Mapping[str, Path]) -> list[str]:
-        """The images that have no line, or whose file has changed since."""
+        """The images that have no line, or whose file has changed."""
         return [
             name
             for name, file in files.items()
@@ -62,7 +63,7 @@ class Run:
         ]
 
     def add(self, lines: Iterator[_Line]) -> None:
-        """Appends lines as they come."""
+        """Appends lines as they arrive."""
         with self.path.open("a", encoding="utf-8") as file:
             for line in lines:
                 file.write(json.dumps(line) + "\n")
@@ -70,7 +71,7 @@ class Run:
                 self._lines[line["image"]] = line
 
     def detections(self, names: Sequence[str]) -> dict[str, Detections]:
-        """What was found in these images."""
+        """The detections in these images."""
         found = {}
         for name in names:
             boxes = np.array(self._lines[name]["boxes"], np.float32).reshape(-1, 4)
@@ -79,7 +80,7 @@ class Run:
 
     def _read(self) -> None:
         whole = self.path.read_bytes()
-        kept = whole[: whole.rfind(b"\n") + 1]  # a killed run may leave half a line
+        kept = whole[: whole.rfind(b"\n") + 1]  # a killed run may leave an incomplete line
         if len(kept) < len(whole):
             with self.path.open("r+b") as file:
                 file.truncate(len(kept))
@@ -88,7 +89,7 @@ class Run:
                 line = json.loads(text)
                 self._lines[line["image"]] = line
             except (ValueError, KeyError, TypeError):
-                continue  # a damaged line: its image is searched again
+                continue  # a damaged line: its image is processed again
 
 
 def run_detector(
@@ -100,18 +101,18 @@ def run_detector(
     threads: int = 1,
     progress: bool = True,
 ) -> dict[str, Detections]:
-    """A detector's boxes on all images, from the cache where they are there.
+    """The boxes of a detector on all images, from the cache if they are in it.
 
     Args:
         spec: the detector.
-        images: what it is run on.
+        images: the images.
         cache: folder of the runs.
-        processes: how many search images at a time, each with ``threads`` threads.
-        threads: of each process. Boxes may differ in the last digits with their number.
-        progress: shows a bar with the time left.
+        processes: number of processes, each with ``threads`` threads.
+        threads: number of threads of each process; it can change the last digits of boxes.
+        progress: show a progress bar with the time left.
 
     Raises:
-        ValueError: recorded detections lack an image; or the detector's own errors.
+        ValueError: an image is not in recorded detections, or the detector fails.
     """
     detector = open_detector(spec, threads)
     if isinstance(detector, RecordedDetections):
