@@ -61,9 +61,9 @@ def box_masks(
 
     Args:
         boxes: (M, 4) XYXY pixels.
-        mask: (M,) int64, the mask that shows a box; -1 for none.
-        num_masks: K.
-        stride, size: of the level.
+        mask: (M,) int64, index of the mask that shows each box; -1 for none.
+        num_masks: number of masks (K).
+        stride, size: stride and size of the level, see :func:`box_mask`.
 
     Returns:
         (K, rows, columns) bool.

@@ -1,7 +1,7 @@
 """Face detection for Detectron2: data sets, protocols, training and prediction.
 
-Importing this package is light: neither torch nor Detectron2 is loaded, and nothing is registered,
-until an attribute that needs them is touched. ``import face_d2.register`` registers the data sets;
+Importing this package loads neither torch nor Detectron2 and registers nothing until an attribute
+that needs them is used. ``import face_d2.register`` registers the data sets;
 ``import df2s2_d2`` and ``import lffd_d2`` do so too and register the detectors.
 """
 

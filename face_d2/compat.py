@@ -1,10 +1,10 @@
-"""The only file that knows Detectron2 versions apart.
+"""The only file with code for particular Detectron2 versions.
 
-Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 predate current NumPy, Pillow and PyTorch,
-and a Python-only installation lacks Detectron2's compiled operators, none of which a face detector
-needs. :func:`apply` mends what these differences break; it must run before the first ``import
-detectron2``, which is why ``import face_d2.register``, ``import df2s2_d2`` and ``import lffd_d2``
-begin with it.
+Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 are older than current NumPy, Pillow and
+PyTorch, and a Python-only installation does not have Detectron2's compiled operators, which face
+detectors do not need. :func:`apply` fixes the resulting incompatibilities. It must run before the
+first ``import detectron2``; therefore ``face_d2.register``, ``df2s2_d2`` and ``lffd_d2`` call it
+first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def apply() -> None:
     """Makes the installed Detectron2 importable and usable. Idempotent.
 
     Raises:
-        ImportError: when Detectron2 or OpenCV is missing, with the command that mends it.
+        ImportError: Detectron2 or OpenCV is missing; the message says how to install it.
     """
     _restore_numpy_aliases()
     _restore_pillow_constant()
@@ -88,10 +88,10 @@ def set_local_process_group(processes_per_machine: int, machine_rank: int) -> No
 
 
 def forget_process_groups() -> None:
-    """Drops the process groups that Detectron2 keeps for as long as the process lives.
+    """Removes Detectron2's references to process groups.
 
-    Call it before ``torch.distributed.destroy_process_group``, which ends a group's threads only
-    when nothing refers to the group.
+    Call it before ``torch.distributed.destroy_process_group``, which ends the threads of a group
+    only if there are no references to it.
     """
     from detectron2.utils import comm
 
@@ -100,9 +100,9 @@ def forget_process_groups() -> None:
 
 
 class _MissingOps(types.ModuleType):
-    """Stands in for ``detectron2._C``: imports, and explains itself when an operator is called."""
+    """Replaces ``detectron2._C``; calling one of its operators raises a clear error."""
 
-    # What Detectron2's report of the environment asks for.
+    # Used by Detectron2's report of the environment.
     get_compiler_version = staticmethod(lambda: "none (Python-only installation)")
     get_cuda_version = staticmethod(lambda: "none (Python-only installation)")
     has_cuda = staticmethod(lambda: False)
@@ -133,8 +133,11 @@ def _install_ops_placeholder() -> None:
 
 
 def _import_model_zoo_without_pkg_resources() -> None:
-    """``pkg_resources`` left setuptools in version 82; ``detectron2.model_zoo`` looks there for one
-    function. It is lent for that import alone: other packages take its presence for the whole."""
+    """Imports ``detectron2.model_zoo`` with a replacement for one function of ``pkg_resources``.
+
+    setuptools 82 removed that module. The replacement exists during this import only, because other
+    packages would expect the whole module.
+    """
     lent = types.ModuleType("pkg_resources")
     lent.resource_filename = lambda package, name: str(  # type: ignore[attr-defined]
         importlib.resources.files(package).joinpath(name)
@@ -147,8 +150,10 @@ def _import_model_zoo_without_pkg_resources() -> None:
 
 
 def _allow_group_norm_in_heads() -> None:
-    """0.6's heads make a norm of one channel to learn its name; current PyTorch refuses to make
-    GroupNorm's 32 groups of it, and with that FCOS."""
+    """Detectron2 0.6's heads, such as FCOS's, build a normalization of one channel to get its name.
+
+    Current PyTorch refuses a GroupNorm of one channel and 32 groups.
+    """
     import detectron2.modeling.meta_arch.retinanet as retinanet
 
     get_norm = retinanet.get_norm
@@ -156,7 +161,7 @@ def _allow_group_norm_in_heads() -> None:
 
 
 def _allow_whole_numbers_for_fractions() -> None:
-    """yacs, which holds Detectron2's configs, refuses 5 for a key whose default is 5.0."""
+    """yacs, Detectron2's config library, does not accept 5 for a key with a default of 5.0."""
     import yacs.config
 
     check = yacs.config._check_and_coerce_cfg_value_type
@@ -170,7 +175,7 @@ def _allow_whole_numbers_for_fractions() -> None:
 
 
 def _restore_numpy_aliases() -> None:
-    """``np.int`` and its like left in NumPy 1.24; 0.5 and 0.6 use them for masks and evaluation."""
+    """NumPy 1.24 removed ``np.int`` and similar names, which Detectron2 0.5 and 0.6 use."""
     import numpy as np
 
     for name, builtin in {"bool": bool, "int": int, "float": float, "object": object}.items():
@@ -179,10 +184,10 @@ def _restore_numpy_aliases() -> None:
 
 
 def _restore_pillow_constant() -> None:
-    """``Image.LINEAR`` left in Pillow 10; 0.5 and 0.6 use it as a default argument."""
+    """Pillow 10 removed ``Image.LINEAR``, a default argument in Detectron2 0.5 and 0.6."""
     from PIL import Image
 
-    if "LINEAR" not in vars(Image):  # Pillow 9.1 to 9.5 have it still, and warn when it is touched
+    if "LINEAR" not in vars(Image):  # Pillow 9.1 to 9.5 still have it, with a warning
         Image.LINEAR = getattr(Image, "Resampling", Image).BILINEAR  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""Configuration keys that both detectors share, and where the shipped YAML files are."""
+"""Configuration keys shared by both detectors, and loading of config files."""
 
 from __future__ import annotations
 
@@ -29,64 +29,65 @@ def add_face_config(cfg: CfgNode) -> None:
     """Adds the shared keys to a Detectron2 config, in place."""
     from detectron2.config import CfgNode as CN
 
-    # Which training mapper: "face_crop" (square crops, DF2S2) or "scale_sampling" (LFFD).
+    # The training mapper: "face_crop" (square crops, DF2S2) or "scale_sampling" (LFFD).
     cfg.INPUT.MAPPER = "face_crop"
 
-    # Random square crops, resized to SIZE x SIZE; a face stays when its centre is in the crop.
+    # Random square crops, resized to SIZE x SIZE. A face is kept if its center is in the crop.
     cfg.INPUT.FACE_CROP = CN()
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
-    # Smallest and largest side of a square as a share of the image's shorter side. 1 square in 5 is
-    # the image's largest one, within MAX_SCALE. Above 1 squares reach beyond the image, where the
-    # pixels are PIXEL_MEAN.
+    # Minimum and maximum side of a square, relative to the shorter side of the image. One square in
+    # 5 has the largest side that fits into the image and MAX_SCALE. Above 1, squares extend beyond
+    # the image and are filled with PIXEL_MEAN.
     cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
     cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
-    # Range [least, greatest] of the factor that a crop is resized by, drawn log-uniformly: its side
-    # is SIZE / factor pixels, at most MAX_SCALE times the shorter side. MIN_SCALE is not used then.
+    # Range [minimum, maximum] of the resize factor of a crop, drawn log-uniformly. The side of the
+    # crop is SIZE / factor pixels, at most MAX_SCALE times the shorter side. MIN_SCALE is then not
+    # used.
     cfg.INPUT.FACE_CROP.ZOOM = []
-    # A square without a face is drawn again at most this often, then kept as background.
+    # A square without faces is drawn again at most this many times, then used as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
     # A face whose center is outside the crop is background. It is ignored instead if at least this
-    # share of its area is in the crop; 1 ignores none.
+    # fraction of its area is in the crop; 1 ignores none.
     cfg.INPUT.FACE_CROP.IGNORE_VISIBLE = 1.0
-    # Brightness, contrast, saturation and hue distortion.
+    # Distort brightness, contrast, saturation and hue.
     cfg.INPUT.FACE_CROP.COLOR_DISTORTION = True
 
-    # Largest share of the training images that may turn out undecodable before training stops.
+    # Training stops if more than this fraction of the training images cannot be decoded.
     cfg.DATALOADER.MAX_BAD_FRACTION = 0.01
 
-    # What SOLVER.AMP.ENABLED computes in: "float16" (GPUs; Detectron2's) or "bfloat16" (GPUs, CPU).
+    # Precision of SOLVER.AMP: "float16" (GPUs only, as in Detectron2) or "bfloat16" (GPUs and CPU).
     cfg.SOLVER.AMP.PRECISION = "float16"
 
-    # Exponential moving average of the weights. Evaluation uses the averaged weights, and they are
-    # the "model" of every checkpoint; the weights that are trained lie beside them for --resume.
+    # Exponential moving average of the weights. Evaluation uses the averaged weights, which are
+    # also "model" in every checkpoint. Checkpoints contain the trained weights too, for --resume.
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
-    # A step keeps this share d of the average; after t steps d is at most (1 + t) / (10 + t).
+    # Decay of the average; after t steps, it is at most (1 + t) / (10 + t).
     cfg.SOLVER.EMA.DECAY = 0.999
 
-    # Besides SOLVER.CHECKPOINT_PERIOD (iterations): a checkpoint also when the last one is this
-    # many minutes old; 0 for none.
+    # In addition to SOLVER.CHECKPOINT_PERIOD (iterations), a checkpoint is saved when the last one
+    # is this many minutes old; 0 for none.
     cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
-    # How many checkpoints of both kinds are kept, the newest ones; 0 keeps all. model_final.pth and
+    # Maximum number of these checkpoints; the oldest are deleted, 0 keeps all. model_final.pth and
     # model_best.pth do not count.
     cfg.SOLVER.MAX_TO_KEEP = 0
 
-    # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 among
-    # MIN_SIZES is the image as it is, like INPUT.MIN_SIZE_TEST 0.
+    # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 in
+    # MIN_SIZES is the original size, as in INPUT.MIN_SIZE_TEST.
     # Factors of the original size, in place of MIN_SIZES and MAX_SIZE when not empty.
     cfg.TEST.AUG.SCALES = []
-    # Per scale [least, greatest] face taken from it: longer side in pixels of the original image,
-    # both included, greatest 0 for no limit. Empty takes all faces from all scales.
+    # For each scale, [minimum, maximum] of the faces taken from it: the longer side in pixels of
+    # the original image, inclusive; a maximum of 0 is no limit. Empty: all faces from all scales.
     cfg.TEST.AUG.SIZE_RANGES = []
-    # "nms" keeps the best box of a face, "vote" the score-weighted mean of all.
+    # "nms" keeps the best box of a face, "vote" averages all its boxes, weighted by score.
     cfg.TEST.AUG.MERGE = "vote"
-    # Boxes of different scales that overlap by more than this are one face.
+    # Boxes of different scales with a larger IoU are the same face.
     cfg.TEST.AUG.MERGE_IOU = 0.4
-    # A scaled image of more pixels is searched in overlapping tiles.
+    # Scaled images of more pixels are processed in overlapping tiles.
     cfg.TEST.AUG.MAX_PIXELS = 4000000
 
-    # The best checkpoint by this metric is kept as model_best.pth ("" keeps none).
+    # The best checkpoint by this metric is saved as model_best.pth; "" saves none.
     cfg.TEST.BEST_METRIC = "widerface/AP_hard"
 
 
@@ -106,10 +107,10 @@ def get_cfg() -> CfgNode:
 
 
 def with_weights(cfg: CfgNode, weights: str | os.PathLike[str]) -> CfgNode:
-    """A copy of the config that names the checkpoint its network is going to get.
+    """A copy of the config with ``MODEL.WEIGHTS`` set.
 
-    Build the network with it: a backbone that is loaded while it is built (``MODEL.TIMM.WEIGHTS``)
-    then needs no weights of its own.
+    Build the network with this config. Backbones that read pretrained weights when they are built
+    (``MODEL.TIMM.WEIGHTS``) then do not read them.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -121,7 +122,7 @@ def get_config_file(name: str) -> str:
     """Path of a shipped config, for example ``"df2s2/df2s2_R50_FFP.yaml"``.
 
     Raises:
-        FileNotFoundError: naming the nearest ones, when ``name`` is none.
+        FileNotFoundError: there is no such config; the message lists similar names.
     """
     root = Path(str(files("face_d2.configs")))
     path = root / name
@@ -149,7 +150,7 @@ def find_config(file: str | os.PathLike[str]) -> str:
 
 
 def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = ()) -> CfgNode:
-    """The config of a file, or of a shipped one by its name.
+    """Loads a config file, given by its path or by the name of a shipped config.
 
     Args:
         config_file: a path, or a name such as "lffd/lffd_25L8S.yaml".
@@ -157,8 +158,8 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
 
     Raises:
         FileNotFoundError: there is neither.
-        ValueError: a key does not exist, or its value does not fit; or a flag of a command line
-            stands among the pairs.
+        ValueError: a key does not exist, a value has the wrong type, or a command-line flag is
+            among the pairs.
     """
     flags = [word for word in overrides if isinstance(word, str) and word.startswith("--")]
     if flags:
@@ -175,7 +176,7 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
 
 
 def _nearest_keys(cfg: CfgNode, message: str) -> str:
-    """What a key that does not exist may have been meant to be."""
+    """A hint with similar keys for a key that does not exist."""
     keys = list(_keys(cfg))
     unknown = [word for word in re.findall(r"[A-Z][A-Z0-9_.]+", message) if "." in word]
     near = [

@@ -1,4 +1,4 @@
-"""Weights by the name of their config, in the manner of ``detectron2.model_zoo``.
+"""Weights by the name of their config, like ``detectron2.model_zoo``.
 
 ::
 
@@ -10,9 +10,9 @@
     model = model_zoo.get(name, trained=True, download=True)
     detector = FaceDetector.from_config(name, model_zoo.get_checkpoint_file(name))
 
-Nothing is asked of the network unless ``download=True`` says so. What was fetched, or put there by
-hand, stays in the cache folder: ``models`` in ``$FACE_D2_CACHE`` (default ``output/cache``).
-``docs/model_zoo.md`` shows all models; each detector's are in its ``zoo`` module.
+Files are downloaded only with ``download=True``. The cache folder for files is ``models`` in
+``$FACE_D2_CACHE`` (default ``output/cache``). ``docs/model_zoo.md`` lists all models; they are
+defined in the ``zoo`` module of each detector.
 """
 
 from __future__ import annotations
@@ -52,14 +52,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReleasedFile:
-    """Weights that somebody published.
+    """Published weights.
 
     Attributes:
-        url: where; its last part is the file's name in the cache.
+        url: the address; its last part is the name of the file in the cache.
         checksum: see :func:`face_d2.utils.download.verify`.
-        licence: under which they are given.
-        size: bytes, where known.
-        convert: makes the checkpoint (second argument) of the file (first); None if it is one.
+        licence: license of the weights.
+        size: size in bytes, if known.
+        convert: converts the file (first argument) to a checkpoint (second argument); None if the
+            file is a checkpoint.
     """
 
     url: str
@@ -76,10 +77,10 @@ class ReleasedFile:
 
 @dataclass(frozen=True)
 class Shipped:
-    """Weights that come with the package.
+    """Weights that ship with the package.
 
     Attributes:
-        name: the detector's, see :mod:`face_d2.pretrained`.
+        name: name of the detector, see :mod:`face_d2.pretrained`.
     """
 
     name: str
@@ -87,11 +88,11 @@ class Shipped:
 
 @dataclass(frozen=True)
 class TrainedHere:
-    """Weights that everyone trains alike, in minutes; none are published.
+    """Weights that a command trains in minutes; they are not published.
 
     Attributes:
-        command: what makes them.
-        file: where it leaves them, from the working directory.
+        command: the command.
+        file: the checkpoint that it writes, relative to the working directory.
     """
 
     command: str
@@ -100,12 +101,12 @@ class TrainedHere:
 
 @dataclass(frozen=True)
 class Figures:
-    """Average precision by WIDER FACE's protocol, in per cent.
+    """Average precision by WIDER FACE's protocol, in percent.
 
     Attributes:
-        easy, medium, hard: the three lists' AP.
-        protocol: images, their size, and what else it hangs on.
-        measured_here: False for figures that are the authors'.
+        easy, medium, hard: AP on the three lists.
+        protocol: description of the images and test settings.
+        measured_here: False for figures of the authors.
     """
 
     easy: float
@@ -124,10 +125,10 @@ class Model:
 
     Attributes:
         config: name of the shipped config, and the model's name.
-        finds: what it detects.
-        weights: where they come from.
-        figures: its accuracy, where somebody measured it.
-        checked: what was checked here beside that.
+        finds: the objects that it detects.
+        weights: source of the weights.
+        figures: its accuracy, if it was measured.
+        checked: other checks that were made in this project.
     """
 
     config: str
@@ -138,7 +139,7 @@ class Model:
 
 
 def models() -> dict[str, Model]:
-    """All models by name, those that ship with the package first."""
+    """All models by name; models that ship with the package come first."""
     protocol = "WIDER val, 223/114 subset, as they are"
     shipped = {
         name: Model(
@@ -154,10 +155,10 @@ def models() -> dict[str, Model]:
 
 
 def find(name: str) -> Model:
-    """A model by its name: that of a shipped detector, or its config's without ``.yaml`` or with.
+    """The model of a name: a shipped detector, or a config with or without ``.yaml``.
 
     Raises:
-        ValueError: there is none of that name; those that there are are named.
+        ValueError: there is no such model; the message lists all names.
     """
     known = models()
     model = known.get(name) or known.get(f"{name}.yaml")
@@ -167,7 +168,7 @@ def find(name: str) -> Model:
 
 
 def get_checkpoint_url(name: str) -> str:
-    """Address of a model's published file, which for LFFD's is not yet Detectron2's form.
+    """Address of the published file of a model; LFFD's files are in MXNet's format.
 
     Raises:
         ValueError: there is no such model, or its weights are not published.
@@ -187,21 +188,21 @@ def get_checkpoint_url(name: str) -> str:
 def get_checkpoint_file(
     name: str, *, download: bool = False, cache: str | Path | None = None
 ) -> str:
-    """A model's checkpoint on this machine, as ``MODEL.WEIGHTS`` takes it.
+    """Path of the checkpoint of a model on this machine, for ``MODEL.WEIGHTS``.
 
-    A published file is checked by its checksum at every call, and converted where it is of another
-    form.
+    The checksum of a published file is verified at every call. Files in another format are
+    converted.
 
     Args:
         name: see :func:`find`.
-        download: fetch the file if it is not in the cache.
-        cache: folder to look in and to fetch to, in place of the usual one.
+        download: download the file if it is not in the cache.
+        cache: folder to use instead of the default cache folder.
 
     Raises:
-        FileNotFoundError: it is not there, and ``download`` is False, or it has to be trained; the
-            message says where it is looked for, and how it comes there.
-        ValueError: there is no such model, or the file is not the one that is wanted.
-        OSError: fetching or writing failed.
+        FileNotFoundError: the file does not exist and ``download`` is False, or the model must be
+            trained; the message gives the expected path and how to get the file.
+        ValueError: there is no such model, or the file has another checksum.
+        OSError: downloading or writing failed.
     """
     model = find(name)
     weights = model.weights
@@ -242,12 +243,12 @@ def get_config(
     download: bool = False,
     cache: str | Path | None = None,
 ) -> CfgNode:
-    """The config of a name, of any that is shipped.
+    """The config of a shipped detector or of any shipped YAML file.
 
     Args:
-        name: of a shipped detector, or of a YAML file, e.g. "lffd/lffd_25L8S.yaml"; ``.yaml`` may
-            be left out.
-        trained: put the model's checkpoint into ``MODEL.WEIGHTS``; else it stays as in the file.
+        name: a shipped detector, or a YAML file, e.g. "lffd/lffd_25L8S.yaml"; ``.yaml`` is
+            optional.
+        trained: set ``MODEL.WEIGHTS`` to the checkpoint of the model; otherwise, it is unchanged.
         download: see :func:`get_checkpoint_file`.
         cache: see :func:`get_checkpoint_file`.
 
@@ -270,19 +271,19 @@ def get(
     download: bool = False,
     cache: str | Path | None = None,
 ) -> nn.Module:
-    """A network by its config's name, in training mode, as ``detectron2.model_zoo.get`` gives it.
+    """The network of a config, in training mode as in ``detectron2.model_zoo.get``.
 
     Args:
         name: see :func:`get_config`.
-        trained: with the model's weights, all of them; else with those that training starts from.
-        device: in place of the config's; by default the CPU where there is no GPU.
-        download: fetch weights that are not on this machine.
+        trained: load all weights of the model; otherwise, load the initial weights of the training.
+        device: replaces the device in the config; by default the CPU if there is no GPU.
+        download: download weights that are not on this machine.
         cache: see :func:`get_checkpoint_file`.
 
     Raises:
         FileNotFoundError: see :func:`get_config`.
-        ValueError: see :func:`get_checkpoint_file`; or the weights that training starts from would
-            have to be fetched, and ``download`` is False.
+        ValueError: see :func:`get_checkpoint_file`; or the initial weights must be downloaded and
+            ``download`` is False.
     """
     import torch
 

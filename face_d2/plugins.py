@@ -1,6 +1,6 @@
-"""The detectors this distribution ships, by the name of their package.
+"""The detectors of this distribution, by the name of their package.
 
-``face_d2`` never imports a detector directly; what must reach all of them goes through here.
+``face_d2`` never imports a detector directly; code for all detectors uses this module.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DETECTORS = ("df2s2_d2", "lffd_d2")
 
 
 class DetectorPackage(Protocol):
-    """What the package of a detector offers.
+    """The interface of a detector package.
 
     Importing it registers a meta-architecture, a subclass of
     :class:`face_d2.modeling.base.OneStageDetector`, whose methods are the rest of the contract.
 
     Attributes:
-        MODELS: its models with weights, for :mod:`face_d2.model_zoo`.
+        MODELS: the models with weights, for :mod:`face_d2.model_zoo`.
     """
 
     MODELS: Sequence[Model]

@@ -79,7 +79,7 @@ class LFFDNet(Backbone):
         """Computes the tapped features.
 
         Args:
-            x: (N, C, H, W), normalised.
+            x: (N, C, H, W), normalized.
             taps: the taps to compute, by default all. Layers after the deepest of them are not run.
 
         Returns:

@@ -32,7 +32,7 @@ class ReceptiveFieldCoverage(CoverageRule):
 
     unit = "receptive fields"
     answers = ("receptive field",)
-    gaps = ("size in no range", "no centre of its own")
+    gaps = ("size in no range", "no center of its own")
 
     def __init__(self, model: LFFD, training: bool) -> None:
         self._model = model

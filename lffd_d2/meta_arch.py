@@ -166,7 +166,8 @@ class LFFD(OneStageDetector):
             images: (N, 3, H, W), normalized.
 
         Returns:
-            Per active branch, face score after softmax (N, 1, h, w), then offsets (N, 4, h, w).
+            For each active branch: face scores after softmax (N, 1, h, w), then offsets (N, 4, h,
+            w).
         """
         maps: list[Tensor] = []
         features = self.backbone(images, self._active_taps)

@@ -250,7 +250,7 @@ class Variant:
                 )
             if low < branch.rf.stride:
                 warnings.warn(
-                    f"{key}: receptive-field centres of {branch.tap} lie {branch.rf.stride} pixels "
+                    f"{key}: receptive-field centers of {branch.tap} are {branch.rf.stride} pixels "
                     f"apart, so faces of {low:g} pixels can fall between them",
                     stacklevel=4,
                 )
@@ -293,7 +293,7 @@ def branch_table(variant: Variant, input_size: int = 640) -> str:
         "channels",
         "RF",
         "stride",
-        "first centre",
+        "first center",
         "face size",
         "gray zone",
         f"map @{input_size}",

@@ -152,7 +152,7 @@ def measure_coverage(
     if not sum(map(len, heights)):
         raise ValueError(
             f"data set {dataset_name!r} has no face that counts in {len(records)} images; there is "
-            "nothing to answer for."
+            "nothing to measure."
         )
     return Coverage(
         dataset=dataset_name,
@@ -200,10 +200,10 @@ def format_coverage(coverage: Coverage) -> str:
         table_of_levels.append([label, *shares])
     return "\n".join(
         [
-            f"Faces of {coverage.dataset} that have {coverage.unit} to answer for them, in per "
-            f"cent ({coverage.images:,} images, {coverage.ignored:,} ignored faces left out)",
+            f"Faces of {coverage.dataset} with positive {coverage.unit}, in percent "
+            f"({coverage.images:,} images, {coverage.ignored:,} ignored faces left out)",
             _aligned(table),
-            f"Faces with {coverage.unit} on each level, in per cent",
+            f"Faces with positive {coverage.unit} on each level, in percent",
             _aligned(table_of_levels),
             "measured with",
             format_protocol(coverage.protocol),

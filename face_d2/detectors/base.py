@@ -91,14 +91,14 @@ def keep_best(
     nms_threshold: float,
     limit: int | None = None,
 ) -> Detections:
-    """Score threshold and greedy suppression by IoU.
+    """Applies a score threshold and greedy NMS by IoU.
 
     Args:
         boxes: (R, 4) XYXY.
         scores: (R,).
-        score_threshold: detections score more than this.
-        nms_threshold: overlaps greater than this are suppressed; 1 suppresses nothing.
-        limit: most detections kept; None for all.
+        score_threshold: detections need a score above this.
+        nms_threshold: boxes with a larger IoU are suppressed; 1 suppresses nothing.
+        limit: maximum number of detections; None for all.
 
     Returns:
         The detections, best first. Boxes that are not finite or have no area are left out.

@@ -50,7 +50,7 @@ class Signature:
 
     @property
     def canvas(self) -> tuple[int, int] | None:
-        """(height, width) that the input asks for; None where it takes any."""
+        """Fixed (height, width) of the input; None if the input accepts any size."""
         shape = self.inputs[0].shape
         height, width = shape[-2:] if len(shape) == 4 else (None, None)
         return None if height is None or width is None else (height, width)

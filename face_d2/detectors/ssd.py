@@ -126,7 +126,7 @@ class S3FD(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Six times two class maps and four offset maps."""
+        """Recognizes six pairs of outputs, each with 2 class channels and 4 offset channels."""
         return signature.channels == (2, 4) * 6
 
     def decode(

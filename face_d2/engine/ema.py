@@ -71,7 +71,7 @@ class ModelEMA:
         self.updates += 1
 
     def averages(self) -> dict[str, Tensor]:
-        """The averaged weights under the names of the model's ``state_dict``; not a copy."""
+        """The averaged weights (not copies) by their names in the model's ``state_dict``."""
         return dict(self._averages)
 
     @contextmanager

@@ -208,7 +208,7 @@ def write_int8(
             raise RuntimeError(
                 "the sum of two int8 products can leave 16 bits, which gives wrong answers on "
                 f"x86-64 processors without VNNI, in {', '.join(names)}; ONNX Runtime's "
-                "quantisation should have kept weights within -64 and 64: take another version of "
+                "quantization should have kept weights within -64 and 64: use another version of "
                 "onnxruntime"
             )
         onnx.save(file, temporary)

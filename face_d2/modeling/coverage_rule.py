@@ -88,7 +88,7 @@ def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
     architecture = cfg.MODEL.META_ARCHITECTURE
     if architecture not in having:
         raise ValueError(
-            f"MODEL.META_ARCHITECTURE {architecture!r} does not say which faces it can answer for; "
+            f"MODEL.META_ARCHITECTURE {architecture!r} has no coverage rule; "
             f"{' and '.join(sorted(having))} do. Give it a method coverage_rule(training)."
         )
     cfg = cfg.clone()

@@ -110,7 +110,8 @@ def hand(
 
 
 def held_thing(canvas: Canvas, x: float, y: float, size: float, rng: Rng, skin: Floats) -> None:
-    """Something before a face: a hand, telephone, cup, microphone, book, ball or flower."""
+    """Draws an object in front of a face: hand, telephone, cup, microphone, book, ball or
+    flower."""
     kind = rng.integers(7)
     color = random_color(rng, 0.9, 0.05, 0.95)
     tilt = rng.uniform(-0.5, 0.5)

@@ -301,7 +301,7 @@ class Canvas:
     def fill_mask(
         self, mask: Floats, fill: Fill, x: int, y: int, alpha: float, soft: float, volume: float
     ) -> None:
-        """Lays a fill over the picture through a mask (h, w) in 0-1; see :meth:`polygon`."""
+        """Blends a fill into the picture with a mask (h, w) of weights 0-1; see :meth:`polygon`."""
         height, width = mask.shape
         if callable(fill):
             colors = fill(height, width)

@@ -166,7 +166,7 @@ def _notes(results: Results) -> list[str]:
     truth = "; ".join(sorted({run["protocol"].get("ground truth", "") for run in runs} - {""}))
     height, width = runs[0]["flops_size"]
     return [
-        f"WIDER FACE AP on {runs[0]['dataset']}{f' ({truth})' if truth else ''}, in per cent; "
+        f"WIDER FACE AP on {runs[0]['dataset']}{f' ({truth})' if truth else ''}, in percent; "
         f"{count} iterations.",
         "Mean and sample standard deviation over seeds. GFLOPs: 10^9 multiply-adds of one "
         f"{width} x {height} image at inference. Parameters include what only training uses.",

@@ -96,7 +96,7 @@ def medians(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Median milliseconds of functions that must not fail; see :func:`interleaved`.
+    """Median milliseconds of functions, all of which must succeed; see :func:`interleaved`.
 
     Raises:
         RuntimeError: a function fails; the message names it and its error.
