@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def sources(repo: Path) -> set[str]:
-    """What an installation must hold: modules, configs, shipped detectors, the comparison's page."""
+    """Files that an installation needs: modules, configs, shipped detectors, the comparison page."""
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES
