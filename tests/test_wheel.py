@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def sources(repo: Path) -> set[str]:
-    """Files that an installation needs: modules, configs, shipped detectors, the comparison page."""
+    """The files that an installation needs: modules, configs, shipped detectors, the page."""
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES
