@@ -1,8 +1,8 @@
 """Trained detectors that ship with the package, by name.
 
 Each has three files in ``face_d2/weights``: ``NAME.onnx`` for prediction, ``NAME.safetensors`` (in
-half precision) for training and evaluation, and ``NAME.md``, its model card. Nothing here loads
-torch or Detectron2, and nothing is downloaded.
+half precision) for training and evaluation, and ``NAME.md``, its model card. This module loads
+neither torch nor Detectron2 and downloads nothing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Pretrained:
     """A trained detector.
 
     Attributes:
-        name: what :meth:`face_d2.FaceDetector.from_pretrained` and ``MODEL.WEIGHTS`` call it.
-        config: the shipped config it was trained with.
-        average_precision: easy, medium and hard, in per cent, of the shipped ONNX file on the 114
-            validation photographs of the 223/114 subset of WIDER FACE's validation set; the card
-            has the intervals and the command.
+        name: name for :meth:`face_d2.FaceDetector.from_pretrained` and ``MODEL.WEIGHTS``.
+        config: the shipped config with which it was trained.
+        average_precision: AP easy, medium and hard of the shipped ONNX file, in percent, on the 114
+            validation photographs of the 223/114 subset of WIDER FACE's validation set. The model
+            card gives the intervals and the command.
     """
 
     name: str
@@ -65,15 +65,15 @@ PRETRAINED = {
     )
 }
 
-#: The detector where none is named: the one with the higher average precision today.
+#: The default detector, the one with the higher average precision.
 DEFAULT = "lffd-20l5s"
 
 
 def find_pretrained(name: str) -> Pretrained:
-    """The detector of a name.
+    """Returns the shipped detector of a name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: there is no such detector.
     """
     if name not in PRETRAINED:
         near = difflib.get_close_matches(name, PRETRAINED, n=1, cutoff=0.5)

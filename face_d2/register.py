@@ -1,4 +1,4 @@
-"""``import face_d2.register`` makes Detectron2 usable and registers the data sets, once."""
+"""``import face_d2.register`` fixes Detectron2's incompatibilities and registers the data sets."""
 
 from face_d2 import compat
 

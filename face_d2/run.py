@@ -1,9 +1,9 @@
-"""Runs a stock Detectron2 script unmodified: ``python -m face_d2.run SCRIPT [ARG ...]``.
+"""Runs an unmodified Detectron2 script: ``python -m face_d2.run SCRIPT [ARG ...]``.
 
-The compatibility layer and every registration happen first, and Detectron2's default config gets
-this project's keys, so that a script which knows nothing of this project finds its data sets,
-backbones and detectors, on Detectron2 0.5 too. The script stays what it is: Detectron2's own
-``train_net.py`` reads its data with Detectron2's mapper, whatever ``INPUT.MAPPER`` says.
+Before the script starts, this module applies the compatibility fixes, registers everything, and
+adds this project's keys to Detectron2's default config. The script can then use the data sets,
+backbones and detectors of this project, on Detectron2 0.5 too. Nothing else changes: Detectron2's
+own ``train_net.py`` reads data with Detectron2's mapper and ignores ``INPUT.MAPPER``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     import_detectors()
     from detectron2.config import defaults
 
-    defaults._C = get_cfg()  # what the script's own get_cfg() starts from
+    defaults._C = get_cfg()  # the defaults of the script's get_cfg()
     sys.argv = list(argv)
-    # As `python SCRIPT` does: the script's neighbours come first on the path.
+    # As with `python SCRIPT`, the folder of the script comes first on the path.
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
     runpy.run_path(script, run_name="__main__")
 

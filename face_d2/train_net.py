@@ -31,7 +31,7 @@ __all__ = ["load_cfg", "main", "parser", "train_or_evaluate"]
 def parser() -> argparse.ArgumentParser:
     """Detectron2's flags and ``--num-processes``."""
     result = default_argument_parser()
-    # A free port is looked for; Detectron2's fixed one breaks a second run on the same machine.
+    # "auto" finds a free port; Detectron2's fixed port breaks a second run on the same machine.
     result.set_defaults(dist_url="auto")
     result.add_argument(
         "--num-processes",
@@ -96,21 +96,21 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
     try:
         args.config_file = find_config(args.config_file)  # Detectron2 copies it to the log
-        load_cfg(args)  # a mistake in it is said once, not by every process
+        load_cfg(args)  # reports config errors once, before processes start
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
 
 
 def _end_earlier_logs() -> None:
-    """Closes the logs of an earlier run of this process, which would go on into its folder."""
+    """Closes the logs of an earlier run in this process, which would still be written."""
     for name in ("fvcore", "detectron2"):
         logging.getLogger(name).handlers.clear()
-    setup_logger.cache_clear()  # or a folder that is used again would get no log
+    setup_logger.cache_clear()  # otherwise, a folder that is used again would get no log
 
 
 def _share_logging() -> None:
-    """Makes this project's loggers heard where default_setup makes Detectron2's heard."""
+    """Gives this project's loggers the handlers that default_setup gives to Detectron2's."""
     for package in ("face_d2", *DETECTORS):
         logger = logging.getLogger(package)
         logger.handlers = list(logging.getLogger("detectron2").handlers)

@@ -1,7 +1,7 @@
-"""Face detectors of anybody's under one interface: an image in, boxes and scores out.
+"""Adapters that give face detectors of other projects one interface.
 
-``open_onnx(FILE)`` recognizes a file and opens it. Each adapter takes the settings with which the
-detector's authors evaluate it. NumPy, OpenCV and ONNX Runtime run all that are ONNX files.
+``open_onnx(FILE)`` recognizes a file and opens it. Each adapter uses the settings with which the
+authors evaluate the detector. ONNX files need NumPy, OpenCV and ONNX Runtime only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every detector here is: an image in, boxes and scores out."""
+"""The interface of all detectors in this package."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Detections(NamedTuple):
 
 @dataclass(frozen=True)
 class About:
-    """Who made a detector.
+    """Information about a detector.
 
     Attributes:
-        title: its name in tables.
+        title: name in tables.
         source: repository or paper, as a URL.
-        license: of code and weights, as the authors state it.
-        protocol_source: where the authors give the settings that the adapter takes.
+        license: license of code and weights, as stated by the authors.
+        protocol_source: source of the authors' settings, which the adapter uses.
     """
 
     title: str
@@ -50,37 +50,37 @@ class About:
 
 
 class Detector(ABC):
-    """Finds faces. Each subclass knows one detector's input, output and settings."""
+    """Detects faces. Each subclass implements the input, output and settings of one detector."""
 
     #: The detector's name on the command line.
     adapter: ClassVar[str]
-    #: Raised whenever the same file gives other boxes; results cached for another version are not
-    #: used again.
+    #: Increased whenever the same file gives other boxes; cached results of other versions are not
+    #: used.
     version: ClassVar[int] = 1
     about: ClassVar[About]
 
     @abstractmethod
     def detect(self, image: NDArray[np.uint8]) -> Detections:
-        """Finds the faces of an image (H, W, 3), BGR, uint8."""
+        """Detects the faces in an image (H, W, 3), BGR, uint8."""
 
     @property
     @abstractmethod
     def protocol(self) -> dict[str, str]:
-        """How images are prepared and boxes chosen, setting -> value in words."""
+        """The settings for images and boxes, setting -> readable value."""
 
     @property
     def parameters(self) -> int | None:
-        """Number of weights; None where it is not known."""
+        """Number of weights; None if it is not known."""
         return None
 
     @property
     def file_bytes(self) -> int | None:
-        """Size of the file; None where there is no file."""
+        """Size of the file in bytes; None if there is no file."""
         return None
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        """Everything that the boxes depend on, ready for JSON."""
+        """Everything on which the boxes depend, ready for JSON."""
         return {"adapter": self.adapter, "version": self.version, "protocol": self.protocol}
 
 

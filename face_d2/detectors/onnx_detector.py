@@ -1,4 +1,4 @@
-"""The common half of all detectors that are ONNX files: image to canvas, run, boxes to image."""
+"""The base class of detectors in ONNX files: prepares images, runs the file, maps boxes back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["OnnxDetector", "Settings", "cell_centers", "distances_to_boxes", "si
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user may change.
+    """Settings that a user can change.
 
     Attributes:
-        size: longer side in pixels to which images are scaled; None searches them as they are.
-        score: detections score more than this.
-        nms: boxes whose IoU with a better one exceeds this are dropped.
+        size: longer side in pixels to which images are scaled; None keeps the original size.
+        score: detections need a score above this.
+        nms: boxes with a larger IoU with a better box are suppressed.
     """
 
     size: int | None = None
@@ -44,35 +44,34 @@ class Settings:
 class OnnxDetector(Detector):
     """A detector in an ONNX file with one float image input (1, 3, H, W).
 
-    A subclass states how the authors prepare images, recognises its files, and decodes their
+    A subclass declares how the authors prepare images, recognizes its files, and decodes their
     outputs.
 
     Args:
         graph: the file.
-        settings: by default those of the authors' own evaluation.
+        settings: the settings, by default those of the authors' evaluation.
 
     Raises:
-        ValueError: the file's outputs are another detector's, or it has a fixed input size and
-            ``settings`` ask for another.
+        ValueError: the file has the outputs of another detector, or it has a fixed input size and
+            ``settings`` request another one.
     """
 
-    #: Those of the authors' evaluation.
+    #: Settings of the authors' evaluation.
     defaults: ClassVar[Settings]
-    #: Order of the input's channels, "BGR" or "RGB"; what is subtracted from each; what the
-    #: difference is divided by.
+    #: Channel order of the input, "BGR" or "RGB"; the mean that is subtracted; the divisor.
     channel_order: ClassVar[str] = "BGR"
     mean: ClassVar[tuple[float, float, float]] = (0.0, 0.0, 0.0)
     divisor: ClassVar[float] = 1.0
-    #: Sides of the canvas are multiples of this where the file leaves them open.
+    #: Sides of the input are multiples of this if the file does not fix them.
     multiple: ClassVar[int] = 32
-    #: Value of the padding, and whether the image lies in the middle of the canvas.
+    #: Value of the padding, and whether the image is centered in the input.
     padding: ClassVar[int] = 0
     centered: ClassVar[bool] = False
-    #: Images are stretched to the canvas instead of padded.
+    #: Whether images are stretched to the input size instead of padded.
     stretched: ClassVar[bool] = False
-    #: Boxes are cut at the image's borders.
+    #: Whether boxes are clipped at the image borders.
     clipped: ClassVar[bool] = False
-    #: The file names an input size that the graph does not need.
+    #: Whether the file states an input size that the graph does not need.
     free_size: ClassVar[bool] = False
 
     def __init__(self, graph: OnnxGraph, settings: Settings | None = None) -> None:
@@ -93,7 +92,7 @@ class OnnxDetector(Detector):
     @classmethod
     @abstractmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Whether a file with this signature is one of this detector's."""
+        """Whether a file with this signature belongs to this detector."""
 
     @abstractmethod
     def decode(

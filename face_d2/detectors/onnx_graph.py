@@ -1,4 +1,4 @@
-"""An ONNX file of anybody's: its inputs, its outputs, and a function that runs it."""
+"""Reads the inputs and outputs of an ONNX file and runs it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a file shows of itself.
+    """Inputs, outputs and metadata of a file.
 
     Attributes:
         inputs: name, shape and type of each input.
-        outputs: of each output, in the file's order.
-        metadata: the file's own key-value pairs.
+        outputs: name, shape and type of each output, in the order of the file.
+        metadata: the key-value pairs in the file.
     """
 
     inputs: tuple[Tensor, ...]
@@ -70,14 +70,14 @@ class OnnxGraph:
 
     Args:
         path: the file.
-        threads: CPU threads; 0 leaves it to the runtime.
-        free_size: runs the graph at any input size although the file names one. Right only for
-            graphs without constants that depend on it.
+        threads: number of CPU threads; 0 uses the default of the runtime.
+        free_size: run the graph at any input size although the file states one. This is correct
+            only if no constant of the graph depends on the size.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: ONNX Runtime is not installed.
-        ValueError: the file is no ONNX model, or has several inputs.
+        ValueError: the file is not an ONNX model, or has several inputs.
     """
 
     def __init__(self, path: str | Path, threads: int = 0, free_size: bool = False) -> None:
@@ -94,7 +94,7 @@ class OnnxGraph:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # old exporters give cause for pages of warnings
+        options.log_severity_level = 3  # files of old exporters cause pages of warnings
         model = _with_free_size(self.path) if free_size else str(self.path)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -119,14 +119,14 @@ class OnnxGraph:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file, in hexadecimal digits."""
+        """SHA-256 of the file, in hexadecimal digits."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @cached_property
     def parameters(self) -> int | None:
         """Number of weights: the floating-point constants of one or more dimensions.
 
-        None where the package onnx, which reads them, is not installed.
+        None if the package onnx is not installed.
         """
         try:
             import onnx
@@ -150,7 +150,7 @@ def _tensor(value: Any) -> Tensor:
 
 
 def _with_free_size(path: Path) -> bytes:
-    """The model with batch, height and width of inputs and outputs left open."""
+    """The model with free batch size, height and width of inputs and outputs."""
     import onnx
 
     model = onnx.load(str(path))

@@ -1,4 +1,4 @@
-"""From an image to the canvas that a network sees, and back."""
+"""Maps images to the input of a network and boxes back to the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Placement", "fit_inside", "pad_to_multiple", "stretch"]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image lies on a canvas.
+    """Position of an image in the input of a network (the canvas).
 
     Attributes:
         scale: canvas pixels per image pixel, along x and y.
@@ -27,7 +27,8 @@ class Placement:
     size: tuple[int, int]
 
     def to_image(self, boxes: NDArray[np.floating], clip: bool = False) -> NDArray[np.float32]:
-        """(N, 4) XYXY from canvas pixels to image pixels; ``clip`` cuts them at its borders."""
+        """Maps (N, 4) XYXY from canvas to image pixels; ``clip`` clips them at the image
+        borders."""
         moved = (boxes - np.array(self.offset * 2)) / np.array(self.scale * 2)
         if clip:
             moved = moved.clip(0, np.array([self.size[1], self.size[0]] * 2))
@@ -37,7 +38,7 @@ class Placement:
 def pad_to_multiple(
     image: NDArray[np.uint8], multiple: int, value: int = 0
 ) -> tuple[NDArray[np.uint8], Placement]:
-    """The image as it is, padded on the right and at the bottom to a multiple of a side."""
+    """Pads the image on the right and bottom to sides that are multiples of a number."""
     height, width = image.shape[:2]
     rows, columns = (math.ceil(side / multiple) * multiple for side in (height, width))
     return _on_canvas(image, (rows, columns), (0, 0), value), Placement(
@@ -52,13 +53,13 @@ def fit_inside(
     value: int = 0,
     centered: bool = False,
 ) -> tuple[NDArray[np.uint8], Placement]:
-    """The image, scaled to the largest size that a canvas holds, and padded to the canvas.
+    """Scales the image to the largest size that fits into a canvas, and pads it to the canvas.
 
     Args:
         image: (H, W, 3).
         canvas: (height, width) in pixels.
-        value: of the padding.
-        centered: the image lies in the middle, otherwise in the upper left corner.
+        value: value of the padding.
+        centered: place the image in the middle instead of the upper left corner.
     """
     height, width = image.shape[:2]
     scale = min(canvas[0] / height, canvas[1] / width)
@@ -74,7 +75,7 @@ def fit_inside(
 def stretch(
     image: NDArray[np.uint8], canvas: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], Placement]:
-    """The image scaled to a canvas (height, width) whatever happens to its aspect."""
+    """Scales the image to a canvas (height, width) without keeping its aspect ratio."""
     height, width = image.shape[:2]
     if canvas != (height, width):
         image = cv2.resize(image, (canvas[1], canvas[0]), interpolation=cv2.INTER_LINEAR)

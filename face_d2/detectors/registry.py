@@ -1,4 +1,4 @@
-"""Which detectors there are as ONNX files, and which of them a file is."""
+"""The adapters for ONNX files, and the recognition of files."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def open_onnx(
     threads: int = 0,
     **options: Any,
 ) -> OnnxDetector:
-    """A detector of anybody's from its ONNX file.
+    """Opens the ONNX file of a detector.
 
     Args:
         path: the file.
         adapter: a key of ``ONNX_DETECTORS``; "" recognizes the file by its inputs and outputs.
-        threads: CPU threads; 0 leaves it to the runtime.
-        options: fields of :class:`Settings` that differ from the adapter's.
+        threads: number of CPU threads; 0 uses the default of the runtime.
+        options: fields of :class:`Settings` that replace the defaults of the adapter.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no adapter, or several, know the file; or an option does not exist or fit.
+        FileNotFoundError: the file does not exist.
+        ValueError: no adapter or several adapters fit the file, or an option is unknown or invalid.
     """
     graph = OnnxGraph(path, threads)
     detector = ONNX_DETECTORS[adapter] if adapter else _recognized(graph)

@@ -28,8 +28,8 @@ def apply_offsets(
     """SSD's boxes.
 
     Args:
-        centers: (R, 2) of the square anchors, in pixels.
-        sides: (R,) of the anchors, in pixels.
+        centers: (R, 2) centers of the square anchors, in pixels.
+        sides: (R,) sides of the anchors, in pixels.
         offsets: (R, 4): shift of the center in anchor sides over 0.1, logarithm of width and height
             in anchor sides over 0.2.
 
@@ -132,7 +132,7 @@ class S3FD(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Level by level; the anchor of a level is four strides wide."""
+        """Decodes every level; the side of its anchors is four strides."""
         boxes, scores = [], []
         for level in range(6):
             stride = 2 ** (level + 2)
@@ -175,7 +175,7 @@ class UltraLight(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Shares of the sides to pixels."""
+        """Converts fractions of the image sides to pixels."""
         height, width = canvas
         boxes = outputs[1].reshape(-1, 4) * np.array([width, height, width, height], np.float32)
         return boxes, outputs[0].reshape(-1, 2)[:, 1]

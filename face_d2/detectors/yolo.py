@@ -104,7 +104,7 @@ class YOLOv8Face(_Letterboxed):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Known by the number of channels."""
+        """Recognizes the number of channels."""
         maps = {4 * cls._BINS + 1 + extra for extra in cls._EXTRA}
         if len(signature.outputs) == 3:
             return len(set(signature.channels)) == 1 and set(signature.channels) <= maps
@@ -115,7 +115,7 @@ class YOLOv8Face(_Letterboxed):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """The distance of a side is the mean of its distribution."""
+        """Decodes boxes; the distance of a side is the mean of its distribution."""
         if len(outputs) == 1:
             rows = outputs[0][0].T
             return _corners(rows[:, :4]), rows[:, 4]
