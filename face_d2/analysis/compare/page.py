@@ -1,0 +1,131 @@
+"""The results as one HTML file that opens without a network, and as text."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from face_d2.evaluation.protocol import format_protocol
+from face_d2.evaluation.wider_face.report import write_json
+from face_d2.utils.files import replaced_file
+
+__all__ = ["format_results", "make_page", "write_results"]
+
+_SETTINGS = ("easy", "medium", "hard")
+_ONLY_ON_PAGE = ("pictures",)
+
+
+def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
+    """Writes ``index.html``, ``results.json`` and ``results.txt``.
+
+    Args:
+        results: of :func:`.comparison.compare`.
+        output: the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        ImportError: plotly, which carries the charts' JavaScript, is not installed.
+    """
+    output = Path(output)
+    page = make_page(results)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(_without_pictures(results), output / "results.json")
+    for name, text in (("results.txt", format_results(results)), ("index.html", page)):
+        with replaced_file(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return output / "index.html"
+
+
+def make_page(results: Mapping[str, Any]) -> str:
+    """The page's HTML.
+
+    Raises:
+        ImportError: plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(
+            "plotly, which carries the charts of the page, is not installed: install this project "
+            "with the extra [compare]"
+        ) from error
+    folder = importlib.resources.files(__package__)
+    # What a browser would take for the script's end must not stand in the data.
+    data = json.dumps(_finite(results), separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "RESULTS": data,
+        "CHARTS": get_plotlyjs(),
+        "SCRIPT": (folder / "page.js").read_text(encoding="utf-8"),
+    }
+    template = (folder / "page.html").read_text(encoding="utf-8")
+    return re.sub("@(RESULTS|CHARTS|SCRIPT)@", lambda match: parts[match[1]], template)
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """The figures, differences and protocols as lines of text."""
+    lines = []
+    for name, data in results["data"].items():
+        lines += [name, format_protocol(data["protocol"]), ""]
+        lines += _table(data["detectors"])
+        lines += ["", "Differences of AP (first minus second), paired bootstrap"]
+        lines += [_difference(row) for row in data["differences"]]
+        lines.append("")
+    for name, figures in results["detectors"].items():
+        lines += [f"{name} was run with", format_protocol(figures["protocol"])]
+    lines += ["", "Published, not measured here"]
+    for row in results["published"]:
+        aps = "".join(f"{row[setting]:8.2f}" for setting in _SETTINGS)
+        lines.append(f"{row['detector']:<28}{aps}   {row['protocol']} ({row['source']})")
+    return "\n".join(lines) + "\n"
+
+
+def _table(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    width = max(map(len, detectors)) + 2
+    lines = [f"{'detector':<{width}}{'Easy':>22}{'Medium':>22}{'Hard':>22}{'ms':>9}{'MB':>8}"]
+    by_hard = sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
+    for name, figures in by_hard:
+        line = f"{name:<{width}}"
+        for setting in _SETTINGS:
+            low, high = figures["interval_95"].get(setting, (None, None))
+            between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+            line += f"{figures[f'AP_{setting}']:.2f}{between}".rjust(22)
+        timing = figures.get("cost", {}).get("threads_1", {}).get("milliseconds")
+        size = figures.get("file_bytes")
+        line += f"{'-' if timing is None else format(timing, '.1f'):>9}"
+        line += f"{'-' if size is None else format(size / 1e6, '.2f'):>8}"
+        lines.append(line)
+    return lines
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row.get("interval_95", (None, None))
+    between = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    pair = f"{row['first']} - {row['second']}"
+    return f"  {row['setting']:<8}{row['difference']:+7.2f}{between}  {pair}"
+
+
+def _number(value: float) -> float:
+    return value if value == value else -1.0
+
+
+def _without_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
+    data = {
+        name: {key: value for key, value in one.items() if key not in _ONLY_ON_PAGE}
+        for name, one in results["data"].items()
+    }
+    return {**results, "data": data}
+
+
+def _finite(value: Any) -> Any:
+    """NaN, which JSON lacks, becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value
