@@ -1,10 +1,10 @@
 """What MkDocs does for this project's site beyond its own rules; ``mkdocs.yml`` names this file.
 
 A link in a page is relative to the page's file in the repository, so that it works on GitHub. Some
-pages of the site are files outside ``docs/`` (``EXTRA_PAGES``). :func:`relink` rewrites every link for
-the site: to the target's page if it has one, else to its source below ``repo_url``, else, without a
-``repo_url``, to the target's name as code. A link to a missing file is a warning, which makes ``mkdocs
-build --strict`` fail.
+pages of the site are files outside ``docs/`` (``EXTRA_PAGES``). :func:`relink` rewrites every link
+for the site: to the target's page if it has one, else to its source below ``repo_url``, else,
+without a ``repo_url``, to the link's text as code. A link to a missing file is a warning, which
+makes ``mkdocs build --strict`` fail.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def config_keys() -> str:
     lines = [
         "# Config keys",
         "",
-        "The keys that this project adds to Detectron2's config, with their defaults and the comments",
-        "at their declarations.",
+        "The keys that this project adds to Detectron2's config, with their defaults and the",
+        "comments at their declarations.",
     ]
     for file in CONFIG_FILES:
         tables: dict[str, list[str]] = {}
