@@ -1,4 +1,4 @@
-"""All commands: listed, started without what they do not need, one style of errors and overrides."""
+"""All commands: their list, what starting them loads, and one style of errors and overrides."""
 
 from __future__ import annotations
 
@@ -20,16 +20,7 @@ OWN_PARSERS = sorted(set(COMMANDS) - {"train"})
 #: Importing lffd_d2 registers the detector, which takes Detectron2.
 LIGHT = [name for name in OWN_PARSERS if not COMMANDS[name][0].startswith("lffd_d2")]
 #: What prints a help text needs none of these.
-HEAVY = {
-    "torch",
-    "torchvision",
-    "detectron2",
-    "fvcore",
-    "matplotlib",
-    "scipy",
-    "onnxruntime",
-    "onnx",
-}
+HEAVY = {"torch", "torchvision", "detectron2", "matplotlib", "scipy", "onnxruntime", "onnx"}
 
 
 def loaded_by(code: str, cwd: Path) -> tuple[set[str], subprocess.CompletedProcess[str]]:

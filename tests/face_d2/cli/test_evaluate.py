@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 
+from helpers.commands import status_of
+
 from face_d2.cli.evaluate import fddb_main, widerface_main
 from face_d2.evaluation.wider_face.files import write_predictions
 
@@ -114,13 +116,6 @@ def test_widerface_refuses_bad_input_in_one_line(found, truth, capsys, arguments
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1
-
-
-def status_of(main, arguments):
-    try:
-        return main(arguments)
-    except SystemExit as stopped:
-        return stopped.code
 
 
 def test_fddb_refuses_bad_input_in_one_line(folds, capsys):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.commands import status_of
 from helpers.tables import unpadded
 
 from face_d2.analysis.ablation import suite as ablation
@@ -111,10 +112,7 @@ def test_a_file_of_results_is_only_read(
             '{"row": "a", "seed": 0, "dataset": "b", "settings": {}, "AP_hard": 1}\n{\n'
         )
         given = [suite, "--results", str(file), "--output", str(tmp_path), *words]
-        try:
-            assert main(given) == status
-        except SystemExit as stopped:
-            assert stopped.code == status
+        assert status_of(main, given) == status
         assert message in capsys.readouterr().err
 
 
