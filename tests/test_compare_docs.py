@@ -46,7 +46,7 @@ def test_the_first_command_and_the_python_run(repo: Path, workplace: Path) -> No
     assert command == "face-d2-compare"
     main([*words, "--timing-images", "1"])
     written = {path.name for path in (workplace / "output" / "compare").iterdir()}
-    assert {"index.html", "results.json", "results.txt"} <= written
+    assert {"index.html", "results.json", "results.txt", "results.md"} <= written
     (script,) = (block for language, block in fenced if language == "python")
     exec(compile(script, "docs/compare.md", "exec"), {})
 

@@ -1,4 +1,4 @@
-"""The results as one HTML file that opens without a network, and as text."""
+"""The results as one HTML file that opens without a network, as text and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face.report import write_json
 from face_d2.utils.files import replaced_file
 
-__all__ = ["format_results", "make_page", "write_results"]
+__all__ = ["format_markdown", "format_results", "make_page", "write_results"]
 
 _SETTINGS = ("easy", "medium", "hard")
 _ONLY_ON_PAGE = ("pictures",)
 
 
 def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
-    """Writes ``index.html``, ``results.json`` and ``results.txt``.
+    """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
 
     Args:
         results: of :func:`.comparison.compare`.
@@ -36,7 +38,12 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     page = make_page(results)
     output.mkdir(parents=True, exist_ok=True)
     write_json(_without_pictures(results), output / "results.json")
-    for name, text in (("results.txt", format_results(results)), ("index.html", page)):
+    texts = {
+        "results.txt": format_results(results),
+        "results.md": format_markdown(results),
+        "index.html": page,
+    }
+    for name, text in texts.items():
         with replaced_file(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return output / "index.html"
@@ -85,22 +92,62 @@ def format_results(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """One table for each data set, for a README: AP with intervals, time, file size, license."""
+    parts = []
+    for name, data in results["data"].items():
+        headers = ["detector", *_SETTINGS, "ms", "MB", "license"]
+        rows = [
+            [
+                detector.replace("|", r"\|"),
+                *(_with_interval(figures, setting) for setting in _SETTINGS),
+                _or_dash(_milliseconds(figures), ".1f"),
+                _or_dash(_megabytes(figures), ".2f"),
+                figures.get("license", "-"),
+            ]
+            for detector, figures in _best_first(data["detectors"])
+        ]
+        columns = ("left", *["right"] * 5, "left")
+        table = tabulate(rows, headers, tablefmt="pipe", colalign=columns, disable_numparse=True)
+        protocol = "; ".join(f"{key}: {value}" for key, value in data["protocol"].items())
+        parts.append(f"**{name}**\n\n{table}\n\n{protocol}\n")
+    return "\n".join(parts)
+
+
 def _table(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     width = max(map(len, detectors)) + 2
     lines = [f"{'detector':<{width}}{'Easy':>22}{'Medium':>22}{'Hard':>22}{'ms':>9}{'MB':>8}"]
-    by_hard = sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
-    for name, figures in by_hard:
-        line = f"{name:<{width}}"
-        for setting in _SETTINGS:
-            low, high = figures["interval_95"].get(setting, (None, None))
-            between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-            line += f"{figures[f'AP_{setting}']:.2f}{between}".rjust(22)
-        timing = figures.get("cost", {}).get("threads_1", {}).get("milliseconds")
-        size = figures.get("file_bytes")
-        line += f"{'-' if timing is None else format(timing, '.1f'):>9}"
-        line += f"{'-' if size is None else format(size / 1e6, '.2f'):>8}"
-        lines.append(line)
+    for name, figures in _best_first(detectors):
+        aps = "".join(_with_interval(figures, setting).rjust(22) for setting in _SETTINGS)
+        timing, size = _milliseconds(figures), _megabytes(figures)
+        costs = f"{_or_dash(timing, '.1f'):>9}{_or_dash(size, '.2f'):>8}"
+        lines.append(f"{name:<{width}}{aps}{costs}")
     return lines
+
+
+def _best_first(
+    detectors: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
+
+
+def _with_interval(figures: Mapping[str, Any], setting: str) -> str:
+    low, high = figures["interval_95"].get(setting, (None, None))
+    between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{figures[f'AP_{setting}']:.2f}{between}"
+
+
+def _milliseconds(figures: Mapping[str, Any]) -> float | None:
+    return figures.get("cost", {}).get("threads_1", {}).get("milliseconds")
+
+
+def _megabytes(figures: Mapping[str, Any]) -> float | None:
+    size = figures.get("file_bytes")
+    return None if size is None else size / 1e6
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _difference(row: Mapping[str, Any]) -> str:

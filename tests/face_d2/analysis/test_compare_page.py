@@ -215,6 +215,18 @@ def test_the_text_has_figures_differences_protocols_and_published_rows(folder):
     assert "S3FD" in text.split("Published, not measured here")[1]
 
 
+def test_the_markdown_has_a_row_for_each_detector_best_first(folder):
+    text = (folder / "results.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    assert {len(row) for row in rows} == {7}
+    assert [rows[0][i].strip() for i in (0, 3)] == ["detector", "hard"]
+    detectors = [row[0].strip() for row in rows[2:]]
+    assert sorted(detectors) == ["Alpha", "Beta <script>", "Gamma", "Perfect"]
+    assert detectors[0] == "Perfect"
+    hard = [float(row[3].split("[")[0]) for row in rows[2:]]
+    assert hard == sorted(hard, reverse=True)
+
+
 def test_nothing_in_the_data_ends_the_script(folder):
     page = (folder / "index.html").read_text(encoding="utf-8")
     data = page.split('id="results-json">')[1].split("</script>")[0]

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-
 from helpers.commands import status_of
 
 from face_d2.cli.evaluate import fddb_main, widerface_main
