@@ -50,25 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(compare_them)
 
 
-<<<<<<< HEAD
 def _parser() -> CommandParser:
     parser = CommandParser(
         "face-d2-compare",
         "Runs face detectors on the same images, scores them by the official WIDER FACE protocol, "
-        "and writes index.html, results.json and results.txt. The same command continues a run "
-        "that was stopped.",
+        "and writes index.html, results.json, results.txt and results.md. The same command "
+        "continues a run that was stopped.",
         examples=(
             "face-d2-compare --detector face-d2:lffd.onnx --detector yunet.onnx "
             "--data widerface_val --output output/compare",
         ),
-=======
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="face-d2-compare",
-        description="Runs face detectors on the same images, scores them by the official WIDER "
-        "FACE protocol, and writes index.html, results.json, results.txt and results.md. Stopped, it goes on "
-        "where it was.",
->>>>>>> origin/main
     )
     parser.add_argument(
         "--detector",
