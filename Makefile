@@ -6,6 +6,7 @@
 #                LIMIT=avx2: as on a processor that has no more; benchmarks/limit_processor.c names
 #                the limits and what they need
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
+# make docs     the documentation as a site, in output/site; a broken link is an error
 # make lint      ruff, isort, black, and which package may import which (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,11 +17,12 @@ DETECTORS ?= df2s2 lffd
 LIMIT ?=
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
+DOCS_STAMP = $(VENV)/.face-d2-docs-installed
 LIMITER = $(if $(LIMIT),$(VENV)/limit_processor.so)
 LIMITED = $(if $(LIMIT),LIMIT_PROCESSOR=$(LIMIT) LD_PRELOAD=$(abspath $(LIMITER)))
 SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchmarks setup.py
 
-.PHONY: install demo test test-long coverage lint format clean
+.PHONY: install demo test test-long coverage docs lint format clean
 
 install: $(STAMP)
 
@@ -49,6 +51,15 @@ coverage: $(STAMP)
 	$(BIN)/python -m coverage run -m pytest -m "not long"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under 95
+
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "output/site/index.html"
+
+$(DOCS_STAMP): setup.py $(CONSTRAINTS) $(STAMP)
+	$(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS) \
+		--no-build-isolation -e '.[docs]'
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)

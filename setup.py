@@ -105,14 +105,23 @@ setup(
             "safetensors",
             "timm>=1.0.3",
         ],
+        # `make docs`
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0"],
     },
     entry_points={
+        # the commands of face_d2/cli/main.py
         "console_scripts": [
+            "face-d2=face_d2.cli.main:main",
+            "face-d2-ablate=face_d2.cli.ablate:main",
             "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-check-dataset=face_d2.cli.check_dataset:main",
             "face-d2-compare=face_d2.cli.compare:main",
+            "face-d2-convert-lffd=lffd_d2.cli.convert:main",
             "face-d2-evaluate=face_d2.cli.evaluate:main",
             "face-d2-export=face_d2.cli.export:main",
+            "face-d2-model-zoo=face_d2.cli.model_zoo:main",
             "face-d2-predict=face_d2.cli.predict:main",
+            "face-d2-receptive-fields=lffd_d2.cli.receptive_fields:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
     parser.add_argument("--weights", required=True, metavar="FILE")
-    parser.add_argument("--opts", nargs="+", default=[], metavar="KEY VALUE")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides of the config")
     parser.add_argument("--calibration", required=True, metavar="FOLDER")
     parser.add_argument("--images", required=True, metavar="FOLDER")
     parser.add_argument(

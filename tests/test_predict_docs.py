@@ -1,4 +1,4 @@
-"""What docs/predict.md says is run, in order, in a folder that has what it speaks of."""
+"""The code of docs/predict.md and docs/export.md runs, in order, in a folder with its files."""
 
 from __future__ import annotations
 
@@ -49,15 +49,17 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_runs_from_top_to_bottom(repo: Path, workplace: Path) -> None:
+def test_the_pages_run_from_top_to_bottom(repo: Path, workplace: Path) -> None:
     pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
     pytest.importorskip("onnxruntime", reason="the extra [onnx] is not installed")
-    text = (repo / "docs" / "predict.md").read_text(encoding="utf-8")
+    text = "\n".join(
+        (repo / "docs" / page).read_text(encoding="utf-8") for page in ("predict.md", "export.md")
+    )
     names: dict[str, object] = {}
     ran = 0
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S):
         if language == "python":
-            exec(compile(block, "docs/predict.md", "exec"), names)
+            exec(compile(block, "docs", "exec"), names)
             continue
         for line in block.strip().splitlines():
             python, tool, *words = shlex.split(line)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes a detector as an ONNX file; see ``--help`` and ``docs/predict.md``."""
+"""Writes a detector as an ONNX file; see ``--help`` and ``docs/export.md``."""
 
 import sys
 

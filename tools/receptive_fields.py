@@ -1,7 +1,9 @@
 #!/usr/bin/env python
 """Print an LFFD's branches and draw its receptive fields; see --help."""
 
+import sys
+
 from lffd_d2.cli.receptive_fields import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line of suites: ``tools/ablate.py SUITE --seeds N [KEY VALUE ...]``."""
+"""``face-d2-ablate``: suites of trainings over several seeds."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.analysis.ablation.report import (
-    collect,
-    markdown_table,
-    plot_suite,
-    write_results,
-)
-from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
-from face_d2.utils.files import replaced_file
+from face_d2.cli.common import CommandParser, run
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Trains what a suite lacks, then writes its table and plot."""
-    parser = argparse.ArgumentParser(
-        description="Trains every row of a suite with several seeds and makes one table and plot. "
-        "Finished runs (ROW-seedN.json) are never run again; stopped ones go on.",
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains what a suite lacks, then writes its table and plot; returns the exit status."""
+    parser = CommandParser(
+        "face-d2-ablate",
+        "Trains every row of a suite with several seeds and makes one table and plot. Finished "
+        "runs (ROW-seedN.json) are not run again; stopped runs continue.",
+        examples=(
+            "face-d2-ablate",
+            "face-d2-ablate fusion --seeds 3 --num-gpus 1 --jobs 4",
+            "face-d2-ablate lambda2 --seeds 3 SOLVER.MAX_ITER 600",
+        ),
+        overrides=True,
         epilog="Each run is python -m face_d2.analysis.ablation.run in a process of its own; its "
         "output is OUTPUT/runs/ROW-seedN/console.txt.",
     )
@@ -57,45 +57,60 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--collect-only", action="store_true", help="train nothing; table and plot of what is there"
     )
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="overrides for every run")
-    options = parser.parse_intermixed_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.results and options.results.suffix == ".jsonl" and not options.collect_only:
+        parser.error(f"--results {options.results}: a .jsonl file goes with --collect-only")
+    return run(lambda: _ablate(options))
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from face_d2.analysis.ablation.report import (
+        collect,
+        markdown_table,
+        plot_suite,
+        write_results,
+    )
+    from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
+    from face_d2.utils.files import replaced_file
+
     if options.suite is None:
         for name in shipped_suites():
             suite = read_suite(name)
             print(f"{name:14}{len(suite.rows)} rows: {suite.title}")
-        return
-    if options.results and options.results.suffix == ".jsonl" and not options.collect_only:
-        parser.error(f"--results {options.results}: a .jsonl file goes with --collect-only")
+        return 0
     results_folder = options.results or options.output / "results"
     failures: list[str] = []
-    try:
-        suite = read_suite(options.suite)
-        if not options.collect_only:
-            runner = SuiteRunner(
-                suite,
-                range(options.seeds),
-                options.output,
-                results_folder,
-                opts=options.opts,
-                num_gpus=options.num_gpus,
-                num_processes=options.num_processes,
-                jobs=options.jobs,
-            )
-            # A plain kill would leave the children behind; as an exit it ends them.
-            default = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM."))
-            try:
-                failures = runner.run()
-            finally:
-                signal.signal(signal.SIGTERM, default)
-        results = collect(suite, results_folder)
-        table = markdown_table(suite, results)
-        print(table)
-        with replaced_file(options.output / f"{suite.name}.md") as temporary:
-            temporary.write_text(table, encoding="utf-8")
-        if results:
-            write_results(results, options.output / f"{suite.name}.jsonl")
-            plot_suite(suite, results, options.output / suite.name)
-    except (OSError, ValueError) as error:
-        parser.exit(2, f"error: {error}\n")
+    suite = read_suite(options.suite)
+    if not options.collect_only:
+        runner = SuiteRunner(
+            suite,
+            range(options.seeds),
+            options.output,
+            results_folder,
+            opts=options.opts,
+            num_gpus=options.num_gpus,
+            num_processes=options.num_processes,
+            jobs=options.jobs,
+        )
+        # A plain kill would leave the children behind; as an exit it ends them.
+        default = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM."))
+        try:
+            failures = runner.run()
+        finally:
+            signal.signal(signal.SIGTERM, default)
+    results = collect(suite, results_folder)
+    table = markdown_table(suite, results)
+    print(table)
+    with replaced_file(options.output / f"{suite.name}.md") as temporary:
+        temporary.write_text(table, encoding="utf-8")
+    if results:
+        write_results(results, options.output / f"{suite.name}.jsonl")
+        plot_suite(suite, results, options.output / suite.name)
     if failures:
-        sys.exit(f"{len(failures)} runs failed; their output is above.")
+        print(f"error: {len(failures)} runs failed; their output is above", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

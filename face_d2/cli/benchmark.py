@@ -1,19 +1,14 @@
-"""``tools/benchmark.py``, ``face-d2-benchmark``."""
+"""``face-d2-benchmark``: what a detector costs in every runtime."""
 
 from __future__ import annotations
 
-import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores
-from face_d2.analysis.benchmark.report import markdown, plot_efficiency, plot_times
-from face_d2.utils.files import replaced_file
+from face_d2.cli.common import CONFIG_HELP, CommandParser, run
 
 __all__ = ["main", "parser"]
 
@@ -21,25 +16,35 @@ __all__ = ["main", "parser"]
 SIZES = ("160x120", "320x240", "640x480", "1280x720", "1920x1080", "3840x2160")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="face-d2-benchmark",
-        description="Parameters, operations, file sizes and times of a detector in every runtime "
-        "that is installed, at the sizes of LFFD's paper; images are searched as they are.",
+    result = CommandParser(
+        "face-d2-benchmark",
+        "Measures parameters, operations, file sizes and times of a detector in every runtime that "
+        "is installed, at the image sizes of LFFD's paper. Images are not resized.",
+        examples=(
+            "face-d2-benchmark --config-file lffd/lffd_25L8S.yaml",
+            "face-d2-benchmark --config-file lffd/lffd_25L8S.yaml --sizes 640x480 --threads 2",
+        ),
+        overrides=True,
     )
-    result.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
+    result.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     result.add_argument(
         "--weights",
         metavar="FILE",
-        help="without them, random ones: the network costs the same, and there is no face to "
-        "suppress in the time end to end",
+        help="checkpoint; without it the weights are random: the network costs the same, but the "
+        "time end to end contains no suppression of boxes",
     )
     result.add_argument(
-        "--sizes", nargs="+", type=_size, default=[_size(s) for s in SIZES], metavar="WxH"
+        "--sizes",
+        nargs="+",
+        type=_size,
+        default=[_size(s) for s in SIZES],
+        metavar="WxH",
+        help=f"image sizes (default: {' '.join(SIZES)})",
     )
     result.add_argument(
-        "--threads", type=int, default=len(usable_cores()), help="default: %(default)s"
+        "--threads", type=int, metavar="N", help="CPU threads (default: one per usable core)"
     )
     result.add_argument("--rounds", type=int, default=15, help="timings (default: %(default)s)")
     result.add_argument(
@@ -53,8 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--devices",
         nargs="+",
         choices=("cpu", "cuda"),
-        default=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"],
-        help="for PyTorch (default: what there is)",
+        help="for PyTorch (default: those of this machine)",
     )
     result.add_argument(
         "--only", nargs="+", metavar="WORD", help="rows whose name has one of these words"
@@ -74,36 +78,50 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=FILE",
         help="other detectors' files beside it, the network alone",
     )
-    result.add_argument("--output", type=Path, default=Path("output/benchmark"), metavar="DIR")
     result.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
+        "--output",
+        type=Path,
+        default=Path("output/benchmark"),
+        metavar="DIR",
+        help="folder of the table and figures (default: %(default)s)",
     )
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures; returns the exit status."""
-    options = parser().parse_args(argv)
-    try:
-        foreign = dict(_named_file(word) for word in options.onnx)
-        if min(options.threads, options.rounds) < 1:
-            raise ValueError("--threads and --rounds must be at least 1")
-        settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
-        result = measure(BenchmarkSettings(**settings, foreign=foreign))
-        options.output.mkdir(parents=True, exist_ok=True)
-        name = result["detector"]["config"]
-        text = markdown(result)
-        for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
-            with replaced_file(options.output / f"{name}{suffix}") as temporary:
-                temporary.write_text(content, encoding="utf-8")
-        plot_times(result, options.output / f"{name}_times")
-        plot_efficiency(result, options.output / f"{name}_e_net")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    command = parser()
+    options = command.parse_args(argv)
+    for name in ("threads", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            command.error(f"--{name} {value}: expected 1 or more")
+    return run(lambda: _benchmark(options))
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    import torch
+
+    from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores
+    from face_d2.analysis.benchmark.report import markdown, plot_efficiency, plot_times
+    from face_d2.utils.files import replaced_file
+
+    foreign = dict(_named_file(word) for word in options.onnx)
+    settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
+    settings["threads"] = options.threads or len(usable_cores())
+    here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    settings["devices"] = options.devices or here
+    result = measure(BenchmarkSettings(**settings, foreign=foreign))
+    options.output.mkdir(parents=True, exist_ok=True)
+    name = result["detector"]["config"]
+    text = markdown(result)
+    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
+        with replaced_file(options.output / f"{name}{suffix}") as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    plot_times(result, options.output / f"{name}_times")
+    plot_efficiency(result, options.output / f"{name}_e_net")
     print(text)
     print(f"{options.output}: {name}.json, {name}.md and figures")
-    return 0
 
 
 def _size(word: str) -> tuple[str, int, int]:

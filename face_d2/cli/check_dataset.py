@@ -1,17 +1,13 @@
-"""Command line: looks through a data set in WIDER FACE's form before a detector is trained on it.
-
-tools/check_dataset.py widerface_train
-tools/check_dataset.py --images DIR --annotations FILE --cleaned CLEANED.txt --json REPORT.json
-"""
+"""``face-d2-check-dataset``: damaged images and wrong boxes of a data set, before training."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from face_d2.cli.common import CommandParser
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, DatasetCheck, check_dataset
 from face_d2.data.clean import changes_file, write_cleaned
 from face_d2.data.wider_face import read_annotations
@@ -23,14 +19,21 @@ _EXAMPLES = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/check_dataset.py``.
+    """Entry point of ``face-d2-check-dataset``.
 
     Returns:
-        Exit status: 0 when nothing is wrong, 1 when something is.
+        Exit status: 0 when nothing is wrong with the data set, 1 when something is, 2 when it could
+        not be checked.
     """
-    parser = argparse.ArgumentParser(
-        description="Decodes every image of a data set once and looks at every box.",
-        epilog="Exit status 1 when something is wrong with the data set.",
+    parser = CommandParser(
+        "face-d2-check-dataset",
+        "Decodes every image of a data set once and checks every box.",
+        examples=(
+            "face-d2-check-dataset widerface_train",
+            "face-d2-check-dataset --images DIR --annotations FILE --cleaned CLEANED.txt",
+        ),
+        epilog="Exit status: 0 when nothing is wrong with the data set, 1 when something is, 2 "
+        "when it could not be checked.",
     )
     parser.add_argument("name", nargs="?", help="registered data set, e.g. widerface_train")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the event folders")
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             changes = write_cleaned(args.cleaned, images, check)
             print(f"{args.cleaned} written; {changes} changes, see {changes_file(args.cleaned)}")
     except (OSError, ValueError, KeyError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        parser.exit(2, f"error: {error}\n")
     return 0 if check.clean else 1
 
 

@@ -6,21 +6,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from face_d2.analysis.compare.comparison import CompareSettings, compare
-from face_d2.analysis.compare.data import read_image_set
-from face_d2.analysis.compare.measures import MeasureSettings
-from face_d2.analysis.compare.opening import DetectorChoice
-from face_d2.analysis.compare.page import make_page, write_results
+from face_d2.cli.common import CommandParser, run
 from face_d2.detectors import ONNX_DETECTORS
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compares detectors; ``arguments`` default to the command line's."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    try:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compares detectors; ``arguments`` default to the command line's. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+
+    def compare_them() -> None:
+        from face_d2.analysis.compare.comparison import CompareSettings, compare
+        from face_d2.analysis.compare.data import read_image_set
+        from face_d2.analysis.compare.measures import MeasureSettings
+        from face_d2.analysis.compare.opening import DetectorChoice
+        from face_d2.analysis.compare.page import make_page, write_results
+
         make_page({})  # a missing package is told before hours of work
         specs = [DetectorChoice.parse(text) for text in options.detector]
         settings = CompareSettings(
@@ -41,19 +43,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         image_sets = [read_image_set(data, options.images) for data in options.data]
         results = compare(specs, image_sets, options.output, settings, cache=options.cache)
         page = write_results(results, options.output)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-    print(page.with_name("results.txt").read_text(encoding="utf-8").split("\n\nDifferences")[0])
-    print(f"\n{page}")
+        text = page.with_name("results.txt").read_text(encoding="utf-8")
+        print(text.split("\n\nDifferences")[0])
+        print(f"\n{page}")
+
+    return run(compare_them)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="face-d2-compare",
-        description="Runs face detectors on the same images, scores them by the official WIDER "
-        "FACE protocol, and writes index.html, results.json, results.txt and results.md. A stopped "
-        "comparison continues when the same command is run again.",
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "face-d2-compare",
+        "Runs face detectors on the same images, scores them by the official WIDER FACE protocol, "
+        "and writes index.html, results.json, results.txt and results.md. The same command "
+        "continues a run that was stopped.",
+        examples=(
+            "face-d2-compare --detector face-d2:lffd.onnx --detector yunet.onnx "
+            "--data widerface_val --output output/compare",
+        ),
     )
     parser.add_argument(
         "--detector",
@@ -149,3 +155,7 @@ def _at_least_one(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
     return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

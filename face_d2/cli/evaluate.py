@@ -1,18 +1,18 @@
-"""Command lines: score anybody's detections on WIDER FACE and FDDB, and coverage of a config."""
+"""``face-d2-evaluate``: detections scored on WIDER FACE or FDDB, and coverage of a config."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
-from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
-from face_d2.evaluation.wider_face.report import format_widerface, widerface_report, write_json
+from face_d2.cli.common import CONFIG_HELP, CommandParser, run
 from face_d2.utils.text_lines import numbered_lines
+
+if TYPE_CHECKING:
+    from face_d2.evaluation.wider_face.protocol import WiderFaceResult
 
 __all__ = ["coverage_main", "fddb_main", "main", "widerface_main"]
 
@@ -22,28 +22,37 @@ _UNSTATED = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-evaluate``: one of the commands below, by its name."""
     commands = {"widerface": widerface_main, "fddb": fddb_main, "coverage": coverage_main}
-    parser = argparse.ArgumentParser(
-        prog="face-d2-evaluate",
-        description="Scores detections (widerface, fddb), or tells before training which faces a "
-        "config can answer for (coverage).",
+    parser = CommandParser(
+        "face-d2-evaluate",
+        "Scores the detections of any detector on WIDER FACE (widerface) or FDDB (fddb), or "
+        "reports before training which faces a config can learn (coverage).",
+        examples=(
+            "face-d2-evaluate widerface detections.zip wider_face_val_bbx_gt.txt",
+            "face-d2-evaluate fddb detections.txt datasets/fddb/FDDB-folds",
+            "face-d2-evaluate coverage --config-file lffd/lffd_25L8S.yaml",
+        ),
     )
     parser.add_argument("command", choices=commands)
     parser.add_argument(
-        "arguments", nargs=argparse.REMAINDER, help="the command's own; see COMMAND --help"
+        "arguments", nargs=argparse.REMAINDER, help="arguments of the command; see COMMAND --help"
     )
     options = parser.parse_args(arguments)
-    commands[options.command](options.arguments, prog=f"{parser.prog} {options.command}")
+    return commands[options.command](options.arguments)
 
 
-def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+def widerface_main(arguments: Sequence[str] | None = None) -> int:
     """Scores detections on WIDER FACE; ``arguments`` default to the command line's."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="WIDER FACE AP (Easy, Medium, Hard) of detections in the community's text "
-        "files, by the official protocol, with 95 % intervals and breakdowns.",
+    parser = CommandParser(
+        "face-d2-evaluate widerface",
+        "WIDER FACE AP (Easy, Medium, Hard) of detections in the benchmark's text files, by the "
+        "official protocol, with 95 % intervals and breakdowns.",
+        examples=(
+            "face-d2-evaluate widerface output/predict/txt eval_tools/ground_truth",
+            "face-d2-evaluate widerface detections.zip wider_face_val_bbx_gt.txt --plots plots",
+        ),
     )
     parser.add_argument(
         "predictions", help="folder, .tar(.gz) or .zip of EVENT/NAME.txt with rows x y w h score"
@@ -75,7 +84,18 @@ def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = No
     options = parser.parse_args(arguments)
     if options.image_root and not options.plots:
         parser.error("--image-root is for the contact sheets of --plots DIR")
-    with _plain_errors(parser):
+    if options.bootstrap < 0:
+        parser.error(f"--bootstrap {options.bootstrap}: expected 0 or more")
+    protocol = _protocol(parser, options)
+
+    def score() -> None:
+        from face_d2.evaluation.wider_face.protocol import widerface_ap
+        from face_d2.evaluation.wider_face.report import (
+            format_widerface,
+            widerface_report,
+            write_json,
+        )
+
         result = widerface_ap(
             options.predictions,
             options.ground_truth,
@@ -84,19 +104,24 @@ def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = No
             bootstrap=options.bootstrap,
             seed=options.seed,
         )
-        report = widerface_report(result, _protocol(options))
+        report = widerface_report(result, protocol)
         print(format_widerface(report))
         if options.json:
             write_json(report, options.json)
         if options.plots:
             _plot_widerface(result, options.name or Path(options.predictions).stem, options)
 
+    return run(score)
 
-def fddb_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+
+def fddb_main(arguments: Sequence[str] | None = None) -> int:
     """Scores detections on FDDB; ``arguments`` default to the command line's."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="FDDB's discrete and continuous ROC of a file of detections, official rules.",
+    parser = CommandParser(
+        "face-d2-evaluate fddb",
+        "FDDB's discrete and continuous ROC of a file of detections, by the official protocol.",
+        examples=(
+            "face-d2-evaluate fddb detections.txt datasets/fddb/FDDB-folds --roc output/roc",
+        ),
     )
     parser.add_argument(
         "detections",
@@ -118,11 +143,15 @@ def fddb_main(arguments: Sequence[str] | None = None, prog: str | None = None) -
     parser.add_argument("--roc", metavar="DIR", help="write DiscROC.txt and ContROC.txt there")
     _add_common(parser)
     options = parser.parse_args(arguments)
-    with _plain_errors(parser):
+    protocol = _protocol(parser, options)
+
+    def score() -> None:
+        from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
+        from face_d2.evaluation.wider_face.report import write_json
+
         result = fddb_roc(
             options.detections, options.folds, tuple(options.canvas), image_root=options.image_root
         )
-        protocol = _protocol(options)
         print(format_fddb(result, protocol))
         if options.roc:
             result.write(options.roc)
@@ -134,16 +163,23 @@ def fddb_main(arguments: Sequence[str] | None = None, prog: str | None = None) -
             name = options.name or Path(options.detections).stem
             _announce(plot_roc({name: result}, Path(options.plots) / "fddb_roc"))
 
+    return run(score)
 
-def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Reports the faces that a config can answer for; see :mod:`face_d2.analysis.coverage`."""
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="Which share of a data set's faces, by height, any anchor (DF2S2) or receptive "
-        "field (LFFD) of a config can answer for, at the size at which images are tested. Needs "
-        "annotations and image sizes, neither weights nor pixels.",
+
+def coverage_main(arguments: Sequence[str] | None = None) -> int:
+    """Reports the faces that a config can learn; see :mod:`face_d2.analysis.coverage`."""
+    parser = CommandParser(
+        "face-d2-evaluate coverage",
+        "Reports, by face height, the share of a data set's faces that are matched to an anchor "
+        "(DF2S2) or a receptive field (LFFD) of a config at the test size. It needs annotations "
+        "and image sizes, but no weights and no pixels.",
+        examples=(
+            "face-d2-evaluate coverage --config-file df2s2/df2s2_R50_FFP.yaml",
+            "face-d2-evaluate coverage --config-file lffd/lffd_25L8S.yaml INPUT.MIN_SIZE_TEST 0",
+        ),
+        overrides=True,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument(
         "--dataset",
         metavar="NAME",
@@ -160,15 +196,13 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
     parser.add_argument("--seed", type=int, default=0, help="of the crops (%(default)s)")
     parser.add_argument("--json", metavar="PATH", help="write the figures there")
     parser.add_argument("--plots", metavar="DIR", help="write coverage.png and .svg there")
-    parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides, last"
-    )
     options = parser.parse_args(arguments)
-    # torch and Detectron2 are loaded by this command alone.
-    from face_d2.config import load_config
 
-    with _plain_errors(parser):
+    def report() -> None:
+        # torch and Detectron2 are loaded by this command alone.
         from face_d2.analysis.coverage import coverage_report, format_coverage, measure_coverage
+        from face_d2.config import load_config
+        from face_d2.evaluation.wider_face.report import write_json
 
         cfg = load_config(options.config_file, ["MODEL.DEVICE", "cpu", *options.opts])
         cfg.freeze()
@@ -187,6 +221,8 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
 
             _announce(plot_coverage(coverage, Path(options.plots) / "coverage"))
 
+    return run(report)
+
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", help="write figures and protocol there")
@@ -202,11 +238,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _protocol(options: argparse.Namespace) -> dict[str, str]:
+def _protocol(parser: CommandParser, options: argparse.Namespace) -> dict[str, str]:
     pairs = [text.partition("=") for text in options.protocol]
     wrong = [text for text, (_, sign, _) in zip(options.protocol, pairs) if not sign]
     if wrong:
-        raise ValueError(f"--protocol {wrong[0]!r}: expected KEY=VALUE.")
+        parser.error(f"--protocol {wrong[0]!r}: expected KEY=VALUE")
     return {**_UNSTATED, **{key.strip(): value.strip() for key, _, value in pairs}}
 
 
@@ -239,19 +275,5 @@ def _announce(files: Sequence[Path]) -> None:
         print(f"wrote {file}")
 
 
-@contextmanager
-def _plain_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """Bad input ends the command with one line; warnings are one line each."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            parser.exit(2, f"error: {error}\n")
-        finally:
-            for warning in caught:
-                print(f"warning: {warning.message}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""``tools/export_onnx.py``."""
+"""``face-d2-export``: a detector as an ONNX file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from face_d2.cli.common import CONFIG_HELP, CommandParser, run
 
 __all__ = ["main"]
 
@@ -15,13 +17,25 @@ _ENOUGH_IMAGES = 50
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exports a detector; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Writes a detector as an ONNX file (free batch, height and width; images in as "
-        "they are), checks it and compares it with PyTorch at three sizes."
+    parser = CommandParser(
+        "face-d2-export",
+        "Writes a detector as an ONNX file that takes batches of uint8 images of any size, checks "
+        "it and compares it with PyTorch at three sizes.",
+        examples=(
+            "face-d2-export --config-file lffd/lffd_25L8S.yaml --weights model_final.pth "
+            "--output lffd.onnx",
+            "face-d2-export --config-file lffd/lffd_25L8S.yaml --weights model_final.pth "
+            "--output lffd.onnx --int8 photos",
+        ),
+        overrides=True,
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="or a shipped name")
-    parser.add_argument("--weights", required=True, metavar="FILE")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.onnx")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help="checkpoint of its network"
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="FILE.onnx", help="the file to write"
+    )
     parser.add_argument(
         "--outputs",
         choices=("candidates", "maps", "detections"),
@@ -30,9 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "detections: after NMS in the graph; maps: the raw maps (default: %(default)s)",
     )
     parser.add_argument("--opset", type=int, default=17, help="16 to 20 (default: %(default)s)")
-    parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
-    )
     int8 = parser.add_argument_group("int8")
     int8.add_argument(
         "--int8",
@@ -71,12 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--int8-weights is for --int8")
     if options.output.suffix != ".onnx":
         parser.error(f"--output {options.output}: the name must end in .onnx")
-    try:
-        _export(options)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run(lambda: _export(options), RuntimeError)
 
 
 def _export(options: argparse.Namespace) -> None:

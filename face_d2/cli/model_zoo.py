@@ -1,17 +1,13 @@
-"""Command line of the model zoo.
-
-tools/model_zoo.py                                      what there is
-tools/model_zoo.py lffd/lffd_25L8S.yaml --download      path of its checkpoint, fetched if need be
-"""
+"""``face-d2-model-zoo``: weights by the name of their config."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from face_d2 import model_zoo
+from face_d2.cli.common import CommandParser, run
 from face_d2.model_zoo import ReleasedFile, Shipped, TrainedHere
 
 __all__ = ["main", "released_table", "shipped_table", "trained_table"]
@@ -61,14 +57,21 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``tools/model_zoo.py``; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Weights by the name of their config. Without NAME: what there is.",
+    """Entry point of ``face-d2-model-zoo``; returns the exit status."""
+    parser = CommandParser(
+        "face-d2-model-zoo",
+        "Lists the weights that are known, or prints the path of a config's checkpoint.",
+        examples=("face-d2-model-zoo", "face-d2-model-zoo lffd/lffd_25L8S.yaml --download"),
         epilog="The cache is models/ in $FACE_D2_CACHE (default output/cache).",
     )
-    parser.add_argument("name", nargs="?", metavar="NAME", help="e.g. lffd/lffd_25L8S.yaml")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="config, for example lffd/lffd_25L8S.yaml; without it, list",
+    )
     parser.add_argument("--download", action="store_true", help="fetch what is not in the cache")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="in place of the usual folder")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the checkpoints")
     options = parser.parse_args(argv)
     if options.name is None:
         if options.download or options.cache is not None:
@@ -76,15 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"Shipped with the package\n\n{shipped_table()}\n")
         print(f"Published\n\n{released_table()}\n\nTrained by a command\n\n{trained_table()}")
         return 0
-    try:
+
+    def find() -> None:
         file = model_zoo.get_checkpoint_file(
             options.name, download=options.download, cache=options.cache
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(file)
-    return 0
+        print(file)
+
+    return run(find)
 
 
 if __name__ == "__main__":

@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
+from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.predictor.job import SHOWN_FROM, PredictJob, predict
 from face_d2.predictor.records import FORMATS
 from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
 
 __all__ = ["main", "parser"]
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        prog="face-d2-predict",
-        description="Finds faces in images and videos.",
-        epilog="A run that was stopped goes on where it was when the same command is given again.",
+    result = CommandParser(
+        "face-d2-predict",
+        "Finds faces in images and videos. Without a model it uses a detector that ships with the "
+        "package.",
+        examples=(
+            "face-d2-predict photo.jpg --draw",
+            "face-d2-predict photos clip.mp4 --blur --format csv",
+            "face-d2-predict photos --config-file lffd/lffd_25L8S.yaml --weights model_final.pth",
+        ),
+        epilog="The same command continues a run that was stopped.",
+        overrides=True,
     )
     result.add_argument(
         "inputs",
@@ -33,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         choices=tuple(PRETRAINED),
         help=f"a detector that ships with the package; {DEFAULT} where no model is given",
     )
-    model.add_argument("--config-file", metavar="FILE", help="config, or the name of a shipped one")
+    model.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
     model.add_argument("--weights", metavar="FILE", help="checkpoint of that config's network")
     model.add_argument(
         "--onnx",
@@ -50,9 +59,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="the model's by default, which is low; then --draw and --crop start from "
         f"{SHOWN_FROM}",
-    )
-    model.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="overrides of the config"
     )
     output = result.add_argument_group("output")
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
@@ -105,29 +111,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.config_file and not options.weights:
         arguments.error("--config-file needs --weights")
     if options.onnx and (options.device or options.opts or options.weights):
-        arguments.error("--weights, --device and --opts are for --config-file")
+        arguments.error("--weights, --device and KEY VALUE pairs are for --config-file")
     values = vars(options)
     shipped = values.pop("model")
     if not options.onnx and not options.config_file:
         shipped = shipped or DEFAULT
     if shipped:
         print(f"model: {shipped}", file=sys.stderr)
-        try:
-            values["onnx"] = str(find_pretrained(shipped).onnx)
-        except FileNotFoundError as error:
-            print(escaped(f"error: {error}"), file=sys.stderr)
-            return 1
     job = PredictJob(**values)
-    if job.in_processes and (job.onnx or job.shard != (1, 1)):
+    if job.in_processes and (not job.config_file or job.shard != (1, 1)):
         arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")
-    try:
-        return predict(job)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(escaped(f"error: {error}"), file=sys.stderr)
-        return 1
+
+    def find_faces() -> int:
+        onnx = str(find_pretrained(shipped).onnx) if shipped else job.onnx
+        try:
+            return predict(replace(job, onnx=onnx))
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 130
+
+    return run(find_faces)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,12 +1,12 @@
-"""``tools/convert_lffd_weights.py``: converts a released LFFD weight file to a checkpoint."""
+"""``face-d2-convert-lffd``: a released LFFD weight file as a Detectron2 checkpoint."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from face_d2.cli.common import CommandParser, run
 from lffd_d2.convert import convert_file
 from lffd_d2.mxnet_params import RELEASES, git_blob_id
 from lffd_d2.variants import VARIANTS
@@ -16,15 +16,17 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Converts a file; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Convert released LFFD weights (MXNet .params) into a Detectron2 checkpoint.",
+    parser = CommandParser(
+        "face-d2-convert-lffd",
+        "Converts released LFFD weights (MXNet .params) to a Detectron2 checkpoint.",
+        examples=("face-d2-convert-lffd FILE.params --variant 17L4S --output lffd_17L4S.pth",),
         epilog="Released files: " + "; ".join(str(r) for r in RELEASES.values()),
     )
     parser.add_argument("file", help="the .params file")
     parser.add_argument(
         "--variant",
         choices=sorted(VARIANTS),
-        help="name of the network; released files are recognized",
+        help="the network; needed for files that are not released ones",
     )
     parser.add_argument("--output", required=True, help="the checkpoint to write, x.pth")
     parser.add_argument(
@@ -34,16 +36,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "head detector's (17L4S) for the first four stages of 20L5S",
     )
     args = parser.parse_args(argv)
-    try:
+
+    def convert() -> None:
         conversion = convert_file(args.file, args.output, args.variant, partial=args.partial)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    release = RELEASES.get(git_blob_id(Path(args.file).read_bytes()))
-    print(f"{args.file}: {release if release else 'not a released file'}")
-    values = sum(array.size for array in conversion.weights.values())
-    print(f"{args.output}: {len(conversion.weights)} parameters, {values:,} values")
-    for title, names in (("missing", conversion.missing), ("unused", conversion.unused)):
-        if names:
-            print(f"{title}: {len(names)} ({', '.join(names)})")
-    return 0
+        release = RELEASES.get(git_blob_id(Path(args.file).read_bytes()))
+        print(f"{args.file}: {release if release else 'not a released file'}")
+        values = sum(array.size for array in conversion.weights.values())
+        print(f"{args.output}: {len(conversion.weights)} parameters, {values:,} values")
+        for title, names in (("missing", conversion.missing), ("unused", conversion.unused)):
+            if names:
+                print(f"{title}: {len(names)} ({', '.join(names)})")
+
+    return run(convert)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

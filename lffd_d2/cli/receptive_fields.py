@@ -1,19 +1,19 @@
-"""``tools/receptive_fields.py``: a table of LFFD's branches and a plot of its receptive fields."""
+"""``face-d2-receptive-fields``: an LFFD's branches as a table, its receptive fields as a plot."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from face_d2.config import get_cfg, load_config
+from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.config import load_config
 from face_d2.engine.checkpoint import FaceCheckpointer
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.plot import draw_receptive_fields, measure_effective_fields
@@ -22,40 +22,49 @@ from lffd_d2.receptive_field import branch_table
 __all__ = ["main"]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the branch table and draws the picture."""
-    parser = argparse.ArgumentParser(
-        description="Print the branches of an LFFD and draw its receptive fields, theoretical and "
-        "effective (measured by gradient)."
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the branch table and draws the picture; returns the exit status."""
+    parser = CommandParser(
+        "face-d2-receptive-fields",
+        "Prints an LFFD's branches and draws its receptive fields, theoretical and effective "
+        "(measured by gradient).",
+        examples=(
+            "face-d2-receptive-fields --config-file lffd/lffd_25L8S.yaml",
+            "face-d2-receptive-fields --config-file lffd/lffd_25L8S.yaml --images photo.jpg "
+            "MODEL.WEIGHTS model_final.pth",
+        ),
+        overrides=True,
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
+    parser.add_argument(
+        "--output",
+        default="receptive_fields.png",
+        metavar="FILE",
+        help="PNG or SVG to write (default: %(default)s)",
     )
     parser.add_argument(
-        "--config-file", required=True, help="an LFFD config file, or the name of a shipped one"
+        "--images",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="photographs to measure on; default: noise",
     )
-    parser.add_argument("--output", default="receptive_fields.png", help="PNG or SVG to write")
-    parser.add_argument(
-        "--images", nargs="*", default=[], help="photographs on which to measure; default: noise"
-    )
-    parser.add_argument("opts", nargs="*", help="KEY VALUE pairs, e.g. MODEL.WEIGHTS x.pth")
     args = parser.parse_args(argv)
-    try:
+
+    def draw() -> None:
         model = _build(args)
         variant = model.backbone.variant
         print(branch_table(variant))
         side = max(b.rf.size + 2 * b.rf.stride for b in variant.branches)
         fields = measure_effective_fields(model, _read_images(model, args.images, side))
         draw_receptive_fields(variant, fields, args.output)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"wrote {args.output}")
+        print(f"wrote {args.output}")
+
+    return run(draw)
 
 
 def _build(args: argparse.Namespace) -> LFFD:
-    """Builds the model; KEY VALUE pairs after the images are moved to ``opts``."""
-    nodes = get_cfg()
-    keys = (n for n, word in enumerate(args.images) if _is_key(nodes, word))
-    first = next(keys, len(args.images))
-    args.images, overrides = args.images[:first], [*args.opts, *args.images[first:]]
-    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *overrides])
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", *args.opts])
     if cfg.MODEL.META_ARCHITECTURE != "LFFD":
         raise ValueError(
             f"{args.config_file} is of {cfg.MODEL.META_ARCHITECTURE}; expected an LFFD config, for "
@@ -64,11 +73,6 @@ def _build(args: argparse.Namespace) -> LFFD:
     model = build_model(cfg).eval()
     FaceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return model
-
-
-def _is_key(cfg: CfgNode, word: str) -> bool:
-    """Whether a word among the images is a config key, or a misspelled key in an existing node."""
-    return word.partition(".")[0] in cfg and not Path(word).exists()
 
 
 def _read_images(model: LFFD, paths: Sequence[str], side: int) -> list[Tensor]:
@@ -86,3 +90,7 @@ def _read_images(model: LFFD, paths: Sequence[str], side: int) -> list[Tensor]:
         tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         images.append(model.preprocess_image([{"image": tensor}]).tensor[0])
     return images
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -198,7 +198,7 @@ def test_it_is_exported_in_float_and_int8(
 
     path = tmp_path / "lite0.onnx"
     command = ["--config-file", LITE0, "--weights", str(checkpoint), "--output", str(path)]
-    assert main([*command, "--opts", "MODEL.TIMM.NORM", norm]) == 0  # it compares with PyTorch
+    assert main([*command, "MODEL.TIMM.NORM", norm]) == 0  # it compares with PyTorch
     exact = FaceDetector.from_onnx(path, score_threshold=0.05)
     assert exact.backend.spec.input_format == "RGB"
     assert len(exact.detect(picture)) > 5

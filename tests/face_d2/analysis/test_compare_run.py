@@ -110,7 +110,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_results(tmp_path):
     text = write_wider_set(tmp_path / "set", "val", 40)
     spec = finder(tmp_path / "a.onnx")
     command = [
-        sys.executable, "-c", "from face_d2.cli.compare import main; main()",
+        sys.executable, "-c", "import sys; from face_d2.cli.compare import main; sys.exit(main())",
         "--detector", f"yolov8face:{spec.target}", "--no-timing", "--bootstrap", "20",
         "--data", f"{text}+{tmp_path / 'set' / 'WIDER_val' / 'images'}", "--pictures", "4",
     ]  # fmt: skip

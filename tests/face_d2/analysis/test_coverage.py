@@ -13,6 +13,7 @@ import pytest
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from helpers.commands import status_of
 
 from face_d2.analysis.coverage import coverage_report, format_coverage, measure_coverage
 from face_d2.cli.evaluate import coverage_main, main
@@ -220,22 +221,21 @@ def test_command_writes_table_json_and_plots(
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "status", "message"),
     [
-        (["--config-file", "nowhere.yaml"], "no shipped config 'nowhere.yaml'"),
-        (["--config-file", "QUICK", "NO.SUCH_KEY", "1"], "NO.SUCH_KEY"),
-        (["--config-file", "QUICK", "--dataset", "nowhere"], "'nowhere' is not registered"),
-        (["--config-file", "QUICK", "DATASETS.TEST", "()"], "add --dataset NAME"),
-        (["--dataset", "x"], "--config-file"),
+        (["--config-file", "nowhere.yaml"], 1, "no shipped config 'nowhere.yaml'"),
+        (["--config-file", "QUICK", "NO.SUCH_KEY", "1"], 1, "NO.SUCH_KEY"),
+        (["--config-file", "QUICK", "--dataset", "nowhere"], 1, "'nowhere' is not registered"),
+        (["--config-file", "QUICK", "DATASETS.TEST", "()"], 1, "add --dataset NAME"),
+        (["--dataset", "x"], 2, "--config-file"),
     ],
 )
 def test_command_refuses_bad_input_in_one_line(
-    capsys: pytest.CaptureFixture[str], words: list[str], message: str
+    capsys: pytest.CaptureFixture[str], words: list[str], status: int, message: str
 ) -> None:
     quick = "quick/df2s2_synth.yaml"  # a shipped one's name
-    with pytest.raises(SystemExit) as stopped:
-        coverage_main([quick if word == "QUICK" else word for word in words])
-    assert stopped.value.code == 2
+    given = [quick if word == "QUICK" else word for word in words]
+    assert status_of(coverage_main, given) == status
     assert message in capsys.readouterr().err
 
 

@@ -277,7 +277,7 @@ def test_a_run_that_failed_before_any_result_does_not_bind_the_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(job, "_detector", refuse)
-        assert run(folder, "--opts", "MODEL.DEVICE", "wrong") == 1
+        assert run(folder, "MODEL.DEVICE", "wrong") == 1
     assert "weights of another network" in capsys.readouterr().err
     monkeypatch.setattr(job, "_detector", lambda _job: FaceDetector(SquareFinder()))
     assert run(folder) == 0
@@ -350,7 +350,7 @@ def test_a_config_that_was_edited_is_another_setting(
 
 
 def test_a_misspelt_key_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, "--opts", "MODEL.LFFD.NMS_THRES", "0.3") == 1
+    assert run(folder, "MODEL.LFFD.NMS_THRES", "0.3") == 1
     printed = capsys.readouterr().err
     assert "Non-existent key: MODEL.LFFD.NMS_THRES; did you mean" in printed
     assert "Traceback" not in printed
@@ -669,7 +669,7 @@ def test_reference_boxes_by_the_command_line(
     photos = [str(test_data / "photos" / name) for name in REFERENCE_PHOTOS]
     words = ["--config-file", "lffd/lffd_17L4S.yaml", "--weights", str(released_weights)]
     words += ["--score-threshold", "0.3", "--output", str(tmp_path / "out"), "--device", "cpu"]
-    words += ["--opts", "MODEL.LFFD.NMS_TYPE", "iom", "MODEL.LFFD.NMS_THRESH_TEST", "0.3"]
+    words += ["MODEL.LFFD.NMS_TYPE", "iom", "MODEL.LFFD.NMS_THRESH_TEST", "0.3"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "tools/predict.py", *photos, *words],
         cwd=repo,

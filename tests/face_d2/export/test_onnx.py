@@ -74,7 +74,7 @@ def unsuppressed(
         overrides += [f"MODEL.{node}.SCORE_THRESH_TEST", "0.3"]
         path = tmp_path_factory.mktemp("unsuppressed") / f"{name}.onnx"
         words = ["--config-file", config, "--weights", weights, "--output", path]
-        assert main([*map(str, words), "--opts", *overrides]) == 0
+        assert main([*map(str, words), *overrides]) == 0
         pytorch = FaceDetector.from_config(config, weights, device="cpu", overrides=overrides)
         detectors[name] = (pytorch, path)
     return detectors
@@ -183,7 +183,7 @@ def test_suppression_in_the_graph(
     node, threshold = {"lffd": "LFFD", "df2s2": "DF2S2"}[name], 0.65
     words = ["--config-file", str(config), "--weights", str(weights), "--outputs", "detections"]
     words += ["--output", str(tmp_path / "detections.onnx")]
-    assert main([*words, "--opts", f"MODEL.{node}.SCORE_THRESH_TEST", str(threshold)]) == 0
+    assert main([*words, f"MODEL.{node}.SCORE_THRESH_TEST", str(threshold)]) == 0
     # The tiny DF2S2 searches images at short side 96, so that these stay as they are.
     images = np.stack([picture(96, 133, seed) for seed in range(3)])
     session = onnxruntime.InferenceSession(tmp_path / "detections.onnx")
@@ -382,7 +382,7 @@ def test_a_file_that_differs_is_not_left(
     [
         (["--opset", "9"], "opset must be 16 to 20, not 9"),
         (
-            ["--outputs", "detections", "--opts", "MODEL.LFFD.NMS_TYPE", "iom"],
+            ["--outputs", "detections", "MODEL.LFFD.NMS_TYPE", "iom"],
             "ONNX has no 'iom' suppression",
         ),
     ],

@@ -312,7 +312,7 @@ def test_int8_by_the_command(
         image = rng.integers(0, 256, (96, 128, 3), dtype=np.uint8)
         cv2.imwrite(str(images / f"{number}.png"), image)
     given = ["--config-file", config, "--weights", weights, "--output", str(tmp_path / "x.onnx")]
-    words = ["--max-loss", "100", "--opts", "MODEL.LFFD.SCORE_THRESH_TEST", "0.0"]
+    words = ["--max-loss", "100", "MODEL.LFFD.SCORE_THRESH_TEST", "0.0"]
     assert main([*given, "--int8", str(images), *words]) == 0
     assert "2 images: float" in capsys.readouterr().out
     detector = FaceDetector.from_onnx(tmp_path / "x_int8.onnx", runtime="onnxruntime")

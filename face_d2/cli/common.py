@@ -1,0 +1,141 @@
+"""What all commands share: the parser, KEY VALUE overrides, how a failure is reported.
+
+Exit statuses: 0 for success, 1 for work that failed, 2 for a wrong command line, 130 for Ctrl-C.
+An error is one line on stderr that starts with ``error:``. Every ``main(argv)`` returns the status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["CONFIG_HELP", "CommandParser", "run", "split_overrides"]
+
+#: How a config key starts; tests compare this with the keys of a config.
+SECTIONS = ("DATALOADER", "DATASETS", "GLOBAL", "INPUT", "MODEL", "SOLVER", "TEST")
+SINGLE_KEYS = (
+    *("CUDNN_BENCHMARK", "FLOAT32_PRECISION", "OUTPUT_DIR", "SEED", "VERSION", "VIS_PERIOD"),
+)
+#: Help of ``--config-file``.
+CONFIG_HELP = "config file, or the name of a shipped one such as lffd/lffd_25L8S.yaml"
+_KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})\.\S+|{'|'.join(SINGLE_KEYS)}")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line and whose help shows examples.
+
+    Args:
+        prog: the console script.
+        description: what the command does.
+        examples: whole command lines.
+        epilog: what else the help says, after the examples.
+        overrides: whether the command takes ``KEY VALUE`` pairs that override the config. They
+            become ``opts``, a list; they may stand anywhere behind the command.
+    """
+
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        *,
+        examples: Sequence[str] = (),
+        epilog: str = "",
+        overrides: bool = False,
+    ) -> None:
+        shown = "\n".join(["examples:", *(f"  {line}" for line in examples)]) if examples else ""
+        super().__init__(
+            prog=prog,
+            description=textwrap.fill(description, 90),
+            epilog="\n\n".join(filter(None, (shown, textwrap.fill(epilog, 90)))) or None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.overrides = overrides
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        """The options; ``opts`` has the overrides where the command takes any."""
+        if not self.overrides:
+            return super().parse_args(args, namespace)
+        if not any(action.dest == "opts" for action in self._actions):
+            self.add_argument(
+                "opts",
+                nargs="*",
+                metavar="KEY VALUE",
+                help="config overrides, for example MODEL.DEVICE cpu",
+            )
+        words, pairs = split_overrides(sys.argv[1:] if args is None else args)
+        if len(pairs) % 2:
+            self.error(f"{pairs[-1]} has no value; overrides are KEY VALUE pairs")
+        options = self.parse_intermixed_args(words, namespace)
+        options.opts = [*pairs, *options.opts]
+        return options
+
+    def error(self, message: str) -> Any:
+        """Ends the command with status 2."""
+        self.exit(2, f"error: {message} ({self.prog} --help explains the options)\n")
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Takes the config overrides out of a command line.
+
+    A key starts with a section of the config (``MODEL.``, ``TEST.``, ...) and is no existing file.
+    Its value is the next word, unless that is a flag.
+
+    Returns:
+        The other words, and KEY, VALUE, ...; a last key without a value ends the second list.
+    """
+    rest, pairs, queue = [], [], list(words)
+    while queue:
+        word = queue.pop(0)
+        if not _KEY.fullmatch(word) or os.path.exists(word):
+            rest.append(word)
+            continue
+        pairs.append(word)
+        if not queue or queue[0].startswith("--"):
+            return [*rest, *queue], pairs
+        pairs.append(queue.pop(0))
+    return rest, pairs
+
+
+def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
+    """Does the work of a command.
+
+    Warnings become lines that start with ``warning:``; the deprecations of other packages are left
+    out.
+
+    Args:
+        work: returns the exit status; None is 0.
+        failures: exceptions that are reported in one line besides ``ImportError``, ``OSError`` and
+            ``ValueError``.
+
+    Returns:
+        The exit status.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        for deprecation in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+            warnings.simplefilter("ignore", deprecation)
+        warnings.showwarning = _show_warning
+        try:
+            return work() or 0
+        except KeyboardInterrupt:
+            _say("stopped by Ctrl-C")
+            return 130
+        except (ImportError, OSError, ValueError, *failures) as error:
+            _say(f"error: {error}")
+            return 1
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    """Prints to stderr, with what is not UTF-8 (in the names of files) escaped."""
+    print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
