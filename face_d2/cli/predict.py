@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from face_d2.predictor.drawing import STYLES
 from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
 from face_d2.predictor.records import FORMATS
 from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
@@ -58,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--draw", action="store_true", help="images and videos with boxes")
     output.add_argument("--blur", action="store_true", help="images and videos with blurred faces")
     output.add_argument("--crop", action="store_true", help="every face as an image")
+    output.add_argument(
+        "--redact", choices=STYLES, default="blur", help="how --blur hides faces (default: blur)"
+    )
+    output.add_argument(
+        "--keep-exif", action="store_true", help="pictures keep place, time and camera"
+    )
     work = result.add_argument_group("work")
     work.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     work.add_argument(
@@ -66,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
         default=2**23,
         metavar="N",
         help="images with more are searched in tiles (default: %(default)s)",
+    )
+    work.add_argument(
+        "--first-page",
+        action="store_true",
+        help="of a TIFF or an animation search the first page or frame alone",
     )
     work.add_argument(
         "--max-frames", type=int, metavar="N", help="of a camera; without it Ctrl-C ends the run"

@@ -26,7 +26,7 @@ from face_d2 import FaceDetector
 from face_d2.cli import predict as command
 from face_d2.evaluation.wider_face.files import read_predictions
 from face_d2.predictor import job
-from face_d2.predictor.sources import find_sources
+from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.video import VideoReader
 
 SQUARES = {
@@ -529,9 +529,9 @@ def test_transport_streams_are_videos_where_they_are_named(
         ((str(images),), sorted(SQUARES)),
         ((str(images / "a/*"),), ["none.png", "one.png"]),
     ]:
-        assert [s.name for s in find_sources(inputs, None)] == names
+        assert [s.name for s in find_inputs(inputs).sources] == names
     for word in (str(source), str(images / "*/*.ts")):
-        assert [(s.kind, s.file) for s in find_sources([word], None)] == [("video", str(source))]
+        assert [(s.kind, s.file) for s in find_inputs([word]).sources] == [("video", str(source))]
 
 
 # --- videos
