@@ -151,12 +151,12 @@ def kind_of_bytes(head: bytes) -> FileKind | None:
     return None
 
 
-def kind_of_file(path: Path, by_ending: str = "") -> FileKind:
+def kind_of_file(path: Path, transport_streams: bool = False) -> FileKind:
     """What a file is: by its first bytes, else by its ending, else "other".
 
     Args:
         path: the file; links are followed.
-        by_ending: an ending (".ts") that counts as that of a video.
+        transport_streams: ".ts" counts as a video's ending; it is TypeScript's as well.
 
     Raises:
         OSError: there is no such file, or it may not be read.
@@ -172,7 +172,7 @@ def kind_of_file(path: Path, by_ending: str = "") -> FileKind:
     ending = path.suffix.lower()
     if ending in _IMAGE_ENDINGS:
         return FileKind("image", "")
-    if ending in _VIDEO_ENDINGS or (ending and ending == by_ending.lower()):
+    if ending in _VIDEO_ENDINGS or (transport_streams and ending == ".ts"):
         return FileKind("video", "")
     return FileKind("other", "neither a picture nor a video" if head else "empty")
 

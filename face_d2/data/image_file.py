@@ -167,7 +167,8 @@ def pixels_of(
         page: which page it is.
 
     Raises:
-        ValueError: it holds floats, or whole numbers beyond 0-65535.
+        ValueError: it holds floats or whole numbers beyond 0-65535, or is such a dark picture and
+            ``data`` is None.
     """
     # Before loading, when Pillow has not yet turned it (it does so for TIFF alone).
     orientation = 1 if image.format == "TIFF" else orientation_of(image)
@@ -192,7 +193,11 @@ def pixels_of(
         four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
         four = four.reshape(image.height, image.width, 4)
         pixels = cv2.cvtColor(four, _FROM_RGBX[color_order])
-        if deep_color and data is not None and pixels.size and pixels.max() < 64:
+        if deep_color and pixels.size and pixels.max() < 64:
+            if data is None:
+                raise ValueError(
+                    "got a dark image of 16 bits a channel, of which Pillow keeps 8; give its path"
+                )
             bgr = to_8_bits(deep_pixels(data(), page)[..., :3])
             pixels = bgr if color_order == "BGR" else bgr[..., ::-1]
     return turned_upright(pixels, orientation)

@@ -98,9 +98,9 @@ class Journal:
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:
-        """Whether an image was read or a video finished; a camera never is."""
+        """Whether an image was read or a video finished; a camera or stream never is."""
         owners = [self._owners.get(picture) for picture in self._pictures(source)]
-        return source.kind != "camera" and any(
+        return source.kind in ("image", "video") and any(
             key in self._finished and all(owner == key for owner in owners) for key in _keys(source)
         )
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from tqdm import tqdm
 
@@ -28,12 +31,13 @@ class Source:
     """One image, video or camera.
 
     Attributes:
-        kind: "image", "video" or "camera".
-        file: absolute path, or the camera's index.
+        kind: "image", "video", "camera" or "stream".
+        file: absolute path, the camera's index, or the stream's address without its password.
         name: what results call it: the path below what all files share, with slashes.
         stamp: size in bytes and time of change in nanoseconds; None for a camera.
         format: of an image, by its content ("JPEG"); "" where the content is unknown.
         pages: of an image, how many pages or frames are searched.
+        address: of a stream, as it was given; it may have a password and is never printed.
     """
 
     kind: str
@@ -42,6 +46,7 @@ class Source:
     stamp: tuple[int, int] | None = None
     format: str = ""
     pages: int = 1
+    address: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -74,19 +79,19 @@ class Inputs:
     def summary(self, most: int = 5) -> list[str]:
         """One line for every reason: how many, and the first names."""
         lines = []
-        for (failed, reason), count in sorted(
+        for (failed, reason), number in sorted(
             Counter((one.failed, one.reason) for one in self.left_out).items(), reverse=True
         ):
             names = [n.name for n in self.left_out if (n.failed, n.reason) == (failed, reason)]
-            listed = ", ".join(names[:most]) + (", ..." if count > most else "")
-            lines.append(f"not searched: {count} x {reason} ({listed})")
+            listed = ", ".join(names[:most]) + (", ..." if number > most else "")
+            lines.append(f"not searched: {number} x {reason} ({listed})")
         return lines
 
 
 def find_inputs(
     words: Sequence[str], output: Path | None = None, first_page: bool = False
 ) -> Inputs:
-    """Files, folders (searched to the bottom), globs, camera indices, and "-" for a list on stdin.
+    """Files, folders (searched to the bottom), globs, cameras, addresses, "-" for a list on stdin.
 
     Every file of a folder or glob is opened. Pictures and videos are known by their first bytes,
     whatever they are called. A file that only its ending calls a picture or video is a source too:
@@ -107,15 +112,18 @@ def find_inputs(
     files: dict[str, tuple[str, FileKind]] = {}  # absolute path -> folder of its name, kind
     for word in _with_stdin(words):
         path = Path(word)
-        asked = ""
         if path.is_dir():
             found, root = search.folder(path), path
         elif os.path.lexists(path):
             found, root = [(path, _named_kind(path))], path.parent
+        elif "://" in word:
+            cameras.append(_stream(word, {source.name for source in cameras}))
+            continue
         elif glob.has_magic(word):
-            asked = path.suffix
-            matches = sorted(Path(match) for match in glob.glob(word, recursive=True))
-            found = list(search.matches(matches, asked))
+            matches = [Path(match) for match in glob.glob(word, recursive=True)]
+            found = sorted(
+                search.matches(matches, path.suffix.lower() == ".ts"), key=lambda match: match[0]
+            )
             root = Path(os.path.commonpath([p.parent for p, _ in found])) if found else path
         elif word.isdecimal():
             cameras.append(Source("camera", word, f"camera-{word}"))
@@ -163,31 +171,32 @@ class _Search:
     def folder(self, folder: Path) -> list[tuple[Path, FileKind]]:
         """The pictures and videos of a folder to the bottom, sorted by path."""
         self._entered.clear()
-        return sorted(self._walk(folder), key=lambda found: found[0])
+        return sorted(self._walk(folder), key=lambda match: match[0])
 
-    def matches(self, paths: Iterable[Path], asked: str) -> Iterator[tuple[Path, FileKind]]:
+    def matches(
+        self, paths: Iterable[Path], transport_streams: bool
+    ) -> Iterator[tuple[Path, FileKind]]:
         """Those of a glob's matches; of matched folders too."""
         self._entered.clear()
-        for path in paths:
+
+        def through_links(path: Path) -> tuple[bool, Path]:
+            return os.path.realpath(path) != os.path.abspath(path), path
+
+        for path in sorted(paths, key=through_links):  # real names before those of links
             if path.is_dir():
                 yield from self._walk(path)
-            elif not self._is_output(path):
-                yield from self._file(path, asked)
+            elif not self._is_output(path) and self._is_first_name(path.parent):
+                yield from self._file(path, transport_streams)
 
     def _walk(self, folder: Path) -> Iterator[tuple[Path, FileKind]]:
         if self._is_output(folder):
             self._leave(folder, "the output folder")
             return
         try:
-            status = folder.stat()
-            entries = sorted(folder.iterdir())
+            first = self._is_first_name(folder)
+            entries = sorted(folder.iterdir()) if first else []
         except OSError as error:
             self._leave(folder, f"folder that cannot be read: {error.strerror}", failed=True)
-            return
-        here = os.path.abspath(folder)
-        first = self._entered.setdefault((status.st_dev, status.st_ino), here)
-        if first != here:
-            self._leave(folder, "folder that is searched under another name")
             return
         folders = []
         for entry in entries:
@@ -199,13 +208,13 @@ class _Search:
         for entry in sorted(folders, key=Path.is_symlink):
             yield from self._walk(entry)
 
-    def _file(self, path: Path, asked: str = "") -> Iterator[tuple[Path, FileKind]]:
+    def _file(self, path: Path, transport_streams: bool = False) -> Iterator[tuple[Path, FileKind]]:
         self._progress.update()
         if path.name.startswith(_UNFINISHED):
             self._leave(path, "left unfinished by a run that was killed")
             return
         try:
-            kind = kind_of_file(path, asked)
+            kind = kind_of_file(path, transport_streams)
         except OSError as error:
             broken = path.is_symlink() and not path.exists()
             reason = "link to nothing" if broken else f"cannot be opened: {error.strerror}"
@@ -215,6 +224,14 @@ class _Search:
             self._leave(path, kind.format)
         else:
             yield path, kind
+
+    def _is_first_name(self, folder: Path) -> bool:
+        """Whether a folder was not met under another name; notes it otherwise."""
+        status, here = folder.stat(), os.path.abspath(folder)
+        if self._entered.setdefault((status.st_dev, status.st_ino), here) == here:
+            return True
+        self._leave(folder, "folder that is searched under another name")
+        return False
 
     def _is_output(self, path: Path) -> bool:
         if self._output is None:
@@ -229,7 +246,7 @@ class _Search:
 def _named_kind(path: Path) -> FileKind:
     """Of a file that was named: never "other"; what is no picture is refused when it is read."""
     try:
-        kind = kind_of_file(path, by_ending=".ts")
+        kind = kind_of_file(path, transport_streams=True)
     except OSError:  # reading it will say what is wrong
         return FileKind("image", "")
     return FileKind("image", "") if kind.kind == "other" else kind
@@ -242,6 +259,16 @@ def _pages(file: str, kind: FileKind) -> int:
         return page_count(file)
     except (UnreadableImageError, OSError):  # reading it will say what is wrong
         return 1
+
+
+def _stream(address: str, taken: set[str]) -> Source:
+    """A stream, its name and record without user, password and query, which may be a key."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    plain = re.sub(r"[^\w.]+", "-", shown).strip("-")
+    name = next(n for n in chain([plain], (f"{plain}-{i}" for i in count(2))) if n not in taken)
+    return Source("stream", shown, name, address=address)
 
 
 def _with_stdin(words: Iterable[str]) -> Iterator[str]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.records import Journal, make_record
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
-from face_d2.predictor.video import VideoReader, VideoSink
+from face_d2.predictor.video import Frame, open_reader, open_sink
 
 __all__ = ["Pictures", "Worker", "escaped"]
 
@@ -221,45 +222,39 @@ class Worker:
     def _work_on_video(self, source: Source) -> None:
         self.journal.begin(source)
         self.pictures.forget_crops(source)
+        live = source.kind in ("camera", "stream")
         with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(VideoReader(source))
-            file = picture_name(source)
+            reader = stack.enter_context(open_reader(source))
+            path = picture_name(source)
             sinks = {
-                name: stack.enter_context(VideoSink(self.pictures.folder / name / file, reader.fps))
-                for name in self.pictures.painted
+                kind: stack.enter_context(open_sink(self.pictures.folder / kind / path, reader))
+                for kind in self.pictures.painted
             }
-            total = self.max_frames if source.kind == "camera" else reader.frames
+            total = self.max_frames if live else reader.expected
             progress = stack.enter_context(
                 tqdm(total=total or None, unit="frame", disable=self.shard[0] > 1)
             )
-            waiting: deque[_Image] = deque()
+            waiting: deque[Frame] = deque()
+            frames = islice(reader, self.max_frames if live else None)
             count = 0
-            for result in self.detector.stream(self._frames(source, reader, waiting)):
+            for result in self.detector.stream(_pixels_put_aside(frames, waiting)):
                 frame = waiting.popleft()
-                for name, sink in sinks.items():
-                    sink.write(self.pictures.frame(name, frame, result))
-                self.pictures.save_crops(source, frame, result, f"{count:06d}-")
-                time = round(count / reader.fps, 6)
-                self.journal.add(
-                    source,
-                    make_record(source, result, self.detector.levels, frame=count, time=time),
-                )
+                for kind, sink in sinks.items():
+                    painted = self.pictures.frame(kind, frame.pixels, result)
+                    sink.write(replace(frame, pixels=painted))
+                self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
+                times = {"frame": count, "time": frame.time}
+                self.journal.add(source, make_record(source, result, self.detector.levels, **times))
                 count += 1
                 progress.update()
         self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
-        if count < reader.frames and source.kind == "video":
+        if count < reader.frames and not live:
             announced = f"{reader.frames} frames are announced"
             print(escaped(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
-
-    def _frames(
-        self, source: Source, reader: VideoReader, waiting: deque[_Image]
-    ) -> Iterator[_Image]:
-        """The frames, each also put aside until its result is there."""
-        for number, frame in enumerate(reader):
-            if source.kind == "camera" and number == self.max_frames:
-                return
-            waiting.append(frame)
-            yield frame
+        if sinks and reader.loses:
+            print(
+                escaped(f"{source.name}: its copy lacks {'; '.join(reader.loses)}"), file=sys.stderr
+            )
 
 
 def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:
@@ -267,6 +262,12 @@ def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Im
     for image in images:
         waiting.append(image)
         yield image
+
+
+def _pixels_put_aside(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterator[_Image]:
+    for frame in frames:
+        waiting.append(frame)
+        yield frame.pixels
 
 
 def escaped(what: object) -> str:
