@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.predictor.drawing import STYLES
+from face_d2.predictor.hidden_video import render_tracks
 from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
 from face_d2.predictor.records import FORMATS
 from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
@@ -57,10 +58,16 @@ def parser() -> argparse.ArgumentParser:
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
     output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
     output.add_argument("--draw", action="store_true", help="images and videos with boxes")
-    output.add_argument("--blur", action="store_true", help="images and videos with blurred faces")
+    output.add_argument("--blur", action="store_true", help="images and videos with hidden faces")
     output.add_argument("--crop", action="store_true", help="every face as an image")
     output.add_argument(
         "--redact", choices=STYLES, default="blur", help="how --blur hides faces (default: blur)"
+    )
+    output.add_argument(
+        "--tracks",
+        type=Path,
+        metavar="FILE",
+        help="hide in one video what this file says, edited perhaps, without searching it",
     )
     output.add_argument(
         "--keep-exif", action="store_true", help="pictures keep place, time and camera"
@@ -116,7 +123,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--config-file needs --weights")
     if options.onnx and (options.device or options.opts or options.weights):
         arguments.error("--weights, --device and --opts are for --config-file")
+    if options.tracks and len(options.inputs) != 1:
+        arguments.error("--tracks goes with one video")
     values = vars(options)
+    tracks = values.pop("tracks")
+    if tracks:
+        return _render(options.inputs[0], tracks, options.output, options.redact)
     shipped = values.pop("model")
     if not options.onnx and not options.config_file:
         shipped = shipped or DEFAULT
@@ -138,6 +150,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(escaped(f"error: {error}"), file=sys.stderr)
         return 1
+
+
+def _render(video: str, tracks: Path, output: Path, style: str) -> int:
+    try:
+        print(escaped(render_tracks(video, tracks, output, style)))
+    except (ValueError, OSError) as error:
+        print(escaped(f"error: {error}"), file=sys.stderr)
+        return 1
+    return 0
 
 
 def _shard(text: str) -> tuple[int, int]:

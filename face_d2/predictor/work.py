@@ -30,6 +30,7 @@ from face_d2.predictor.drawing import (
     redact_faces,
     save_image,
 )
+from face_d2.predictor.hidden_video import HiddenVideo
 from face_d2.predictor.images import load_image
 from face_d2.predictor.records import Journal, make_record
 from face_d2.predictor.results import FaceResult
@@ -80,15 +81,13 @@ class Pictures:
             result: its faces.
         """
         if kind == "drawn":
-            return page.painted(draw_faces(image, self._shown(result)))
+            return page.painted(self.drawn(image, result))
         hidden = redact_faces(page.pixels, result.boxes, self.redact, page.colors)
         return replace(page, pixels=hidden)
 
-    def frame(self, kind: str, image: _Image, result: FaceResult) -> _Image:
-        """A frame of a video in "drawn" or "blurred"."""
-        if kind == "drawn":
-            return draw_faces(image, self._shown(result))
-        return redact_faces(image, result.boxes, self.redact)
+    def drawn(self, image: _Image, result: FaceResult) -> _Image:
+        """An image with boxes."""
+        return draw_faces(image, self._shown(result))
 
     def forget_crops(self, source: Source) -> None:
         """Removes the crops of what the file was before it changed."""
@@ -225,11 +224,17 @@ class Worker:
         live = source.kind in ("camera", "stream")
         with contextlib.ExitStack() as stack:
             reader = stack.enter_context(open_reader(source))
-            path = picture_name(source)
+            name, folder = picture_name(source), self.pictures.folder
             sinks = {
-                kind: stack.enter_context(open_sink(self.pictures.folder / kind / path, reader))
+                kind: stack.enter_context(open_sink(folder / kind / name, reader))
                 for kind in self.pictures.painted
             }
+            hidden = None
+            if self.pictures.redact:
+                tracks = folder / "tracks" / f"{source.name}.json"
+                hidden = stack.enter_context(
+                    HiddenVideo(sinks["blurred"], tracks, self.pictures.redact)
+                )
             total = self.max_frames if live else reader.expected
             progress = stack.enter_context(
                 tqdm(total=total or None, unit="frame", disable=self.shard[0] > 1)
@@ -239,9 +244,11 @@ class Worker:
             count = 0
             for result in self.detector.stream(_pixels_put_aside(frames, waiting)):
                 frame = waiting.popleft()
-                for kind, sink in sinks.items():
-                    painted = self.pictures.frame(kind, frame.pixels, result)
-                    sink.write(replace(frame, pixels=painted))
+                if self.pictures.draw:
+                    drawn = self.pictures.drawn(frame.pixels, result)
+                    sinks["drawn"].write(replace(frame, pixels=drawn))
+                if hidden is not None:
+                    hidden.write(frame, result)
                 self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
                 times = {"frame": count, "time": frame.time}
                 self.journal.add(source, make_record(source, result, self.detector.levels, **times))

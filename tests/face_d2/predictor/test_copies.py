@@ -112,8 +112,12 @@ def test_a_jpeg_is_coded_with_its_own_tables(mode: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("TIFF", {}), ("GIF", {"duration": [100, 300]}), ("PNG", {"duration": [100, 300]})]
-    + [("WEBP", {"duration": [100, 300], "lossless": True})],
+    [
+        ("TIFF", {}),
+        ("GIF", {"duration": [100, 300]}),
+        ("PNG", {"duration": [100, 300]}),
+        ("WEBP", {"duration": [100, 300], "lossless": True}),
+    ],
 )
 def test_pages_and_frames_are_kept(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "a"
@@ -168,13 +172,18 @@ def test_exif_is_dropped_unless_asked_for(kind: str, tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:
-    for format_ in ("TIFF", "PNG"):
-        with pytest.raises(RuntimeError), PictureSink(tmp_path / "a", format_) as sink:
+    def interrupted(format_: str) -> None:
+        with PictureSink(tmp_path / "a", format_) as sink:
             sink.write(Page(RGB, "RGB", {}))
             raise RuntimeError
-    with (
-        pytest.raises(OSError, match="cannot write 40 x 60 pixels as JPEG"),
-        PictureSink(tmp_path / "a", "JPEG") as sink,
-    ):
-        sink.write(Page(RGB[..., :2].copy(), "LA", {}))
+
+    def written(page: Page, format_: str) -> None:
+        with PictureSink(tmp_path / "a", format_) as sink:
+            sink.write(page)
+
+    for format_ in ("TIFF", "PNG"):
+        with pytest.raises(RuntimeError):
+            interrupted(format_)
+    with pytest.raises(OSError, match="cannot write 40 x 60 pixels as JPEG"):
+        written(Page(RGB[..., :2].copy(), "LA", {}), "JPEG")
     assert os.listdir(tmp_path) == []
