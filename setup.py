@@ -82,6 +82,8 @@ setup(
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "heif": ["pillow-heif>=0.18"],
+        "video": ["av>=14"],
         "timm": ["timm>=1.0.3", "safetensors"],
         # onnx and onnxruntime because the tests of the export need them, timm and the weights of
         # EfficientNet-Lite0 because those of its backbone do

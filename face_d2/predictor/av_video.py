@@ -27,8 +27,8 @@ _COPIED_SOUND = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}
 _AAC_FRAME = 1024
 #: Ticks a second of what is written. All usual rates are whole numbers of them.
 _TICKS = 90_000
-#: swscale's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. With its own choice colors move by
-#: 2 to 4 values from one conversion to the next; with these they stay (mean error 0.5 after four).
+#: swscale's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. By default colors move by 2 to 4
+#: values from one conversion to the next; with these they stay (mean error 0.5 after four).
 _EXACT = 0x4 | 0x2000 | 0x40000
 #: Visually lossless, at a speed that a detector does not wait for.
 _ENCODING = {"crf": "18", "preset": "veryfast"}

@@ -94,15 +94,12 @@ def render_tracks(video: str, tracks: Path, output: Path, style: str) -> Path:
     boxes = read_tracks(tracks)
     path = output / "blurred" / picture_name(sources[0])
     with open_reader(sources[0]) as reader, open_sink(path, reader) as sink:
-        count = 0
-        for frame in tqdm(reader, total=reader.expected or None, unit="frame"):
-            if count not in boxes:
-                raise ValueError(
-                    f"{tracks}: has no frame {count}; these are another video's tracks"
-                )
-            pixels = redact_faces(frame.pixels, boxes[count], style)
+        frames = tqdm(reader, total=reader.expected or None, unit="frame")
+        for number, frame in enumerate(frames):
+            if number not in boxes:
+                raise ValueError(f"{tracks}: no frame {number}; these are another video's tracks")
+            pixels = redact_faces(frame.pixels, boxes[number], style)
             sink.write(replace(frame, pixels=pixels))
-            count += 1
     if reader.loses:
         print(f"{video}: its copy lacks {'; '.join(reader.loses)}", file=sys.stderr)
     return path

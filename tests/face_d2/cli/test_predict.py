@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import pytest
 from helpers.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 

@@ -74,8 +74,8 @@ def test_pixels_hardly_change(tmp_path: Path) -> None:
     copy, frames, _ = copied(path)
     for before, after in zip(frames, open_reader(_source(copy))):
         difference = after.pixels.astype(int) - before.pixels
-        assert np.abs(difference).mean() < 0.6
-        assert np.abs(difference.mean(axis=(0, 1))).max() < 0.3
+        assert np.abs(difference).mean() < 1.2
+        assert np.abs(difference.mean(axis=(0, 1))).max() < 0.5
         assert np.abs(before.pixels[5:15].astype(int) - 90).max() <= 2
 
 
@@ -94,8 +94,13 @@ def test_frames_of_another_size_are_brought_to_that_of_the_first(tmp_path: Path)
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        container.add_stream("aac", rate=48_000).layout = "mono"
-    for name, reason in (("broken.mp4", "cannot be opened"), ("sound.mp4", "")):
+        track = container.add_stream("aac", rate=48_000)
+        track.layout = "mono"
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        silence.rate = 48_000
+        container.mux(track.encode(silence))
+        container.mux(track.encode(None))
+    for name, reason in (("broken.mp4", "cannot be opened"), ("sound.mp4", "there is no video")):
         with pytest.raises(ValueError, match=rf"{name}: {reason}"):
             open_reader(_source(tmp_path / name))
 
