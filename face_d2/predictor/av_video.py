@@ -208,6 +208,8 @@ class AvSink:
         height, width = frame.pixels.shape[:2]
         stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
+        # By default PyAV cuts frames into slices, one a thread, whose bits are not always the same.
+        stream.thread_type = "FRAME"
         self._stream = stream
         self._matrix = None
         colors = getattr(self._reader, "colors", None)

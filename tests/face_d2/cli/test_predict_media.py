@@ -174,6 +174,16 @@ def out_of_focus(time: float, number: int) -> list[tuple[int, int, int]]:
     return [] if number % 5 == 4 else scene(time, number)
 
 
+def frames_of(path: Path) -> NDArray[np.uint8]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return np.stack(frames)
+        frames.append(frame)
+
+
 def covered(pixels: NDArray[np.uint8], square: tuple[int, int, int]) -> bool:
     """Whether a frame of a copy with black boxes is black where a square is, or would be."""
     x, y, side = square
@@ -214,11 +224,11 @@ def test_tracks_can_be_edited_and_rendered_again(
     frames = json.loads(path.read_text())
     assert len(frames) == 20
     assert {len(frame["faces"]) for frame in frames} == {2}
-    first = (tmp_path / "out/blurred/clip.mp4").read_bytes()
     words = [str(clip), "--tracks", str(path), "--output", str(tmp_path / "again")]
     backend.calls.clear()
     assert command.main(words) == 0
-    assert (tmp_path / "again/blurred/clip.mp4").read_bytes() == first
+    again, first = tmp_path / "again/blurred/clip.mp4", tmp_path / "out/blurred/clip.mp4"
+    assert np.array_equal(frames_of(again), frames_of(first))
     for frame in frames:
         frame["faces"] = [{"track": 9, "box": [0, 0, 60, 60], "how": "by hand"}]
     path.write_text(json.dumps(frames))
@@ -251,10 +261,11 @@ def test_a_video_killed_midway_leaves_nothing_and_starts_again_to_the_same(
     left = [p for kind in ("blurred", "tracks") for p in (tmp_path / "out" / kind).rglob("*.*")]
     assert left == []
     assert run(tmp_path, str(clip), "--blur") == 0
-    first = (tmp_path / "out/blurred/clip.mp4").read_bytes()
     words = [str(clip), "--blur", "--output", str(tmp_path / "whole")]
     assert command.main([*words, "--onnx", str(tmp_path / "model.onnx")]) == 0
-    assert (tmp_path / "whole/blurred/clip.mp4").read_bytes() == first
+    first, second = (tmp_path / place / "blurred/clip.mp4" for place in ("out", "whole"))
+    assert np.array_equal(frames_of(first), frames_of(second))
+    assert sound_packets(first) == sound_packets(second) == sound_packets(clip)
 
 
 def test_pictures_of_every_kind_at_once(backend: SquareFinder, tmp_path: Path) -> None:
