@@ -17,9 +17,11 @@ PACKAGES = [
     "face_d2.analysis",
     "face_d2.analysis.ablation",
     "face_d2.analysis.benchmark",
+    "face_d2.analysis.compare",
     "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
+    "face_d2.detectors",
     "face_d2.engine",
     "face_d2.evaluation",
     "face_d2.evaluation.fddb",
@@ -76,6 +78,7 @@ setup(
     package_dir={"face_d2.configs": "configs"},
     package_data={
         "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.analysis.compare": ["page.html", "page.js"],
         "face_d2.weights": ["*.onnx", "*.safetensors", "*.md"],
     },
     install_requires=REQUIREMENTS,
@@ -84,6 +87,8 @@ setup(
         "openvino": ["openvino>=2024.0"],
         "heif": ["pillow-heif>=0.18"],
         "video": ["av>=15"],
+        # plotly carries the JavaScript of the page's charts
+        "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
         # av and pillow-heif because the tests of videos and pictures need them, onnx and
         # onnxruntime because those of the export do, timm and the weights of EfficientNet-Lite0
@@ -99,6 +104,7 @@ setup(
             "onnx",
             "onnxruntime",
             "pillow-heif>=0.18",
+            "plotly",
             "pytest",
             "ruff",
             "safetensors",
@@ -108,6 +114,7 @@ setup(
     entry_points={
         "console_scripts": [
             "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-compare=face_d2.cli.compare:main",
             "face-d2-evaluate=face_d2.cli.evaluate:main",
             "face-d2-export=face_d2.cli.export:main",
             "face-d2-predict=face_d2.cli.predict:main",
