@@ -241,8 +241,12 @@ class Worker:
             )
             waiting: deque[Frame] = deque()
             frames = islice(reader, self.max_frames if live else None)
-            count = 0
-            for result in self.detector.stream(_pixels_put_aside(frames, waiting)):
+            count, stopped = 0, False
+            results = self.detector.stream(_pixels_put_aside(frames, waiting))
+            while (result := _next(results, live)) is not None:
+                if isinstance(result, KeyboardInterrupt):  # what was recorded is kept
+                    stopped = True
+                    break
                 frame = waiting.popleft()
                 if self.pictures.draw:
                     drawn = self.pictures.drawn(frame.pixels, result)
@@ -262,6 +266,8 @@ class Worker:
             print(
                 escaped(f"{source.name}: its copy lacks {'; '.join(reader.loses)}"), file=sys.stderr
             )
+        if stopped:
+            raise KeyboardInterrupt
 
 
 def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:
@@ -269,6 +275,16 @@ def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Im
     for image in images:
         waiting.append(image)
         yield image
+
+
+def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInterrupt | None:
+    """The next result; of a camera or stream, which Ctrl-C ends, also that it was pressed."""
+    try:
+        return next(results, None)
+    except KeyboardInterrupt as interrupt:
+        if not live:
+            raise
+        return interrupt
 
 
 def _pixels_put_aside(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterator[_Image]:
