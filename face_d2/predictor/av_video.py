@@ -29,7 +29,8 @@ _AAC_FRAME = 1024
 _TICKS = 90_000
 #: swscale's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. By default colors move by 2 to 4
 #: values from one conversion to the next; with these they stay (mean error 0.5 after four).
-_EXACT = 0x4 | 0x2000 | 0x40000
+#: One thread: swscale's own threads can wait for each other for ever.
+_EXACT = {"interpolation": 0x4 | 0x2000 | 0x40000, "threads": 1}
 #: Visually lossless, at a speed that a detector does not wait for.
 _ENCODING = {"crf": "18", "preset": "veryfast"}
 #: Matrix coefficients (ITU-T H.273): the same picture needs the same ones when it is coded again.
@@ -183,9 +184,7 @@ class AvSink:
             height, width = (side // 2 * 2 for side in frame.pixels.shape[:2])
             pixels = np.ascontiguousarray(frame.pixels[:height, :width])
             picture = av.VideoFrame.from_ndarray(pixels, format="bgr24")
-            picture = picture.reformat(
-                format="yuv420p", dst_colorspace=self._matrix, interpolation=_EXACT
-            )
+            picture = picture.reformat(format="yuv420p", dst_colorspace=self._matrix, **_EXACT)
             tick = max(round((frame.time + self._offset) * _TICKS), self._last + 1)
             if self._last >= 0:
                 self._step = tick - self._last
@@ -322,6 +321,6 @@ def _codec(stream: Any) -> str:
 
 def _pixels(frame: Any) -> NDArray[np.uint8]:
     """(H, W, 3) BGR, turned as the video says."""
-    pixels = frame.reformat(format="bgr24", interpolation=_EXACT).to_ndarray()
+    pixels = frame.reformat(format="bgr24", **_EXACT).to_ndarray()
     quarters = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
