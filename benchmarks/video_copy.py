@@ -1,7 +1,7 @@
 """How fast a blurred copy of a video is made by PyAV, as a share of the speed by OpenCV.
 
-Both read a generated clip of 1280 x 720, hide one square in every frame and write a copy. Nothing is
-searched. Rounds alternate between the two.
+Both read a generated clip of 1280 x 720, hide one square in every frame and write a copy.
+Nothing is searched. Rounds alternate between the two.
 
 python benchmarks/video_copy.py --json output/video_copy.json
 """
