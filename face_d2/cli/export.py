@@ -121,9 +121,9 @@ def _export(options: argparse.Namespace) -> None:
 def _images_for_int8(options: argparse.Namespace) -> list[str]:
     """Those of --int8, checked before anything is written."""
     from face_d2.export.accuracy import check_images
-    from face_d2.predictor.sources import find_sources
+    from face_d2.predictor.sources import find_inputs
 
-    images = [s.file for s in find_sources([str(options.int8)], None) if s.kind == "image"]
+    images = [s.file for s in find_inputs([str(options.int8)]).sources if s.kind == "image"]
     try:
         check_images(images, options.ground_truth)
     except ValueError as error:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from face_d2.cli.common import CONFIG_HELP, CommandParser, run
-from face_d2.predictor.job import SHOWN_FROM, PredictJob, predict
+from face_d2.predictor.drawing import STYLES
+from face_d2.predictor.hidden_video import render_tracks
+from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
 from face_d2.predictor.records import FORMATS
 from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
 
@@ -64,8 +66,20 @@ def parser() -> CommandParser:
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
     output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
     output.add_argument("--draw", action="store_true", help="images and videos with boxes")
-    output.add_argument("--blur", action="store_true", help="images and videos with blurred faces")
+    output.add_argument("--blur", action="store_true", help="images and videos with hidden faces")
     output.add_argument("--crop", action="store_true", help="every face as an image")
+    output.add_argument(
+        "--redact", choices=STYLES, default="blur", help="how --blur hides faces (default: blur)"
+    )
+    output.add_argument(
+        "--tracks",
+        type=Path,
+        metavar="FILE",
+        help="hide in one video what this file says, edited perhaps, without searching it",
+    )
+    output.add_argument(
+        "--keep-exif", action="store_true", help="pictures keep place, time and camera"
+    )
     work = result.add_argument_group("work")
     work.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
     work.add_argument(
@@ -74,6 +88,11 @@ def parser() -> CommandParser:
         default=2**23,
         metavar="N",
         help="images with more are searched in tiles (default: %(default)s)",
+    )
+    work.add_argument(
+        "--first-page",
+        action="store_true",
+        help="of a TIFF or an animation search the first page or frame alone",
     )
     work.add_argument(
         "--max-frames", type=int, metavar="N", help="of a camera; without it Ctrl-C ends the run"
@@ -112,7 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--config-file needs --weights")
     if options.onnx and (options.device or options.opts or options.weights):
         arguments.error("--weights, --device and KEY VALUE pairs are for --config-file")
+    if options.tracks and len(options.inputs) != 1:
+        arguments.error("--tracks goes with one video")
     values = vars(options)
+    tracks = values.pop("tracks")
+    if tracks:
+        video, output, style = options.inputs[0], options.output, options.redact
+        return run(lambda: print(escaped(render_tracks(video, tracks, output, style))))
     shipped = values.pop("model")
     if not options.onnx and not options.config_file:
         shipped = shipped or DEFAULT

@@ -8,38 +8,56 @@ and says nothing; Pillow, which decodes here, does not. Images of more than 178,
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from face_d2.data.file_kind import HEAD_BYTES, kind_of_bytes
+from face_d2.data.mended_file import mended_bytes
+
 __all__ = [
-    "FORMATS",
     "MAX_IMAGE_PIXELS",
     "UnreadableImageError",
+    "deep_pixels",
     "image_size",
+    "is_deep_color",
     "is_turned",
+    "opened_image",
+    "orientation_of",
+    "page_count",
     "pixels_of",
     "read_image",
+    "read_pages",
     "read_shrunk",
+    "to_8_bits",
+    "turned_upright",
+    "with_image",
 ]
 
 #: Pillow refuses larger ones by their header: 540 MB decoded. 13,000 x 13,000 passes.
 MAX_IMAGE_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
-#: What is tried, whatever a file is called. One of Pillow's others starts a program (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-
 _EXIF_ORIENTATION = 0x0112
+_DNG_VERSION, _SUBFILE, _SUB_IFDS = 50706, 254, 330
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 # What is left to mirror after that swap: (rows, columns).
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 _FROM_RGBX = {"BGR": cv2.COLOR_RGBA2BGR, "RGB": cv2.COLOR_RGBA2RGB}
 _SHRINKS = (1, 2, 4, 8)  # what a JPEG decoder can divide sides by
+#: Bits that a sensor's values have, whatever they are stored in.
+_DEPTHS = (8, 10, 12, 14, 16)
+#: Formats of several pages or frames. The further pictures of an MPO (the other eye's, a gain map)
+#: are no pages, and Pillow's plugin for single pictures counts as one page whatever it says.
+_PAGED = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")
+
+_Result = TypeVar("_Result")
 
 
 class UnreadableImageError(ValueError):
@@ -53,8 +71,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         UnreadableImageError: the header cannot be read, or states too many pixels.
         OSError: there is no such file, or it cannot be opened.
     """
-    with _opened(path) as image:
-        return _upright_size(image)
+    return with_image(path, _upright_size)
 
 
 def is_turned(path: str | Path) -> bool:
@@ -63,29 +80,45 @@ def is_turned(path: str | Path) -> bool:
     Raises:
         UnreadableImageError, OSError: as of :func:`image_size`.
     """
-    with _opened(path) as image:
-        return _orientation(image) != 1
+    return with_image(path, lambda image: orientation_of(image) != 1)
 
 
-def read_image(
-    image: str | Path | bytes, color_order: str = "BGR", formats: Sequence[str] = FORMATS
-) -> NDArray[np.uint8]:
+def page_count(path: str | Path) -> int:
+    """How many pages (TIFF) or frames (GIF, PNG, WebP, AVIF, HEIF) an image file has.
+
+    Raises:
+        UnreadableImageError, OSError: as of :func:`image_size`.
+    """
+    return with_image(path, _page_count)
+
+
+def read_image(image: str | Path | bytes, color_order: str = "BGR") -> NDArray[np.uint8]:
     """Decodes an image: (H, W, 3), as it is shown (EXIF orientation applied).
 
-    Gray, palette, CMYK and 16 bits a channel (the upper 8 count) are converted, transparency is
-    dropped, of an animation the first frame counts.
+    Gray, palette and CMYK are converted, 16 bits a channel are scaled (:func:`to_8_bits`),
+    transparency is dropped, and of several pages or frames the first counts.
 
     Args:
         image: the file, whose name's ending does not matter, or what is in it.
         color_order: "BGR" or "RGB".
-        formats: Pillow's names of what is tried.
 
     Raises:
-        UnreadableImageError: it cannot be decoded to the end.
+        UnreadableImageError: it cannot be decoded to the end, or holds floats.
         OSError: there is no such file, or it cannot be opened.
     """
-    with _opened(image, formats) as opened:
-        return pixels_of(opened, color_order)
+    return with_image(image, partial(pixels_of, color_order=color_order, data=_bytes_of(image)))
+
+
+def read_pages(path: str | Path) -> Iterator[NDArray[np.uint8]]:
+    """Decodes every page or frame, each as :func:`read_image` does, one in memory at a time.
+
+    Raises:
+        UnreadableImageError, OSError: as of :func:`read_image`, when the faulty page is met.
+    """
+    with opened_image(path) as image:
+        for page in range(_page_count(image)):
+            image.seek(page)
+            yield pixels_of(image, "BGR", _bytes_of(path), page)
 
 
 def read_shrunk(path: str | Path, scale: float) -> tuple[NDArray[np.uint8], int]:
@@ -106,23 +139,53 @@ def read_shrunk(path: str | Path, scale: float) -> tuple[NDArray[np.uint8], int]
         UnreadableImageError: it cannot be decoded to the end.
         OSError: there is no such file, or it cannot be opened.
     """
-    with _opened(path) as image:
+
+    def shrunk(image: Image.Image) -> tuple[NDArray[np.uint8], int]:
         shrink = 1
         if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it
             width, height = image.size
             shrink = max(s for s in _SHRINKS if s == 1 or s <= min(1 / scale, width, height))
             image.draft(None, (width // shrink, height // shrink))
-        return pixels_of(image, "BGR"), shrink
+        return pixels_of(image, "BGR", _bytes_of(path)), shrink
+
+    return with_image(path, shrunk)
 
 
-def pixels_of(image: Image.Image, color_order: str) -> NDArray[np.uint8]:
-    """What :func:`read_image` gives for the file of a Pillow image."""
+def pixels_of(
+    image: Image.Image,
+    color_order: str,
+    data: Callable[[], bytes] | None = None,
+    page: int = 0,
+) -> NDArray[np.uint8]:
+    """What :func:`read_image` gives for the file of a Pillow image.
+
+    Args:
+        image: the image, at the page wanted.
+        color_order: "BGR" or "RGB".
+        data: gives the file's content. It is asked for only where Pillow cannot keep what counts:
+            the lower bits of a dark color picture of 16 bits a channel.
+        page: which page it is.
+
+    Raises:
+        ValueError: it holds floats or whole numbers beyond 0-65535, or is such a dark picture and
+            ``data`` is None.
+    """
     # Before loading, when Pillow has not yet turned it (it does so for TIFF alone).
-    orientation = 1 if image.format == "TIFF" else _orientation(image)
+    orientation = 1 if image.format == "TIFF" else orientation_of(image)
+    deep_color = is_deep_color(image)
     image.load()
+    if image.mode == "F":
+        raise ValueError(
+            "got an image of mode F (floats), whose range is not known; scale its values to 0-255 "
+            "and save or convert it with 8 bits"
+        )
     if image.mode.startswith("I"):  # 16 bits, which Pillow may keep in 32
-        high = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        pixels = np.repeat(high[..., None], 3, axis=2)
+        values = np.asarray(image)
+        if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() < 2**16:
+            raise ValueError(
+                "got an image of mode I with values beyond 0-65535; scale it to 8 bits first"
+            )
+        pixels = np.repeat(to_8_bits(values.astype(np.uint16))[..., None], 3, axis=2)
     else:
         colors = image if image.mode == "RGB" else image.convert("RGB")
         # Pillow keeps four bytes a pixel; handing them out as they are costs it a fifth of packing
@@ -130,19 +193,94 @@ def pixels_of(image: Image.Image, color_order: str) -> NDArray[np.uint8]:
         four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
         four = four.reshape(image.height, image.width, 4)
         pixels = cv2.cvtColor(four, _FROM_RGBX[color_order])
+        if deep_color and pixels.size and pixels.max() < 64:
+            if data is None:
+                raise ValueError(
+                    "got a dark image of 16 bits a channel, of which Pillow keeps 8; give its path"
+                )
+            bgr = to_8_bits(deep_pixels(data(), page)[..., :3])
+            pixels = bgr if color_order == "BGR" else bgr[..., ::-1]
+    return turned_upright(pixels, orientation)
+
+
+def to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """The upper 8 of the bits that are used.
+
+    Thermal and scientific cameras store 10, 12 or 14 bits in 16. Where no value of a picture needs
+    more, it is scaled as a picture of so many bits: taken as one of 16 it would be black.
+    """
+    used = int(values.max()).bit_length() if values.size else 0
+    depth = next(depth for depth in _DEPTHS if depth >= used)
+    return (values >> (depth - 8)).astype(np.uint8)
+
+
+def is_deep_color(image: Image.Image) -> bool:
+    """Whether a file, not yet decoded, has 16 bits a channel in color, of which Pillow keeps 8."""
+    return image.mode in ("RGB", "RGBA", "LA") and any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    )
+
+
+def deep_pixels(data: bytes, page: int = 0) -> NDArray[np.uint16]:
+    """A page of a PNG or TIFF with all its bits: (H, W, 3) BGR or (H, W, 4) BGRA.
+
+    A TIFF is upright, as OpenCV turns it.
+
+    Raises:
+        UnreadableImageError: OpenCV cannot decode it.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    if page == 0:
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    else:
+        _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
+        pixels = pages[page] if page < len(pages) else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        raise UnreadableImageError("OpenCV cannot decode its 16 bits a channel")
+    return pixels
+
+
+def turned_upright(pixels: NDArray, orientation: int) -> NDArray:
+    """Pixels (H, W, ...) of an image with an EXIF orientation as they are shown."""
     if orientation in _TRANSPOSED:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     rows, columns = _MIRRORED.get(orientation, (1, 1))
     return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where there is none or EXIF is damaged."""
+    # In a PNG it may stand behind the pixels, where a look at the header does not find it.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # the pixels are good whatever EXIF's parser raises
+        return 1
+
+
 @contextmanager
-def _opened(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
-    """The image, its header read; failures in the block are those of the file."""
+def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """The image, its header read; failures in the block are those of the file.
+
+    Raises:
+        UnreadableImageError: it cannot be read, or the block failed.
+        OSError: there is no such file, or it cannot be opened.
+    """
     in_memory = isinstance(source, bytes)
     with io.BytesIO(source) if in_memory else open(source, "rb") as file:
         try:
-            with Image.open(file, formats=formats) as image:
+            kind = kind_of_bytes(file.read(HEAD_BYTES))
+            file.seek(0)
+            if kind is None or kind.kind != "image":
+                raise UnidentifiedImageError
+            if kind.why_not_read:
+                raise ValueError(kind.why_not_read)
+            if kind.format == "HEIF":
+                _register_heif()
+            with Image.open(file, formats=(kind.format,)) as image:
+                if kind.format == "TIFF":
+                    _refuse_raw(image)
                 yield image
         except MemoryError:
             raise
@@ -156,17 +294,44 @@ def _opened(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Ite
             raise UnreadableImageError(f"{name} cannot be decoded ({reason})") from error
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where there is none or EXIF is damaged."""
-    # In a PNG it may stand behind the pixels, where a look at the header does not find it.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
+def with_image(source: str | Path | bytes, use: Callable[[Image.Image], _Result]) -> _Result:
+    """What ``use`` makes of an image; of a mended copy where the decoder's guards refuse it."""
     try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # the pixels are good whatever EXIF's parser raises
-        return 1
+        with opened_image(source) as image:
+            return use(image)
+    except UnreadableImageError as error:
+        mended = mended_bytes(_bytes_of(source)())
+        if mended is None:
+            raise
+        try:
+            with opened_image(mended) as image:
+                return use(image)
+        except UnreadableImageError:
+            raise error from None
+
+
+def _bytes_of(source: str | Path | bytes) -> Callable[[], bytes]:
+    return lambda: source if isinstance(source, bytes) else Path(source).read_bytes()
+
+
+def _page_count(image: Image.Image) -> int:
+    return int(getattr(image, "n_frames", 1)) if image.format in _PAGED else 1
+
+
+def _refuse_raw(image: Image.Image) -> None:
+    """Of a camera's raw file, a TIFF outside, Pillow would show the thumbnail."""
+    tags = image.tag_v2
+    if _DNG_VERSION in tags or (tags.get(_SUBFILE) == 1 and _SUB_IFDS in tags):
+        raise ValueError("is a camera's raw file, which is not read; develop it to JPEG or TIFF")
+
+
+@cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
-    return (width, height) if _orientation(image) in _TRANSPOSED else (height, width)
+    return (width, height) if orientation_of(image) in _TRANSPOSED else (height, width)

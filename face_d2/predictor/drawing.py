@@ -1,29 +1,32 @@
-"""Pictures made of results: boxes drawn, faces blurred, faces cut out."""
+"""Pictures made of results: boxes drawn, faces hidden, faces cut out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.predictor.copies import copy_format
 from face_d2.predictor.results import FaceResult
+from face_d2.predictor.sources import Source
 from face_d2.utils.files import replaced_file
 
-__all__ = ["blur_faces", "crop_faces", "draw_faces", "picture_name", "save_image"]
+__all__ = ["STYLES", "crop_faces", "draw_faces", "picture_name", "redact_faces", "save_image"]
 
 _COLOUR, _LABEL_COLOUR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 #: With more faces than this their scores would hide the image.
 _MAX_LABELS = 30
-#: What a blurred or cut-out box is widened by on each side, as a share of it.
-_BLUR_MARGIN, _CROP_MARGIN = 0.15, 0.25
-#: A blurred face is what this many gray values along each side tell of it.
-_BLUR_CELLS = 5
-#: Formats that OpenCV writes everywhere; others are written as PNG.
-_WRITABLE = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+#: What a hidden or cut-out box is widened by on each side, as a share of it.
+REDACT_MARGIN, _CROP_MARGIN = 0.15, 0.25
+#: A blurred or pixelated face is what this many colors along each side tell of it.
+_REDACT_CELLS = 5
+#: Ways of hiding a face.
+STYLES = ("blur", "pixelate", "mosaic", "box")
 _Image = NDArray[np.uint8]
 
 
@@ -49,21 +52,63 @@ def draw_faces(image: _Image, result: FaceResult) -> _Image:
     return drawn
 
 
-def blur_faces(image: _Image, result: FaceResult) -> _Image:
-    """A copy of an image (H, W, 3) with every face made unrecognisable.
+def redact_faces(
+    image: NDArray[Any],
+    boxes: Iterable[NDArray[np.float32]],
+    style: str = "blur",
+    colors: int = 3,
+    margin: float = REDACT_MARGIN,
+) -> NDArray[Any]:
+    """A copy of an image with every face made unrecognisable.
 
-    A face and a margin round it become the smooth surface through 5 x 5 mean colours, from which
-    nothing else can be had back. What was not found stays visible: use a low score threshold.
+    A face and a margin round it are replaced. "blur" is the smooth surface through 5 x 5 mean
+    colors, from which nothing else can be had back; "pixelate" the 5 x 5 colors as flat blocks;
+    "mosaic" flat blocks of a grid that lies over the whole picture, a fourth of the face or more
+    wide; "box" a black box. What was not found stays visible: use a low score threshold.
+
+    Args:
+        image: (H, W) or (H, W, C), uint8 or uint16.
+        boxes: XYXY in pixels, of any number.
+        style: one of :data:`STYLES`.
+        colors: how many of the channels are color; transparency behind them stays as it is. Of four
+            the last is printing black.
+        margin: what a box is widened by on each side, as a share of it.
     """
-    blurred = image.copy()
-    for box, _ in result:
-        part = _part(image.shape, box, _BLUR_MARGIN)
-        region = blurred[part]
-        height, width = region.shape[:2]
-        cells = (min(_BLUR_CELLS, width), min(_BLUR_CELLS, height))
-        means = cv2.resize(region, cells, interpolation=cv2.INTER_AREA)
-        blurred[part] = cv2.resize(means, (width, height), interpolation=cv2.INTER_LINEAR)
-    return blurred
+    hidden = image.copy()
+    plain = hidden[..., None] if hidden.ndim == 2 else hidden
+    for box in boxes:
+        rows, columns = _part(image.shape, box, margin)
+        region = plain[rows, columns, :colors]
+        if style == "box":
+            region[...] = 0
+            if colors == 4:
+                region[..., 3] = np.iinfo(image.dtype).max
+        elif style == "mosaic":
+            _mosaic(plain[..., :colors], rows, columns)
+        else:
+            height, width = region.shape[:2]
+            cells = (min(_REDACT_CELLS, width), min(_REDACT_CELLS, height))
+            means = cv2.resize(np.ascontiguousarray(region), cells, interpolation=cv2.INTER_AREA)
+            way = cv2.INTER_LINEAR if style == "blur" else cv2.INTER_NEAREST
+            smooth = cv2.resize(means, (width, height), interpolation=way)
+            region[...] = smooth.reshape(region.shape)
+    return hidden
+
+
+def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
+    """Replaces a part of an image by the mean colors of the grid's cells, the cells cut off there.
+
+    A mean is taken of the part alone: cells at its border would tell of what lies beyond it.
+    """
+    longest = max(rows.stop - rows.start, columns.stop - columns.start)
+    cell = max(-(-longest // 4), 1)
+    for y in range(rows.start // cell * cell, rows.stop, cell):
+        for x in range(columns.start // cell * cell, columns.stop, cell):
+            block = image[
+                max(y, rows.start) : min(y + cell, rows.stop),
+                max(x, columns.start) : min(x + cell, columns.stop),
+            ]
+            block[...] = block.mean(axis=(0, 1))
 
 
 def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
@@ -72,37 +117,32 @@ def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
         yield image[_part(image.shape, box, _CROP_MARGIN)]
 
 
-def picture_name(name: str, video: bool = False) -> str:
-    """The name of an image's or video's picture, with a suffix that can be written."""
-    if video:
-        return name if name.lower().endswith(".mp4") else name + ".mp4"
-    return name if Path(name).suffix.lower() in _WRITABLE else name + ".png"
+def picture_name(source: Source) -> str:
+    """The name of an image's or video's picture, with a suffix that suits what is written."""
+    if source.kind != "image":
+        return source.name if source.name.lower().endswith(".mp4") else source.name + ".mp4"
+    return source.name if copy_format(source.format) == source.format else source.name + ".png"
 
 
-def save_image(image: _Image, path: Path) -> Path:
-    """Writes an image; nobody ever sees half of it.
+def save_image(image: _Image, path: Path) -> None:
+    """Writes an image in the format of the path's suffix; nobody ever sees half of it.
 
     Args:
         image: (H, W, 3) BGR.
-        path: where; ".png" is added to a suffix that cannot be written.
-
-    Returns:
-        The path written.
+        path: where.
 
     Raises:
         OSError: it cannot be written.
     """
-    path = path.with_name(picture_name(path.name))
     try:  # in memory: OpenCV crashes on paths that are not UTF-8
         written, data = cv2.imencode(path.suffix, image)
     except cv2.error:
         written = False
     if not written:
         size = f"{image.shape[0]} x {image.shape[1]}"
-        raise OSError(f"{path}: OpenCV cannot write {size} pixels as {path.suffix}")
+        raise OSError(f"{path}: OpenCV cannot write {size} pixels as {path.suffix or 'an image'}")
     with replaced_file(path) as temporary:
         temporary.write_bytes(data)
-    return path
 
 
 def _part(shape: tuple[int, ...], box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:

@@ -10,26 +10,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from face_d2.data.image_file import FORMATS, MAX_IMAGE_PIXELS, pixels_of, read_image
+from face_d2.data.image_file import MAX_IMAGE_PIXELS, pixels_of, read_image, to_8_bits
 
 __all__ = ["COLOR_ORDERS", "ImageLike", "image_name", "load_image"]
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[Any] | Image.Image"
 
 COLOR_ORDERS = ("BGR", "RGB")
-_FORMATS = (*FORMATS, "TIFF")
 
 
 def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     """Reads or converts an image.
 
-    Files and bytes are read as in training (:func:`face_d2.data.image_file.read_image`): JPEG, PNG,
-    WebP, BMP, GIF, and TIFF besides; gray, palette, CMYK, 16 bits a channel and EXIF orientation
-    are taken care of, transparency is dropped, of several frames the first counts.
+    Files and bytes are read as in training (:func:`face_d2.data.image_file.read_image`), in the
+    formats of :data:`face_d2.data.file_kind.READ_FORMATS`. Gray, palette, CMYK, 16 bits a channel
+    and EXIF orientation are taken care of, transparency is dropped, and of several pages or frames
+    the first counts.
 
     Args:
         image: a path, the bytes of an image file, a Pillow image, or an array of uint8 or uint16
-            (its upper 8 bits count): (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+            (scaled by :func:`face_d2.data.image_file.to_8_bits`): (H, W), (H, W, 1), (H, W, 3) or
+            (H, W, 4).
         color_order: order of an array's first three channels, "BGR" (as OpenCV reads) or "RGB".
             Files, bytes and Pillow images know their own.
 
@@ -48,7 +49,7 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     if isinstance(image, (str, os.PathLike)):
         return _from_file(Path(image))
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return read_image(bytes(image), formats=_FORMATS)
+        return read_image(bytes(image))
     if isinstance(image, np.ndarray):
         return _from_array(image, color_order)
     if isinstance(image, Image.Image):
@@ -68,7 +69,7 @@ def image_name(image: ImageLike) -> str:
 def _from_file(path: Path) -> NDArray[np.uint8]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name the images in it")
-    return read_image(path, formats=_FORMATS)
+    return read_image(path)
 
 
 def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
@@ -81,7 +82,7 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
             f"got an array {shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4){hint}"
         )
     if array.dtype.newbyteorder("=") == np.uint16:
-        array = (array >> 8).astype(np.uint8)
+        array = to_8_bits(array)
     elif array.dtype != np.uint8:
         raise ValueError(
             f"got an array of {array.dtype}; expected uint8 (0-255) or uint16 (0-65535), so scale "
@@ -96,12 +97,6 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
 
 def _from_pillow(image: Image.Image) -> NDArray[np.uint8]:
     _check_pixels(image.height, image.width, f"Pillow image {image.height} x {image.width}")
-    if image.mode == "F":
-        raise ValueError("got a Pillow image of mode F (floats); convert it to L or RGB first")
-    if image.mode == "I" and (np.asarray(image) >> 16).any():
-        raise ValueError(
-            "got a Pillow image of mode I with values beyond 0-65535; scale it to 8 bits first"
-        )
     return pixels_of(image, "BGR")
 
 

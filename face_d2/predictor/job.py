@@ -2,51 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
-
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.drawing import (
-    blur_faces,
-    crop_faces,
-    draw_faces,
-    picture_name,
-    save_image,
-)
-from face_d2.predictor.images import load_image
-from face_d2.predictor.records import (
-    Journal,
-    check_text_names,
-    make_record,
-    write_format,
-)
-from face_d2.predictor.results import FaceResult
-from face_d2.predictor.sources import Source, find_sources
-from face_d2.predictor.video import VideoReader, VideoSink
+from face_d2.predictor.drawing import STYLES
+from face_d2.predictor.records import Journal, check_text_names, write_format
+from face_d2.predictor.sources import Inputs, Source, find_inputs
+from face_d2.predictor.work import Pictures, Worker, escaped
 from face_d2.utils.files import replaced_file
 
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
 
-#: Kinds of pictures that --draw and --blur make: folder and function.
-_PAINTERS: dict[str, Callable[[NDArray[np.uint8], FaceResult], NDArray[np.uint8]]] = {
-    "drawn": draw_faces,
-    "blurred": blur_faces,
-}
 #: Where no threshold is asked for, --draw and --crop leave out what the model itself doubts: it
 #: reports all that counts for a precision-recall curve. --blur hides them all.
 SHOWN_FROM = 0.5
+#: What runs did that did not yet write these settings down.
+_EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False}
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,9 @@ class PredictJob:
         score_threshold: detections score more than this; None takes the model's.
         format: one of :data:`face_d2.predictor.records.FORMATS`.
         draw, blur, crop: images to write beside the records.
+        redact: how --blur hides faces, one of :data:`face_d2.predictor.drawing.STYLES`.
+        keep_exif: copies of pictures keep their EXIF data (place, time, camera).
+        first_page: search the first page of a TIFF or frame of an animation alone.
         batch_size, max_pixels: see :class:`face_d2.FaceDetector`.
         max_frames: of a camera; None for no limit.
         shard: (I, N), do the I-th of N parts.
@@ -82,6 +62,9 @@ class PredictJob:
     draw: bool = False
     blur: bool = False
     crop: bool = False
+    redact: str = "blur"
+    keep_exif: bool = False
+    first_page: bool = False
     batch_size: int = 8
     max_pixels: int = 2**23
     max_frames: int | None = None
@@ -98,17 +81,32 @@ class PredictJob:
         """Whether the work is spread over processes."""
         return max(self.num_gpus, self.num_processes) * self.num_machines > 1
 
+    @property
+    def pictures(self) -> Pictures:
+        """What is made beside the records."""
+        return Pictures(
+            self.output,
+            draw=self.draw,
+            redact=self.redact if self.blur else "",
+            crop=self.crop,
+            shown_from=_shown_from(self),
+            keep_exif=self.keep_exif,
+        )
+
 
 def predict(job: PredictJob) -> int:
     """Does a job; a job that was stopped goes on from where it was.
 
     Returns:
-        0; 1 when an input failed.
+        0; 1 when an input failed, or something in a folder may hold faces and cannot be opened.
 
     Raises:
         ValueError, OSError, ImportError: nothing can be done: a wrong setting, a missing file.
     """
-    job = replace(job, sources=tuple(find_sources(job.inputs, job.output)))
+    if job.redact not in STYLES:
+        raise ValueError(f"redact is {job.redact!r}; expected one of {', '.join(STYLES)}")
+    inputs = find_inputs(job.inputs, job.output, job.first_page)
+    job = replace(job, sources=tuple(inputs.sources))
     if job.format == "txt":
         check_text_names(job.sources)
     _check_settings(job)
@@ -120,7 +118,7 @@ def predict(job: PredictJob) -> int:
 
         launch(_work_of_rank, job)
     else:
-        _Run(job, job.shard).work()
+        _work(job, job.shard)
     if job.machine_rank or job.shard != (1, 1):
         return 0  # the whole is put together elsewhere
     journal = Journal(job.output)
@@ -134,7 +132,26 @@ def predict(job: PredictJob) -> int:
     print(_summary(job, count), file=sys.stderr)
     for record in failed:
         print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
-    return int(bool(failed))
+    _say_left_out(job, inputs)
+    return int(bool(failed) or any(one.failed for one in inputs.left_out))
+
+
+def _say_left_out(job: PredictJob, inputs: Inputs) -> None:
+    """Names what was not searched: all in a file, the first of each kind on the screen."""
+    path = job.output / "not_searched.json"
+    path.unlink(missing_ok=True)
+    if inputs.left_out:
+        text = json.dumps([asdict(one) for one in inputs.left_out], indent=1)
+        with replaced_file(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        for line in inputs.summary():
+            print(escaped(line), file=sys.stderr)
+    if job.blur and not job.keep_exif and any(one.kind == "image" for one in inputs.sources):
+        print(
+            "EXIF data (place, time, camera) are not in the blurred pictures; --keep-exif keeps "
+            "them",
+            file=sys.stderr,
+        )
 
 
 def _summary(job: PredictJob, count: int) -> str:
@@ -151,136 +168,16 @@ def _shown_from(job: PredictJob) -> float:
     return 0.0 if job.score_threshold is not None else SHOWN_FROM
 
 
+def _work(job: PredictJob, shard: tuple[int, int]) -> None:
+    Worker(_detector(job), job.sources, shard, job.pictures, job.max_frames).work()
+
+
 def _work_of_rank(job: PredictJob) -> None:
     """One of the launcher's processes."""
     from detectron2.utils import comm
 
-    _Run(job, (comm.get_rank() + 1, comm.get_world_size())).work()
+    _work(job, (comm.get_rank() + 1, comm.get_world_size()))
     comm.synchronize()  # the first process leaves, and puts the whole together, last
-
-
-class _Run:
-    """One process's work."""
-
-    def __init__(self, job: PredictJob, shard: tuple[int, int]) -> None:
-        self.detector = _detector(job)
-        self.shard = shard
-        self.sources = job.sources
-        self.output = job.output
-        self.painters = _painters(job)
-        self.crop = job.crop
-        self.max_frames = job.max_frames
-        self.shown_from = _shown_from(job)
-        self.journal = Journal(self.output, shard, partial(_pictures, job))
-
-    def work(self) -> None:
-        """Goes through this process's part of the sources, what is not done yet."""
-        part, parts = self.shard
-        own = self.sources[part - 1 :: parts]
-        left = [source for source in own if not self.journal.is_done(source)]
-        print(f"{self.detector.runtime}, part {part} of {parts}", file=sys.stderr)
-        if len(left) < len(own):
-            print(f"{len(own) - len(left)} of {len(own)} were done before", file=sys.stderr)
-        images = [source for source in left if source.kind == "image"]
-        with tqdm(total=len(images), unit="image", disable=not images or part > 1) as progress:
-            results = self.detector.stream(source.file for source in images)
-            for source, result in zip(images, results):
-                if result.error is None and (self.painters or self.crop):
-                    try:
-                        self._save(source, load_image(source.file), result)
-                    except (ValueError, OSError) as error:  # a name or size that cannot be written
-                        result = FaceResult.of_error(error, source.file)
-                self.journal.add(source, make_record(source, result, self.detector.levels))
-                progress.update()
-        for source in left:
-            if source.kind != "image":
-                try:
-                    self._work_on_video(source)
-                except (ValueError, OSError) as error:
-                    record = {"file": source.file, "name": source.name, "error": str(error)}
-                    self.journal.add(source, record)
-        self.journal.close()
-
-    def _save(self, source: Source, image: NDArray[np.uint8], result: FaceResult) -> None:
-        for name in self.painters:
-            save_image(self._painted(name, image, result), self.output / name / source.name)
-        self._forget_crops(source)
-        self._save_crops(image, result, self.output / "crops" / source.name, "")
-
-    def _painted(
-        self, painter: str, image: NDArray[np.uint8], result: FaceResult
-    ) -> NDArray[np.uint8]:
-        return _PAINTERS[painter](
-            image, result if painter == "blurred" else self._above_threshold(result)
-        )
-
-    def _above_threshold(self, result: FaceResult) -> FaceResult:
-        number = int((result.scores >= self.shown_from).sum())  # the best come first
-        return replace(
-            result,
-            boxes=result.boxes[:number],
-            scores=result.scores[:number],
-            levels=result.levels[:number],
-        )
-
-    def _forget_crops(self, source: Source) -> None:
-        """Removes the crops of what the file was before it changed."""
-        for crop in (self.output / "crops" / source.name).glob("*.png"):
-            crop.unlink()
-
-    def _save_crops(
-        self, image: NDArray[np.uint8], result: FaceResult, folder: Path, prefix: str
-    ) -> None:
-        if self.crop:
-            for number, face in enumerate(
-                crop_faces(image, self._above_threshold(result)), start=1
-            ):
-                save_image(face, folder / f"{prefix}{number:04d}.png")
-
-    def _work_on_video(self, source: Source) -> None:
-        self.journal.begin(source)
-        self._forget_crops(source)
-        with contextlib.ExitStack() as stack:
-            reader = stack.enter_context(VideoReader(source))
-            file = picture_name(source.name, video=True)
-            sinks = {
-                name: stack.enter_context(VideoSink(self.output / name / file, reader.fps))
-                for name in self.painters
-            }
-            total = self.max_frames if source.kind == "camera" else reader.frames
-            progress = stack.enter_context(
-                tqdm(total=total or None, unit="frame", disable=self.shard[0] > 1)
-            )
-            waiting: deque[NDArray[np.uint8]] = deque()
-            count = 0
-            for result in self.detector.stream(self._frames(source, reader, waiting)):
-                frame = waiting.popleft()
-                for name, sink in sinks.items():
-                    sink.write(self._painted(name, frame, result))
-                self._save_crops(
-                    frame, result, self.output / "crops" / source.name, f"{count:06d}-"
-                )
-                time = round(count / reader.fps, 6)
-                self.journal.add(
-                    source,
-                    make_record(source, result, self.detector.levels, frame=count, time=time),
-                )
-                count += 1
-                progress.update()
-        self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
-        if count < reader.frames and source.kind == "video":
-            announced = f"{reader.frames} frames are announced"
-            print(escaped(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
-
-    def _frames(
-        self, source: Source, reader: VideoReader, waiting: deque[NDArray[np.uint8]]
-    ) -> Iterator[NDArray[np.uint8]]:
-        """The frames, each also put aside until its result is there."""
-        for number, frame in enumerate(reader):
-            if source.kind == "camera" and number == self.max_frames:
-                return
-            waiting.append(frame)
-            yield frame
 
 
 def _detector(job: PredictJob) -> FaceDetector:
@@ -319,14 +216,16 @@ def _check_settings(job: PredictJob) -> None:
         "opts": job.opts,
         "score_threshold": job.score_threshold,
         "max_pixels": job.max_pixels,
-        **{name: getattr(job, name) for name in ("draw", "blur", "crop")},
+        **{name: getattr(job, name) for name in ("draw", "blur", "crop", "first_page")},
+        "redact": job.redact if job.blur else None,
+        "keep_exif": job.keep_exif and (job.draw or job.blur),
     }
     path = job.output / "run.json"
     # A run that failed before its first result, by a wrong option perhaps, left nothing to protect.
     results = any(journal.stat().st_size for journal in job.output.glob("journal*.jsonl"))
     if results and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(k for k in settings if settings[k] != before.get(k))
+        changed = sorted(k for k in settings if settings[k] != before.get(k, _EARLIER.get(k)))
         if changed:
             raise ValueError(
                 f"{job.output} holds results made with other settings ({', '.join(changed)}); "
@@ -354,22 +253,6 @@ def _check_pictures(job: PredictJob) -> None:
         ValueError: two files would have the same picture, or an earlier run's has it.
     """
     if job.draw or job.blur or job.crop:
-        journal = Journal(job.output, job.shard, partial(_pictures, job))
+        journal = Journal(job.output, job.shard, job.pictures.of)
         journal.close()
         journal.check_pictures(job.sources)
-
-
-def _painters(job: PredictJob) -> list[str]:
-    return [name for name, wanted in (("drawn", job.draw), ("blurred", job.blur)) if wanted]
-
-
-def _pictures(job: PredictJob, source: Source) -> list[str]:
-    """What is made of a source, as paths in the output folder; the crops have a folder."""
-    name = picture_name(source.name, video=source.kind != "image")
-    painted = [f"{painter}/{name}" for painter in _painters(job)]
-    return [*painted, f"crops/{source.name}"] if job.crop else painted
-
-
-def escaped(what: object) -> str:
-    """A text or path with what is not UTF-8 in it escaped."""
-    return str(what).encode(errors="backslashreplace").decode()

@@ -2,8 +2,9 @@
 
 A record is a JSON object on one line. Of an image: ``file`` (absolute path), ``name``, ``height``,
 ``width``, ``faces`` (each ``box`` [x1, y1, x2, y2] in pixels, ``score``, ``level``), or ``error``
-instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds). In the journal
-alone a video is framed by a record with ``begins`` and one with ``frames``, their number, and every
+instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds); of an image of
+several pages or frames one per page, with ``page`` (from 0). In the journal alone these are framed
+by a record with ``begins`` and one with ``frames``, their number, and every
 record has its file's ``size`` and ``mtime_ns``: what is known of a file ends when the file changes.
 The record that finishes a file has ``pictures``, the paths in the folder that are its own.
 """
@@ -33,7 +34,7 @@ _JOURNAL_ONLY = {*_STAMP, "pictures"}
 def make_record(
     source: Source, result: FaceResult, levels: Sequence[str], **frame: float
 ) -> Record:
-    """The record of an image or, with ``frame`` and ``time``, of a frame."""
+    """The record of an image, of a frame (with ``frame`` and ``time``), of a page (``page``)."""
     record: Record = {"file": source.file, "name": source.name, **frame}
     if result.error is not None:
         return {**record, "error": f"{type(result.error).__name__}: {result.error}"}
@@ -89,7 +90,7 @@ class Journal:
         if source.stamp is not None:
             record = {**record, **dict(zip(_STAMP, source.stamp))}
         pictures = self._pictures(source)
-        if pictures and not {"begins", "frame", "error"} & record.keys():
+        if pictures and not {"begins", "frame", "page", "error"} & record.keys():
             record = {**record, "pictures": pictures}
             self._owners.update(dict.fromkeys(pictures, _key(record)))
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
@@ -97,9 +98,9 @@ class Journal:
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:
-        """Whether an image was read or a video finished; a camera never is."""
+        """Whether an image was read or a video finished; a camera or stream never is."""
         owners = [self._owners.get(picture) for picture in self._pictures(source)]
-        return source.kind != "camera" and any(
+        return source.kind in ("image", "video") and any(
             key in self._finished and all(owner == key for owner in owners) for key in _keys(source)
         )
 
@@ -166,10 +167,10 @@ class Journal:
         if "frames" in record:
             self._finished.add(key)
             return
-        self._places.setdefault(key, {})[int(record.get("frame", -1))] = place
+        self._places.setdefault(key, {})[_number(record, -1)] = place
         if "error" in record:
             self._finished.discard(key)
-        elif "frame" not in record:
+        elif _number(record) is None:
             self._finished.add(key)
 
     def _mend_last_line(self) -> None:
@@ -181,6 +182,11 @@ class Journal:
         if whole < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+
+
+def _number(record: Record, otherwise: Any = None) -> Any:
+    """Which frame or page a record is of."""
+    return record.get("frame", record.get("page", otherwise))
 
 
 def _key(record: Record) -> _Key:
@@ -250,7 +256,7 @@ def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """One row per face; ``frame`` is empty for images."""
+    """One row per face; ``frame`` is empty for images of one page, and otherwise frame or page."""
     writer = csv.writer(file)
     writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level"])
     for record in records():
@@ -258,7 +264,7 @@ def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
             writer.writerow(
                 [
                     record["name"],
-                    record.get("frame", ""),
+                    _number(record, ""),
                     *face["box"],
                     face["score"],
                     face["level"],
@@ -267,14 +273,15 @@ def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """A COCO data set with a ``score`` in every annotation; frames are images "video#frame"."""
+    """A COCO data set with a ``score`` in every annotation; frames and pages are "name#number"."""
     file.write('{"categories": [{"id": 1, "name": "face"}],\n"images": [')
     readable = 0
     for record in records():
         if "error" in record:
             continue
         readable += 1
-        name = record["name"] + (f"#{record['frame']}" if "frame" in record else "")
+        number = _number(record)
+        name = record["name"] + ("" if number is None else f"#{number}")
         image = {"id": readable, "file_name": name}
         image |= {"height": record["height"], "width": record["width"]}
         file.write((",\n" if readable > 1 else "\n") + json.dumps(image, ensure_ascii=False))
@@ -306,7 +313,7 @@ def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
                 for face in record["faces"]
                 for x1, y1, x2, y2 in [face["box"]]
             ]
-            stem = _stem(record["name"])
+            stem = _stem(record["name"]) + (f"#{record['page']}" if record.get("page") else "")
             file = fresh / f"{stem}.txt"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(format_detections(stem, rows), encoding="utf-8", errors=_ERRORS)

@@ -1,20 +1,29 @@
-"""What the command line was asked to look at."""
+"""What the command line was asked to look at, found by opening files and not by their endings."""
 
 from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["Source", "find_sources"]
+from tqdm import tqdm
 
-_IMAGES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-#: Searched for in folders; ".ts" is TypeScript's as well and must be asked for.
-_SEARCHED_VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"}
-_VIDEOS = _SEARCHED_VIDEOS | {".ts"}
+from face_d2.data.file_kind import FileKind, kind_of_file
+from face_d2.data.image_file import UnreadableImageError, page_count
+
+__all__ = ["Inputs", "LeftOut", "Source", "find_inputs"]
+
+#: What a killed run leaves of a picture that it was writing.
+_UNFINISHED = ".tmp-"
+#: Formats that may have several pages or frames.
+_PAGED = {"TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF"}
 
 
 @dataclass(frozen=True)
@@ -22,70 +31,244 @@ class Source:
     """One image, video or camera.
 
     Attributes:
-        kind: "image", "video" or "camera".
-        file: absolute path, or the camera's index.
+        kind: "image", "video", "camera" or "stream".
+        file: absolute path, the camera's index, or the stream's address without its password.
         name: what results call it: the path below what all files share, with slashes.
         stamp: size in bytes and time of change in nanoseconds; None for a camera.
+        format: of an image, by its content ("JPEG"); "" where the content is unknown.
+        pages: of an image, how many pages or frames are searched.
+        address: of a stream, as it was given; it may have a password and is never printed.
     """
 
     kind: str
     file: str
     name: str
     stamp: tuple[int, int] | None = None
+    format: str = ""
+    pages: int = 1
+    address: str = field(default="", repr=False)
 
 
-def find_sources(words: Sequence[str], output: Path | None) -> list[Source]:
-    """Files, folders (searched to the bottom), globs, camera indices, and "-" for a list on stdin.
+@dataclass(frozen=True)
+class LeftOut:
+    """Something in a folder or glob that is not searched.
+
+    Attributes:
+        name: its path as it was met.
+        reason: why, in words that suit many ("neither a picture nor a video").
+        failed: it may hold faces: the run has not done all that it was asked to do.
+    """
+
+    name: str
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was found.
+
+    Attributes:
+        sources: what is searched: in the order of the words, those of a folder or glob sorted.
+        left_out: everything else that the folders and globs hold.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def summary(self, most: int = 5) -> list[str]:
+        """One line for every reason: how many, and the first names."""
+        lines = []
+        for (failed, reason), number in sorted(
+            Counter((one.failed, one.reason) for one in self.left_out).items(), reverse=True
+        ):
+            names = [n.name for n in self.left_out if (n.failed, n.reason) == (failed, reason)]
+            listed = ", ".join(names[:most]) + (", ..." if number > most else "")
+            lines.append(f"not searched: {number} x {reason} ({listed})")
+        return lines
+
+
+def find_inputs(
+    words: Sequence[str], output: Path | None = None, first_page: bool = False
+) -> Inputs:
+    """Files, folders (searched to the bottom), globs, cameras, addresses, "-" for a list on stdin.
+
+    Every file of a folder or glob is opened. Pictures and videos are known by their first bytes,
+    whatever they are called. A file that only its ending calls a picture or video is a source too:
+    it is damaged, and reading it says so. Links are followed; a folder that is met again is not
+    entered again. A file that is named is always a source.
 
     Args:
         words: as given on the command line.
-        output: files below it, an earlier run's pictures, are left out of folders and globs.
-
-    Returns:
-        Every file once: in the order of ``words``, those of a folder or glob sorted.
+        output: the folder of an earlier run's pictures, left out of folders and globs.
+        first_page: search the first page or frame of an image alone.
 
     Raises:
         FileNotFoundError: a word names nothing, or only a folder without images or videos, or the
             list on stdin is empty.
     """
+    search = _Search(output)
     cameras: list[Source] = []
-    files: dict[str, str] = {}  # absolute path -> folder its name starts from
+    files: dict[str, tuple[str, FileKind]] = {}  # absolute path -> folder of its name, kind
     for word in _with_stdin(words):
         path = Path(word)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if _is_picture(p) and _outside(p, output))
-            root = path
-        elif path.exists():
-            found, root = [path], path.parent
+            found, root = search.folder(path), path
+        elif os.path.lexists(path):
+            found, root = [(path, _named_kind(path))], path.parent
+        elif "://" in word:
+            cameras.append(_stream(word, {source.name for source in cameras}))
+            continue
         elif glob.has_magic(word):
+            matches = [Path(match) for match in glob.glob(word, recursive=True)]
             found = sorted(
-                p
-                for p in map(Path, glob.glob(word, recursive=True))
-                if _is_picture(p, path.suffix) and _outside(p, output)
+                search.matches(matches, path.suffix.lower() == ".ts"), key=lambda match: match[0]
             )
-            root = Path(os.path.commonpath([p.parent for p in found])) if found else path
+            root = Path(os.path.commonpath([p.parent for p, _ in found])) if found else path
         elif word.isdecimal():
             cameras.append(Source("camera", word, f"camera-{word}"))
             continue
         else:
             raise FileNotFoundError(f"{word}: no such file or folder")
         if not found:
-            raise FileNotFoundError(f"{word}: no images or videos there")
-        for file in found:
-            files.setdefault(os.path.abspath(file), os.path.abspath(root))
+            said = Inputs([], search.left_out).summary()
+            raise FileNotFoundError("\n".join([f"{word}: no images or videos there", *said]))
+        for file, kind in found:
+            files.setdefault(os.path.abspath(file), (os.path.abspath(root), kind))
+    search.done()
     if not files:
-        return cameras
-    top = os.path.commonpath(list(files.values()))
-    named = [
-        Source(
-            "video" if Path(file).suffix.lower() in _VIDEOS else "image",
-            file,
-            Path(os.path.relpath(file, top)).as_posix(),
-            _stamp(file),
-        )
-        for file in files
-    ]
-    return named + cameras
+        return Inputs(cameras, search.left_out)
+    top = os.path.commonpath([root for root, _ in files.values()])
+    sources = []
+    for file, (_, kind) in files.items():
+        name = Path(os.path.relpath(file, top)).as_posix()
+        pages = 1 if first_page else _pages(file, kind)
+        sources.append(Source(kind.kind, file, name, _stamp(file), kind.format, pages))
+    return Inputs(sources + cameras, search.left_out)
+
+
+class _Search:
+    """Looks through folders and notes what is left out.
+
+    Args:
+        output: a folder that is not searched.
+    """
+
+    def __init__(self, output: Path | None) -> None:
+        self._left_out: dict[str, LeftOut] = {}  # by absolute path
+        self._output = None if output is None else output.resolve()
+        self._entered: dict[tuple[int, int], str] = {}  # device and inode -> absolute path
+        self._progress = tqdm(desc="looking at files", unit="", delay=2, leave=False)
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        return list(self._left_out.values())
+
+    def done(self) -> None:
+        """Ends the bar of progress."""
+        self._progress.close()
+
+    def folder(self, folder: Path) -> list[tuple[Path, FileKind]]:
+        """The pictures and videos of a folder to the bottom, sorted by path."""
+        self._entered.clear()
+        return sorted(self._walk(folder), key=lambda match: match[0])
+
+    def matches(
+        self, paths: Iterable[Path], transport_streams: bool
+    ) -> Iterator[tuple[Path, FileKind]]:
+        """Those of a glob's matches; of matched folders too."""
+        self._entered.clear()
+
+        def through_links(path: Path) -> tuple[bool, Path]:
+            return os.path.realpath(path) != os.path.abspath(path), path
+
+        for path in sorted(paths, key=through_links):  # real names before those of links
+            if path.is_dir():
+                yield from self._walk(path)
+            elif not self._is_output(path) and self._is_first_name(path.parent):
+                yield from self._file(path, transport_streams)
+
+    def _walk(self, folder: Path) -> Iterator[tuple[Path, FileKind]]:
+        if self._is_output(folder):
+            self._leave(folder, "the output folder")
+            return
+        try:
+            first = self._is_first_name(folder)
+            entries = sorted(folder.iterdir()) if first else []
+        except OSError as error:
+            self._leave(folder, f"folder that cannot be read: {error.strerror}", failed=True)
+            return
+        folders = []
+        for entry in entries:
+            if entry.is_dir():
+                folders.append(entry)
+            else:
+                yield from self._file(entry)
+        # Links last: a folder that is reached twice keeps its own name.
+        for entry in sorted(folders, key=Path.is_symlink):
+            yield from self._walk(entry)
+
+    def _file(self, path: Path, transport_streams: bool = False) -> Iterator[tuple[Path, FileKind]]:
+        self._progress.update()
+        if path.name.startswith(_UNFINISHED):
+            self._leave(path, "left unfinished by a run that was killed")
+            return
+        try:
+            kind = kind_of_file(path, transport_streams)
+        except OSError as error:
+            broken = path.is_symlink() and not path.exists()
+            reason = "link to nothing" if broken else f"cannot be opened: {error.strerror}"
+            self._leave(path, reason, failed=True)
+            return
+        if kind.kind == "other":
+            self._leave(path, kind.format)
+        else:
+            yield path, kind
+
+    def _is_first_name(self, folder: Path) -> bool:
+        """Whether a folder was not met under another name; notes it otherwise."""
+        status, here = folder.stat(), os.path.abspath(folder)
+        if self._entered.setdefault((status.st_dev, status.st_ino), here) == here:
+            return True
+        self._leave(folder, "folder that is searched under another name")
+        return False
+
+    def _is_output(self, path: Path) -> bool:
+        if self._output is None:
+            return False
+        resolved = path.resolve()
+        return self._output == resolved or self._output in resolved.parents
+
+    def _leave(self, path: Path, reason: str, failed: bool = False) -> None:
+        self._left_out.setdefault(os.path.abspath(path), LeftOut(str(path), reason, failed))
+
+
+def _named_kind(path: Path) -> FileKind:
+    """Of a file that was named: never "other"; what is no picture is refused when it is read."""
+    try:
+        kind = kind_of_file(path, transport_streams=True)
+    except OSError:  # reading it will say what is wrong
+        return FileKind("image", "")
+    return FileKind("image", "") if kind.kind == "other" else kind
+
+
+def _pages(file: str, kind: FileKind) -> int:
+    if kind.kind != "image" or kind.format not in _PAGED:
+        return 1
+    try:
+        return page_count(file)
+    except (UnreadableImageError, OSError):  # reading it will say what is wrong
+        return 1
+
+
+def _stream(address: str, taken: set[str]) -> Source:
+    """A stream, its name and record without user, password and query, which may be a key."""
+    parts = urlsplit(address)
+    host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
+    plain = re.sub(r"[^\w.]+", "-", shown).strip("-")
+    name = next(n for n in chain([plain], (f"{plain}-{i}" for i in count(2))) if n not in taken)
+    return Source("stream", shown, name, address=address)
 
 
 def _with_stdin(words: Iterable[str]) -> Iterator[str]:
@@ -101,17 +284,9 @@ def _with_stdin(words: Iterable[str]) -> Iterator[str]:
             yield word
 
 
-def _stamp(file: str) -> tuple[int, int]:
-    status = os.stat(file)
+def _stamp(file: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file)
+    except OSError:  # a link to nothing
+        return None
     return status.st_size, status.st_mtime_ns
-
-
-def _is_picture(path: Path, asked: str = "") -> bool:
-    suffixes = _IMAGES | _SEARCHED_VIDEOS | (_VIDEOS & {asked.lower()})
-    # ".tmp-" is what a killed run leaves of a picture it was writing.
-    wanted = path.suffix.lower() in suffixes and not path.name.startswith(".")
-    return wanted and path.is_file()
-
-
-def _outside(path: Path, output: Path | None) -> bool:
-    return output is None or output.resolve() not in path.resolve().parents

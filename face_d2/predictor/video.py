@@ -1,10 +1,14 @@
-"""Frames in and out, one at a time."""
+"""Frames in and out, one at a time: by PyAV (the extra [video]), or by OpenCV in its place."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -13,108 +17,209 @@ from numpy.typing import NDArray
 from face_d2.predictor.sources import Source
 from face_d2.utils.files import replaced_file
 
-__all__ = ["VideoReader", "VideoSink"]
+__all__ = ["Frame", "OpenCvReader", "OpenCvSink", "Reader", "Sink", "open_reader", "open_sink"]
 
 #: Taken where a stream does not say, as cameras often do not.
 _FALLBACK_FPS = 25.0
 
 
-class VideoReader:
-    """The frames of a video file or a camera; a context manager.
-
-    Args:
-        source: the video or camera.
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video.
 
     Attributes:
-        fps: frames a second.
-        frames: their number by the file's own account, 0 where that is not known.
-
-    Raises:
-        ValueError: it cannot be opened, or its path is not UTF-8.
+        pixels: (H, W, 3) BGR, upright.
+        time: seconds since the first frame.
     """
 
-    def __init__(self, source: Source) -> None:
-        camera = source.kind == "camera"
-        self._name = source.name
-        _check_name(source.file)
-        self._capture = cv2.VideoCapture(int(source.file) if camera else source.file)
-        if not self._capture.isOpened():
-            what = "no such camera" if camera else "cannot be opened as a video"
-            raise ValueError(f"{source.name}: {what}")
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS)
-        if not 0 < self.fps < 1000:
-            self.fps = _FALLBACK_FPS
-        self.frames = 0 if camera else max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+    pixels: NDArray[np.uint8]
+    time: float
 
-    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        """(H, W, 3) BGR frames.
+
+class Reader(Protocol):
+    """The frames of a video, stream or camera; a context manager.
+
+    Attributes:
+        fps: mean frames a second, as announced.
+        frames: their number by the file's own account, 0 where that is not known.
+        expected: about how many there will be, for a bar of progress; 0 where that is not known.
+        loses: what a copy of this video lacks, in words for people.
+    """
+
+    fps: float
+    frames: int
+    expected: int
+    loses: list[str]
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames.
 
         Raises:
             ValueError: there is not a single one.
         """
+
+    def __enter__(self) -> Reader: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+class Sink(Protocol):
+    """A video file that grows frame by frame and gets its name when it is complete.
+
+    A context manager; an error within it leaves no file.
+    """
+
+    def write(self, frame: Frame) -> None:
+        """Appends a frame; all must have the size of the first.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+
+    def __enter__(self) -> Sink: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def open_reader(source: Source) -> Reader:
+    """The frames of a source.
+
+    Raises:
+        ValueError: it cannot be opened, or its path is not UTF-8.
+    """
+    check_name(source.file)
+    if source.kind == "stream" and not _has_pyav():
+        raise ValueError(
+            f"{source.name}: reading streams needs PyAV; install it (pip install 'face-d2[video]')"
+        )
+    if source.kind == "camera" or not _has_pyav():
+        return OpenCvReader(source)
+    from face_d2.predictor.av_video import AvReader
+
+    return AvReader(source)
+
+
+def open_sink(path: Path, reader: Reader) -> Sink:
+    """A copy of a reader's video: H.264 with the sound by PyAV, else MPEG-4 by OpenCV.
+
+    Raises:
+        ValueError: the path is not UTF-8.
+    """
+    check_name(str(path))
+    if not _has_pyav():
+        return OpenCvSink(path, reader.fps)
+    from face_d2.predictor.av_video import AvSink
+
+    return AvSink(path, reader)
+
+
+class OpenCvReader:
+    """See :class:`Reader`. OpenCV reads cameras, and files where PyAV is not installed.
+
+    The times of a file are those that it states; of a camera, those at which its frames came.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._camera = source.kind == "camera"
+        self._name = source.name
+        self._capture = cv2.VideoCapture(int(source.file) if self._camera else source.file)
+        if not self._capture.isOpened():
+            what = "no such camera" if self._camera else "cannot be opened as a video"
+            raise ValueError(f"{source.name}: {what}")
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS)
+        if not 0 < self.fps < 1000:
+            self.fps = _FALLBACK_FPS
+        self.frames = 0
+        self.loses: list[str] = []
+        if not self._camera:
+            self.frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        self.expected = self.frames
+        if not _has_pyav():
+            sound = [] if self._camera else ["sound, if the video has any"]
+            self.loses = [*sound, "H.264 that browsers play (it is MPEG-4)"]
+
+    def __iter__(self) -> Iterator[Frame]:
+        started, before = 0.0, -1.0
         count = 0
         while True:
-            there, frame = self._capture.read()
+            there, pixels = self._capture.read()
             if not there:
                 break
+            now = time.monotonic() if self._camera else self._stated_time()
+            if count == 0:
+                started = now
+            now -= started
+            if count and now <= before:  # not every file has times
+                now = before + 1 / self.fps
+            before = now
             count += 1
-            yield frame
+            yield Frame(pixels, round(now, 6))
         if not count:
             raise ValueError(f"{self._name}: no frame can be decoded")
 
-    def __enter__(self) -> VideoReader:
+    def _stated_time(self) -> float:
+        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+
+    def __enter__(self) -> OpenCvReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._capture.release()
 
 
-class VideoSink:
-    """A video file that grows frame by frame and gets its name when it is complete.
+class OpenCvSink:
+    """See :class:`Sink`. The codec is MPEG-4 part 2, which every OpenCV has.
 
-    A context manager; an error within it leaves no file. The codec is MPEG-4 part 2, which every
-    OpenCV has and which cuts odd sides by a pixel.
+    It cuts odd sides by a pixel and has one rate: where frames come more slowly they are repeated,
+    where they come faster some are left out, so that the copy is as long as the video.
 
     Args:
         path: the ``.mp4`` to write.
         fps: frames a second.
-
-    Raises:
-        ValueError: the path is not UTF-8.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        _check_name(str(path))
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
+        self._written = 0
         self._stack = contextlib.ExitStack()
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Appends a frame; all must have the size of the first.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
+    def write(self, frame: Frame) -> None:
         if self._writer is None:
-            size = (frame.shape[1], frame.shape[0])
+            size = (frame.pixels.shape[1], frame.pixels.shape[0])
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._temporary), codec, self._fps, size)
             if not self._writer.isOpened():
                 raise OSError(f"{self._path}: OpenCV cannot write this video")
-        self._writer.write(frame)
+        # The frame before is shown until this one's time; this one is kept for what comes.
+        while self._written < round(frame.time * self._fps):
+            self._writer.write(self._last)
+            self._written += 1
+        self._last = frame.pixels
 
-    def __enter__(self) -> VideoSink:
+    def __enter__(self) -> OpenCvSink:
         self._temporary = self._stack.enter_context(replaced_file(self._path))
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         if self._writer is not None:
+            if error[0] is None:
+                self._writer.write(self._last)
             self._writer.release()
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+        self._stack.__exit__(*error)
 
 
-def _check_name(path: str) -> None:
+def check_name(path: str) -> None:
+    """Refuses paths that video libraries crash on.
+
+    Raises:
+        ValueError: the path is not UTF-8.
+    """
     try:
         path.encode()
-    except UnicodeEncodeError:  # OpenCV would crash
+    except UnicodeEncodeError:
         raise ValueError(f"{path}: not a UTF-8 path, which videos need; rename it") from None
+
+
+def _has_pyav() -> bool:
+    return importlib.util.find_spec("av") is not None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 HEIGHT, WIDTH = 48, 80
 
@@ -37,10 +37,22 @@ def rotated(orientation: int) -> bytes:
     return encoded(picture(), "JPEG", exif=exif, quality=95)
 
 
-def sixteen_bit(gray: bool) -> bytes:
+def sixteen_bit(gray: bool, unused: int = 0) -> bytes:
     pixels = np.asarray(picture().convert("L") if gray else picture())
-    wide = pixels.astype(np.uint16) << 8 | 0x7F
+    wide = (pixels.astype(np.uint16) << 8 | 0x7F) >> unused
     return cv2.imencode(".png", wide if gray else wide[..., ::-1])[1].tobytes()
+
+
+def with_text(length: int) -> bytes:
+    """A PNG with packed texts before and behind its pixels, as image generators write them."""
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * length, zip=True)
+    text.add_itxt("parameters", "y" * length, zip=True)
+    data = encoded(picture(), "PNG", pnginfo=text)
+    packed = b"prompt\0\0" + zlib.compress(b"z" * length)
+    chunk = b"zTXt" + packed
+    last = struct.pack(">I", len(packed)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return data[:-12] + last + data[-12:]
 
 
 def jpeg_bomb() -> bytes:
@@ -71,6 +83,13 @@ READABLE: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "png": (lambda: encoded(picture(), "PNG"), (HEIGHT, WIDTH)),
     "webp": (lambda: encoded(picture(), "WEBP", lossless=True), (HEIGHT, WIDTH)),
     "bmp": (lambda: encoded(picture(), "BMP"), (HEIGHT, WIDTH)),
+    "tiff": (lambda: encoded(picture(), "TIFF", compression="tiff_lzw"), (HEIGHT, WIDTH)),
+    "ppm": (lambda: encoded(picture(), "PPM"), (HEIGHT, WIDTH)),
+    "animated-tiff": (lambda: animated("TIFF"), (HEIGHT, WIDTH)),
+    "12-bit-in-16-gray": (lambda: sixteen_bit(gray=True, unused=4), (HEIGHT, WIDTH)),
+    "12-bit-in-16-rgb": (lambda: sixteen_bit(gray=False, unused=4), (HEIGHT, WIDTH)),
+    "large-text": (lambda: with_text(3_000_000), (HEIGHT, WIDTH)),
+    "no-end-marker": (lambda: encoded(picture(), "JPEG", quality=95)[:-2], (HEIGHT, WIDTH)),
     "rgba": (lambda: encoded(picture().convert("RGBA"), "PNG"), (HEIGHT, WIDTH)),
     "gray": (lambda: encoded(picture().convert("L"), "JPEG", quality=95), (HEIGHT, WIDTH)),
     "palette": (lambda: encoded(picture().convert("P"), "PNG", transparency=0), (HEIGHT, WIDTH)),
@@ -106,7 +125,9 @@ UNREADABLE: dict[str, Callable[[], bytes]] = {
     "text": lambda: b"404 Not Found\n",
     "html": lambda: b"<html><body>404 Not Found</body></html>",
     "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
-    "tiff": lambda: encoded(picture(), "TIFF"),
+    "camera-raw": lambda: encoded(picture(), "TIFF", tiffinfo={50706: b"\1\4\0\0"}),
+    "float-tiff": lambda: encoded(Image.new("F", (WIDTH, HEIGHT), 0.5), "TIFF"),
+    "jpeg-xl": lambda: b"\xff\x0a" + bytes(100),
     "jpeg-bomb": jpeg_bomb,
     "png-bomb": png_bomb,
 }

@@ -37,7 +37,7 @@ from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
-from face_d2.predictor.sources import find_sources
+from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, detector_node
 
 __all__ = ["BenchmarkSettings", "measure", "usable_cores"]
@@ -230,7 +230,7 @@ def _files(
 
 def _calibration_images(folder: str | None, temporary: Path) -> list[Path]:
     if folder:
-        images = [Path(s.file) for s in find_sources([folder], None) if s.kind == "image"]
+        images = [Path(s.file) for s in find_inputs([folder]).sources if s.kind == "image"]
         if not images:
             raise ValueError(f"--calibration {folder}: no images there")
         return images

@@ -18,16 +18,14 @@ import cv2
 import numpy as np
 import pytest
 from helpers.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
 from face_d2 import FaceDetector
 from face_d2.cli import predict as command
 from face_d2.evaluation.wider_face.files import read_predictions
-from face_d2.predictor import job
-from face_d2.predictor.sources import find_sources
-from face_d2.predictor.video import VideoReader
+from face_d2.predictor import job, video
+from face_d2.predictor.sources import find_inputs
 
 SQUARES = {
     "b/two.png": [(10, 20, 30), (60, 30, 20)],
@@ -398,10 +396,22 @@ def test_a_name_that_is_not_utf_8_is_escaped(
 
 
 def test_a_picture_that_cannot_be_written_is_its_images_own_error(
-    backend: SquareFinder, folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+    backend: SquareFinder,
+    folder: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    Image.new("RGB", (70_000, 20)).save(folder / "wide.png")
-    (folder / "wide.png").rename(folder / "images/a/wide.jpg")  # JPEG ends at 65,535 pixels
+    wide = folder / "images/a/wide.jpg"
+    Image.new("RGB", (70_000, 20)).save(wide, "PNG")
+    save = Image.Image.save
+
+    def limited(image: Image.Image, *given: Any, **options: Any) -> None:
+        if image.width > 65_535:
+            raise OSError("encoder error")
+        save(image, *given, **options)
+
+    monkeypatch.setattr(Image.Image, "save", limited)
     Image.new("RGB", (30, 20)).save(folder / "images" / ("n" * 251 + ".gif"))  # .png is added
     long = "m" * 246 + ".png"
     Image.new("RGB", (30, 20)).save(folder / "images" / long)
@@ -409,7 +419,7 @@ def test_a_picture_that_cannot_be_written_is_its_images_own_error(
     assert run(folder, "--draw") == 1
     printed = capsys.readouterr().err
     assert "a/wide.jpg: OSError: " in printed
-    assert "cannot write 20 x 70000 pixels as .jpg" in printed
+    assert "cannot write 20 x 70000 pixels as PNG (encoder error)" in printed
     assert "caf\\udce9.avi: not a UTF-8 path, which videos need" in printed
     records = json.loads((folder / "out/detections.json").read_text())
     assert {r["name"][-8:] for r in records if "error" in r} == {
@@ -529,9 +539,9 @@ def test_transport_streams_are_videos_where_they_are_named(
         ((str(images),), sorted(SQUARES)),
         ((str(images / "a/*"),), ["none.png", "one.png"]),
     ]:
-        assert [s.name for s in find_sources(inputs, None)] == names
+        assert [s.name for s in find_inputs(inputs).sources] == names
     for word in (str(source), str(images / "*/*.ts")):
-        assert [(s.kind, s.file) for s in find_sources([word], None)] == [("video", str(source))]
+        assert [(s.kind, s.file) for s in find_inputs([word]).sources] == [("video", str(source))]
 
 
 # --- videos
@@ -562,24 +572,26 @@ def test_a_video_of_200_frames(
 ) -> None:
     alive: weakref.WeakSet[Any] = weakref.WeakSet()
     most = 0
-    read = VideoReader.__iter__
+    reader = type(video.open_reader(find_inputs([str(clip)]).sources[0]))
+    read = reader.__iter__
 
-    class Frame(np.ndarray):
+    class Counted(np.ndarray):
         """Can be counted while it lives."""
 
         __hash__ = object.__hash__
 
-    def counted(self: VideoReader) -> Iterator[NDArray[np.uint8]]:
+    def counted(self: video.Reader) -> Iterator[video.Frame]:
         nonlocal most
         for frame in read(self):
-            marked = frame.view(Frame)
+            marked = frame.pixels.view(Counted)
             alive.add(marked)
             most = max(most, len(alive))
-            yield marked
+            yield video.Frame(marked, frame.time)
 
-    monkeypatch.setattr(VideoReader, "__iter__", counted)
+    monkeypatch.setattr(reader, "__iter__", counted)
     assert run(folder, "--draw", "--blur", "--crop", inputs=(str(clip),)) == 0
-    assert most <= 10  # a batch of 8, the frame that closes it, the one in hand
+    # A batch of 8, the frame that closes it, the one in hand; a second that waits to be blurred.
+    assert most <= 10 + 14
 
     records = json.loads((folder / "out/detections.json").read_text())
     assert [r["frame"] for r in records] == list(range(200))
@@ -654,6 +666,22 @@ def test_a_camera_runs_for_the_frames_asked(
     assert opened == [0, 0]
     records = json.loads((folder / "out/detections.json").read_text())
     assert [(r["name"], r["frame"]) for r in records] == [("camera-0", n) for n in range(5)]
+    # Ctrl-C ends the run, and what was recorded until then is kept.
+    detect = backend.detect
+
+    def stopped(images: Any) -> Any:
+        if len(backend.calls) == calls + 2:
+            raise KeyboardInterrupt
+        return detect(images)
+
+    calls = len(backend.calls)
+    monkeypatch.setattr(backend, "detect", stopped)
+    assert run(folder, "--blur", "--output", str(folder / "kept"), inputs=("0",)) == 130
+    recorded = capture(str(folder / "kept/blurred/camera-0.mp4"))
+    assert sum(recorded.read()[0] for _ in range(30)) == 16
+    times = [record["time"] for record in records]
+    assert times[0] == 0
+    assert times == sorted(set(times))  # those at which the frames came
 
 
 # --- with a network

@@ -12,12 +12,19 @@ import pytest
 from detectron2.structures import BoxMode
 from helpers import image_files
 from helpers.image_files import HEIGHT, READABLE, UNREADABLE, WIDTH
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from face_d2.config import get_cfg
 from face_d2.data import mapper as mapper_module
 from face_d2.data.augmentation import BoundedResize
-from face_d2.data.image_file import UnreadableImageError, image_size, read_image, read_shrunk
+from face_d2.data.image_file import (
+    UnreadableImageError,
+    image_size,
+    page_count,
+    read_image,
+    read_pages,
+    read_shrunk,
+)
 from face_d2.data.mapper import FaceDatasetMapper
 from lffd_d2.scale_sampling import ScaleSamplingMapper
 
@@ -93,10 +100,12 @@ def test_exif_orientations(orientation: int, tmp_path: Path) -> None:
     assert image_size(path) == expected.shape[:2]
 
 
-def test_16_bits_keep_the_upper_8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unused", [0, 2, 4, 6])
+def test_16_bits_keep_the_upper_8_of_those_that_are_used(unused: int, tmp_path: Path) -> None:
+    """A camera's 10, 12 or 14 bits are as bright as 16."""
     for gray in (True, False):
         path = tmp_path / "x.png"
-        path.write_bytes(image_files.sixteen_bit(gray))
+        path.write_bytes(image_files.sixteen_bit(gray, unused))
         picture = image_files.picture()
         expected = picture.convert("L").convert("RGB") if gray else picture
         assert np.array_equal(read_image(path, "RGB"), np.asarray(expected))
@@ -109,6 +118,79 @@ def test_unreadable_files_are_named(name: str, tmp_path: Path) -> None:
     for read in (read_image, lambda p: read_shrunk(p, 1.0), lambda p: read_shrunk(p, 0.2)):
         with pytest.raises(UnreadableImageError, match=r"x\.jpg cannot be decoded \(.+\)"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("camera-raw", "camera's raw file, which is not read; develop it"),
+        ("float-tiff", "scale its values to 0-255"),
+        ("jpeg-xl", "is JPEG XL, which is not read; convert it to JPEG or PNG"),
+        ("text", "not an image, or of a format that is not read"),
+    ],
+)
+def test_what_is_not_read_says_what_to_do(name: str, reason: str) -> None:
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(UNREADABLE[name]())
+
+
+def test_heic_without_the_plugin_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    heic = b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(100)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnreadableImageError, match=r"is HEIC; install pillow-heif .*\[heif\]"):
+        read_image(heic)
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_pictures_of_phones_and_the_web_are_read(kind: str) -> None:
+    if kind == "HEIF":
+        plugin = pytest.importorskip("pillow_heif", reason="the extra [heif] is not installed")
+        plugin.register_heif_opener()
+    elif not features.check("avif"):
+        pytest.skip("this Pillow was built without AVIF")
+    data = image_files.encoded(image_files.picture(), kind, quality=95)
+    difference = np.abs(read_image(data, "RGB").astype(int) - np.asarray(image_files.picture()))
+    assert difference.mean() < 4
+    with pytest.raises(UnreadableImageError):
+        read_image(data[: len(data) * 9 // 10])
+
+
+def test_a_missing_end_marker_is_told_from_missing_pixels() -> None:
+    """Of every picture one byte more than the marker is already damage."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (70, 90, 3), dtype=np.uint8))
+    for image in (noise, image_files.picture(), Image.new("RGB", (64, 64), "gray")):
+        for options in ({}, {"subsampling": 0}):
+            data = image_files.encoded(image, "JPEG", quality=90, **options)
+            for cut in (1, 2):
+                assert np.array_equal(read_image(data[:-cut]), read_image(data))
+            for cut in (3, 4, 5, 9, 50):
+                with pytest.raises(UnreadableImageError, match="truncated"):
+                    read_image(data[:-cut])
+        for options in ({"progressive": True}, {"restart_marker_rows": 1}):
+            data = image_files.encoded(image, "JPEG", quality=90, **options)
+            with pytest.raises(UnreadableImageError, match="truncated"):  # cannot be told
+                read_image(data[:-2])
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_every_page_or_frame_is_read(kind: str, tmp_path: Path) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pages = [image_files.picture(), Image.new("RGB", (WIDTH, HEIGHT), "red"), image_files.picture()]
+    path = tmp_path / "x"
+    pages[0].save(path, kind, save_all=True, append_images=pages[1:], **options)
+    assert page_count(path) == 3
+    read = list(read_pages(path))
+    for page, corner in zip(read, ([0, 0, 0], [0, 0, 255], [0, 0, 0])):
+        assert np.abs(page[0, 0].astype(int) - corner).max() < 30  # a GIF has few colors
+    assert np.array_equal(read[0], read_image(path))
+
+
+def test_the_other_eyes_picture_is_no_page(tmp_path: Path) -> None:
+    path = tmp_path / "x.mpo"
+    image_files.picture().save(path, "MPO", save_all=True, append_images=[image_files.picture()])
+    assert Image.open(path).n_frames == 2
+    assert page_count(path) == 1
 
 
 def test_a_missing_file_is_no_damaged_one(tmp_path: Path) -> None:

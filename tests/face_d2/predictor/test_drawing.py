@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from face_d2.predictor.drawing import blur_faces, crop_faces, draw_faces, save_image
+from face_d2.predictor.drawing import (
+    STYLES,
+    crop_faces,
+    draw_faces,
+    picture_name,
+    redact_faces,
+    save_image,
+)
 from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.sources import Source
 
 
 def result_of(boxes: list[list[float]], size: tuple[int, int] = (100, 120)) -> FaceResult:
@@ -27,13 +35,13 @@ def image() -> NDArray[np.uint8]:
 def test_nothing_found_changes_nothing(image: NDArray[np.uint8]) -> None:
     nothing = result_of([])
     np.testing.assert_array_equal(draw_faces(image, nothing), image)
-    np.testing.assert_array_equal(blur_faces(image, nothing), image)
+    np.testing.assert_array_equal(redact_faces(image, nothing.boxes), image)
     assert list(crop_faces(image, nothing)) == []
 
 
 def test_a_blurred_face_is_25_colours_and_the_rest_untouched(image: NDArray[np.uint8]) -> None:
     before = image.copy()
-    blurred = blur_faces(image, result_of([[40, 30, 80, 70]]))
+    blurred = redact_faces(image, result_of([[40, 30, 80, 70]]).boxes)
     np.testing.assert_array_equal(image, before)
     margin = np.ones(image.shape[:2], bool)
     margin[24:76, 34:86] = False
@@ -45,7 +53,7 @@ def test_a_blurred_face_is_25_colours_and_the_rest_untouched(image: NDArray[np.u
         (52, 52),
         interpolation=cv2.INTER_NEAREST,
     )
-    again = blur_faces(other, result_of([[40, 30, 80, 70]]))
+    again = redact_faces(other, result_of([[40, 30, 80, 70]]).boxes)
     assert np.abs(again.astype(int) - blurred).max() <= 12
     assert blurred[30:70, 40:80].std() < 0.3 * image[30:70, 40:80].std()
 
@@ -55,7 +63,7 @@ def test_a_blurred_face_is_25_colours_and_the_rest_untouched(image: NDArray[np.u
 )
 def test_faces_at_borders(image: NDArray[np.uint8], box: list[float]) -> None:
     result = result_of([box])
-    assert blur_faces(image, result).shape == draw_faces(image, result).shape == image.shape
+    assert redact_faces(image, result.boxes).shape == draw_faces(image, result).shape == image.shape
     (crop,) = crop_faces(image, result)
     assert crop.shape[0] >= 1
     assert crop.shape[1] >= 1
@@ -75,10 +83,50 @@ def test_a_drawn_box_is_where_the_face_is(image: NDArray[np.uint8]) -> None:
     assert drawn[20:29, 20:40].any()  # the score above
 
 
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [0, 2, 3, 4])
+def test_hidden_faces_tell_at_most_25_colors(style: str, dtype: type, channels: int) -> None:
+    """Of gray, color and transparent pictures; transparency and all outside stay as they are."""
+    generator = np.random.default_rng(1)
+    top = np.iinfo(dtype).max
+    shape = (90, 110, channels) if channels else (90, 110)
+    image = generator.integers(0, top, shape, dtype=dtype, endpoint=True)
+    colors = {0: 1, 2: 1, 3: 3, 4: 3}[channels]
+    hidden = redact_faces(image, [np.float32([30, 20, 70, 60])], style, colors)
+    outside = np.ones((90, 110), bool)
+    outside[14:66, 24:76] = False
+    assert np.array_equal(hidden[outside], image[outside])
+    if channels in (2, 4):
+        assert np.array_equal(hidden[..., -1], image[..., -1])
+    within = hidden.reshape(90, 110, -1)[14:66, 24:76, :colors]
+    assert within.astype(float).std() < 0.35 * image.astype(float).std()
+    if style != "blur":
+        assert len(np.unique(within.reshape(-1, colors), axis=0)) <= 25
+
+
+def test_a_black_box_is_black_in_printing_inks_too() -> None:
+    inks = np.full((20, 20, 4), 90, np.uint8)
+    hidden = redact_faces(inks, [np.float32([5, 5, 15, 15])], "box", colors=4)
+    assert hidden[10, 10].tolist() == [0, 0, 0, 255]
+
+
 def test_saving(image: NDArray[np.uint8], tmp_path: Path) -> None:
-    assert save_image(image, tmp_path / "new" / "a.png") == tmp_path / "new" / "a.png"
+    save_image(image, tmp_path / "new" / "a.png")
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "new" / "a.png")), image)
-    assert save_image(image, tmp_path / "a.gif").name == "a.gif.png"
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         save_image(image, tmp_path / "file" / "a.png")
+    with pytest.raises(OSError, match=r"cannot write 100 x 120 pixels as \.xyz"):
+        save_image(image, tmp_path / "a.xyz")
+
+
+def test_pictures_keep_the_names_of_files_whose_format_is_written() -> None:
+    for kind, format_, expected in (
+        ("image", "JPEG", "a.x"),
+        ("image", "GIF", "a.x.png"),
+        ("image", "HEIF", "a.x.png"),
+        ("video", "MP4", "a.x.mp4"),
+    ):
+        assert picture_name(Source(kind, "/a.x", "a.x", format=format_)) == expected
+    assert picture_name(Source("video", "/a.MP4", "a.MP4")) == "a.MP4"

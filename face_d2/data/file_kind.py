@@ -1,0 +1,198 @@
+"""What a file holds, told from its first bytes and, where they say nothing, from its ending.
+
+This is the one list of formats: prediction, training, evaluation and ``tools/check_dataset.py`` all
+read what :data:`READ_FORMATS` names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import stat
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ["HEAD_BYTES", "READ_FORMATS", "FileKind", "kind_of_bytes", "kind_of_file"]
+
+#: How much of a file :func:`kind_of_bytes` needs.
+HEAD_BYTES = 4096
+
+#: Formats of pictures that are read, by Pillow's names. AVIF needs a Pillow that was built with it
+#: (11.3 and later are), HEIF the extra [heif]; :func:`why_not_read` says so.
+READ_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
+
+_CONVERT = "convert it to JPEG or PNG"
+_RAW = f"a camera's raw file, which is not read; develop it, or {_CONVERT}"
+
+
+def _endings(words: str) -> frozenset[str]:
+    return frozenset(f".{word}" for word in words.split())
+
+
+#: Endings of pictures and videos. A file with one of them that holds something else is damaged and
+#: is reported as such. ".ts" is TypeScript's as well and is not among them.
+_IMAGE_ENDINGS = _endings(
+    "jpg jpeg jpe jfif jfi mpo png apng webp bmp dib gif tif tiff pbm pgm ppm pnm jp2 j2k jpx avif "
+    "avifs heic heif hif jxl psd psb exr hdr tga pcx qoi dng nef arw cr2 cr3 raf orf rw2 pef srw"
+)
+_VIDEO_ENDINGS = _endings(
+    "mp4 m4v mov qt avi divx mkv webm mpg mpeg mpe m2v vob wmv asf mts m2ts m2t 3gp 3g2 flv f4v "
+    "ogv mxf dv rm rmvb ivf y4m h264 264 h265 265 hevc mjpg mjpeg wtv"
+)
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_SOUND_BRANDS = {b"M4A ", b"M4B ", b"M4P "}
+_QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+_PPM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s")
+_BITMAP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
+
+#: First bytes -> kind, format.
+_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+    (b"\xff\xd8\xff", "image", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
+    (b"GIF87a", "image", "GIF"),
+    (b"GIF89a", "image", "GIF"),
+    (b"II*\0", "image", "TIFF"),
+    (b"MM\0*", "image", "TIFF"),
+    (b"II+\0", "image", "TIFF"),
+    (b"MM\0+", "image", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n", "image", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "image", "JPEG2000"),
+    (b"\xff\x0a", "image", "JPEG XL"),
+    (b"\0\0\0\x0cJXL ", "image", "JPEG XL"),
+    (b"8BPS", "image", "Photoshop"),
+    (b"v/1\x01", "image", "OpenEXR"),
+    (b"#?RADIANCE", "image", "Radiance HDR"),
+    (b"qoif", "image", "QOI"),
+    (b"DDS ", "image", "DDS"),
+    (b"FUJIFILMCCD-RAW", "image", "raw"),
+    (b"IIRO", "image", "raw"),
+    (b"IIRS", "image", "raw"),
+    (b"IIU\0", "image", "raw"),
+    (b"\x1aE\xdf\xa3", "video", "Matroska"),
+    (b"FLV\x01", "video", "FLV"),
+    (b"0&\xb2u\x8ef\xcf\x11", "video", "ASF"),
+    (b"\0\0\x01\xba", "video", "MPEG"),
+    (b"\0\0\x01\xb3", "video", "MPEG"),
+    (b"\0\0\0\x01g", "video", "H.264"),
+    (b"\0\0\0\x01@", "video", "H.265"),
+    (b"\x06\x0e+4\x02\x05\x01\x01", "video", "MXF"),
+    (b".RMF", "video", "RealMedia"),
+    (b"DKIF", "video", "IVF"),
+    (b"YUV4MPEG2", "video", "YUV4MPEG2"),
+    (b"\x1f\x07\0", "video", "DV"),
+    (b"ID3", "other", "sound"),
+    (b"fLaC", "other", "sound"),
+    (b"%PDF", "other", "a PDF document, whose pictures are not searched"),
+    (b"PK\x03\x04", "other", "an archive or document, whose pictures are not searched"),
+    (b"Rar!", "other", "an archive, whose pictures are not searched"),
+    (b"7z\xbc\xaf", "other", "an archive, whose pictures are not searched"),
+    (b"\x1f\x8b", "other", "an archive, whose pictures are not searched"),
+    (b"\0\x05\x16\x07", "other", "macOS's notes on another file"),
+    (b"\0\x05\x16\0", "other", "macOS's notes on another file"),
+)
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file holds.
+
+    Attributes:
+        kind: "image", "video" or "other".
+        format: its format; of "other" what it is instead, in words.
+    """
+
+    kind: str
+    format: str
+
+    @property
+    def why_not_read(self) -> str | None:
+        """Of a picture: why it is not read and what to do; None where it is read."""
+        if self.format == "HEIF" and importlib.util.find_spec("pillow_heif") is None:
+            return f"is HEIC; install pillow-heif (pip install 'face-d2[heif]') or {_CONVERT}"
+        if self.format == "AVIF" and not _pillow_reads_avif():
+            return f"is AVIF, which this Pillow does not read; update Pillow to 11.3 or {_CONVERT}"
+        if self.format == "raw":
+            return f"is {_RAW}"
+        if self.format not in READ_FORMATS:
+            return f"is {self.format}, which is not read; {_CONVERT}" if self.format else "unknown"
+        return None
+
+
+def kind_of_bytes(head: bytes) -> FileKind | None:
+    """What the first :data:`HEAD_BYTES` of a file tell of it; None where they tell nothing."""
+    if head[8:10] == b"CR" and head[:4] == b"II*\0":
+        return FileKind("image", "raw")
+    for start, kind, name in _SIGNATURES:
+        if head.startswith(start):
+            return FileKind(kind, name)
+    if head[4:8] == b"ftyp":
+        return _of_brand(head)
+    if head[4:8] in _QUICKTIME_ATOMS:
+        return FileKind("video", "QuickTime")
+    if head[:4] == b"RIFF":
+        name = head[8:12]
+        if name == b"WEBP":
+            return FileKind("image", "WEBP")
+        return FileKind("video", "AVI") if name == b"AVI " else FileKind("other", "sound")
+    if head[:4] == b"OggS":
+        moving = b"theora" in head[:200] or b"\x01video" in head[:200]
+        return FileKind("video", "Ogg") if moving else FileKind("other", "sound")
+    if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BITMAP_HEADERS:
+        return FileKind("image", "BMP")
+    if _PPM.match(head):
+        return FileKind("image", "PPM")
+    # MPEG transport streams: packets of 188 bytes, of cameras 192 with a time before each.
+    for first, length in ((0, 188), (4, 192)):
+        starts = range(first, min(len(head), first + 5 * length), length)
+        if len(starts) > 2 and all(head[at] == 0x47 for at in starts):
+            return FileKind("video", "MPEG-TS")
+    return None
+
+
+def kind_of_file(path: Path, transport_streams: bool = False) -> FileKind:
+    """What a file is: by its first bytes, else by its ending, else "other".
+
+    Args:
+        path: the file; links are followed.
+        transport_streams: ".ts" counts as a video's ending; it is TypeScript's as well.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        return FileKind("other", "a device, pipe or socket")
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    found = kind_of_bytes(head)
+    if found is not None:
+        return found
+    ending = path.suffix.lower()
+    if ending in _IMAGE_ENDINGS:
+        return FileKind("image", "")
+    if ending in _VIDEO_ENDINGS or (transport_streams and ending == ".ts"):
+        return FileKind("video", "")
+    return FileKind("other", "neither a picture nor a video" if head else "empty")
+
+
+def _of_brand(head: bytes) -> FileKind:
+    """By the brands in the first box of an ISO base media file (ISO/IEC 14496-12)."""
+    length = min(int.from_bytes(head[:4], "big"), len(head))
+    brand = head[8:12]
+    brands = {brand, *(head[at : at + 4] for at in range(16, length - 3, 4))}
+    if brand in (b"avif", b"avis") or (brand in _HEIF_BRANDS and brands & {b"avif", b"avis"}):
+        return FileKind("image", "AVIF")
+    if brand in _HEIF_BRANDS:
+        return FileKind("image", "HEIF")
+    if brand == b"crx ":
+        return FileKind("image", "raw")
+    if brand in _SOUND_BRANDS:
+        return FileKind("other", "sound")
+    return FileKind("video", "MP4")
+
+
+@cache
+def _pillow_reads_avif() -> bool:
+    return importlib.util.find_spec("PIL._avif") is not None

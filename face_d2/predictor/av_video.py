@@ -1,0 +1,326 @@
+"""Videos by PyAV, whose wheels bring FFmpeg."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.predictor.sources import Source
+from face_d2.predictor.video import Frame, Reader
+from face_d2.utils.files import replaced_file
+
+__all__ = ["AvReader", "AvSink"]
+
+#: Sound that an .mp4 holds and browsers play; other sound is coded anew as AAC.
+_COPIED_SOUND = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}
+#: Samples that AAC codes together.
+_AAC_FRAME = 1024
+#: Ticks a second of what is written. All usual rates are whole numbers of them.
+_TICKS = 90_000
+#: swscale's SWS_BICUBIC, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. By default colors move by 2 to 4
+#: values from one conversion to the next; with these they stay (mean error 0.5 after four).
+#: One thread: on a busy machine its own threads took many times as long for small frames.
+_EXACT = {"interpolation": 0x4 | 0x2000 | 0x40000, "threads": 1}
+#: Visually lossless, at a speed that a detector does not wait for.
+_ENCODING = {"crf": "18", "preset": "veryfast"}
+#: Matrix coefficients (ITU-T H.273): the same picture needs the same ones when it is coded again.
+_BT709, _BT601, _UNKNOWN = 1, (5, 6), (0, 2)
+#: Seconds until a stream that does not answer is given up, to connect and to read.
+_TIMEOUTS = (10.0, 20.0)
+#: Seconds before each attempt to connect to a stream again.
+_RETRIES = (1, 2, 4, 8, 16)
+_TRIED_AGAIN = (av.error.FFmpegError, OSError, EOFError)
+
+
+class AvReader:
+    """See :class:`face_d2.predictor.video.Reader`.
+
+    Times are those of the frames, whether the rate is constant or not. A frame of another size than
+    the first is brought to that size. A live stream that ends or breaks is connected to again.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.live = source.kind == "stream"
+        self._container, stream = self._open()
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate and 0 < rate < 1000 else 25.0
+        duration = self._container.duration
+        if self.live and duration:  # a file on a server
+            self.live = False
+        self.frames = 0 if self.live else stream.frames
+        self.expected = self.frames
+        if duration and not (self.live or self.frames):
+            self.expected = round(duration / av.time_base * self.fps)
+        self.sound = [] if self.live else list(self._container.streams.audio)
+        self.path = source.address or source.file
+        self.colors = stream.codec_context
+        self.start = 0.0
+        self.loses = []
+        others = len(self._container.streams) - len(self.sound) - 1
+        if self.live and self._container.streams.audio:
+            self.loses.append("the sound of the stream")
+        elif others > 0:
+            self.loses.append(f"{others} tracks besides (subtitles, data, other pictures)")
+        new = [name for name in map(_codec, self.sound) if name not in _COPIED_SOUND]
+        if new:
+            self.loses.append(f"the coding of the sound ({', '.join(new)} becomes AAC)")
+        if stream.codec_context.colorspace not in (_BT709, *_BT601, *_UNKNOWN):
+            self.loses.append("its wide range of colors")
+
+    def _open(self) -> tuple[Any, Any]:
+        address = self._source.address or self._source.file
+        options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
+        timeout = _TIMEOUTS if self._source.address else None
+        try:
+            container = av.open(address, options=options, timeout=timeout, metadata_errors="ignore")
+        except (av.error.FFmpegError, OSError) as error:
+            reason = f" ({error.strerror})" if self._source.address else ""
+            raise ValueError(
+                f"{self._source.name}: cannot be opened as a video{reason}"
+            ) from None  # the error has the address, and that may have a password
+        cover = av.stream.Disposition.attached_pic
+        moving = [s for s in container.streams.video if not s.disposition & cover]
+        if not moving:
+            container.close()
+            raise ValueError(f"{self._source.name}: there is no video in it")
+        moving[0].thread_type = "AUTO"
+        return container, moving[0]
+
+    def __iter__(self) -> Iterator[Frame]:
+        size: tuple[int, int] | None = None
+        before, count = -1.0, 0
+        for pixels, now in self._decoded():
+            if count == 0:
+                self.start, size = now, pixels.shape[1::-1]
+            now -= self.start
+            if count and now <= before:  # the clock of a broken file or a new connection
+                now = before + 1 / self.fps
+            before = now
+            count += 1
+            if pixels.shape[1::-1] != size:
+                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            yield Frame(pixels, round(now, 6))
+        if not count:
+            raise ValueError(f"{self._source.name}: no frame can be decoded")
+
+    def _decoded(self) -> Iterator[tuple[NDArray[np.uint8], float]]:
+        """Pixels and time of every frame, over all connections to a live stream."""
+        number, retry = 0, 0
+        while True:
+            try:
+                stream = self._video()
+                for frame in self._container.decode(stream):
+                    clock = time.monotonic() if self.live else frame.time
+                    yield _pixels(frame), number / self.fps if clock is None else clock
+                    number, retry = number + 1, 0
+            except _TRIED_AGAIN:
+                broken = True
+            else:
+                broken = False
+            if not self.live:
+                if broken and number:
+                    print(f"{self._source.name}: damaged after frame {number}", file=sys.stderr)
+                return
+            retry = self._connect_again(retry)
+            if retry < 0:
+                return
+
+    def _connect_again(self, retry: int) -> int:
+        """How many attempts were made since the last frame; -1 when there are no more."""
+        self._container.close()
+        for attempt in range(retry, len(_RETRIES)):
+            pause = _RETRIES[attempt]
+            print(f"{self._source.name}: connecting again in {pause} s", file=sys.stderr)
+            time.sleep(pause)
+            with contextlib.suppress(ValueError):
+                self._container, _ = self._open()
+                return attempt + 1
+        return -1
+
+    def _video(self) -> Any:
+        cover = av.stream.Disposition.attached_pic
+        return next(s for s in self._container.streams.video if not s.disposition & cover)
+
+    def __enter__(self) -> AvReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+
+class AvSink:
+    """See :class:`face_d2.predictor.video.Sink`: H.264 in an .mp4, with the sound of the video.
+
+    Every frame has the time that it has in the video, and sound is copied packet by packet where
+    the format allows. Odd sides lose a pixel, which H.264 in browsers requires.
+
+    Args:
+        path: the ``.mp4`` to write.
+        reader: the video whose copy this is.
+    """
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self._path, self._reader = path, reader
+        self._stack = contextlib.ExitStack()
+        self._container: Any = None
+        self._last = -1
+        self._step = round(_TICKS / reader.fps)
+
+    def write(self, frame: Frame) -> None:
+        try:
+            if self._container is None:
+                self._begin(frame)
+            height, width = (side // 2 * 2 for side in frame.pixels.shape[:2])
+            pixels = np.ascontiguousarray(frame.pixels[:height, :width])
+            picture = av.VideoFrame.from_ndarray(pixels, format="bgr24")
+            picture = picture.reformat(format="yuv420p", dst_colorspace=self._matrix, **_EXACT)
+            tick = max(round((frame.time + self._offset) * _TICKS), self._last + 1)
+            if self._last >= 0:
+                self._step = tick - self._last
+            self._last = tick
+            picture.pts, picture.time_base = tick, Fraction(1, _TICKS)
+            self._mux(self._stream.encode(picture))
+            for track in self._tracks:
+                track.until(frame.time + self._offset)
+        except av.error.FFmpegError as error:
+            raise OSError(f"{self._path}: cannot be written ({error.strerror})") from error
+
+    def _begin(self, frame: Frame) -> None:
+        file = str(self._temporary)
+        options = {"movflags": "+faststart"}
+        self._container = self._stack.enter_context(
+            av.open(file, "w", format="mp4", options=options)
+        )
+        rate = Fraction(self._reader.fps).limit_denominator(1001)
+        stream = self._container.add_stream("libx264", rate=rate, options=dict(_ENCODING))
+        height, width = frame.pixels.shape[:2]
+        stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
+        # By default PyAV cuts frames into slices, one a thread, whose bits are not always the same.
+        stream.thread_type = "FRAME"
+        self._stream = stream
+        self._matrix = None
+        colors = getattr(self._reader, "colors", None)
+        if colors is not None and colors.colorspace not in _UNKNOWN:
+            wide = colors.colorspace not in _BT601
+            self._matrix = "ITU709" if wide else "ITU601"
+            stream.codec_context.colorspace = _BT709 if wide else colors.colorspace
+            stream.codec_context.color_range = 1
+            if colors.colorspace in (_BT709, *_BT601):
+                stream.codec_context.color_primaries = colors.color_primaries
+                stream.codec_context.color_trc = colors.color_trc
+        start = getattr(self._reader, "start", 0.0)
+        sound = getattr(self._reader, "sound", [])
+        self._tracks = [
+            _Track(self._reader.path, track.index, self._container, self._stack) for track in sound
+        ]
+        # Where sound begins before the picture does, the picture is later in the copy too.
+        first = min([start, *(track.start for track in self._tracks)])
+        self._offset = start - first
+        for track in self._tracks:
+            track.shift(first)
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            if not packet.duration:
+                packet.duration = self._step
+            self._container.mux(packet)
+
+    def __enter__(self) -> AvSink:
+        self._temporary = self._stack.enter_context(replaced_file(self._path))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            if self._container is not None and error[0] is None:
+                self._mux(self._stream.encode(None))
+                for track in self._tracks:
+                    track.until(None)
+        except BaseException as failure:
+            self._stack.__exit__(type(failure), failure, failure.__traceback__)
+            if isinstance(failure, av.error.FFmpegError):
+                raise OSError(f"{self._path}: cannot be written ({failure.strerror})") from failure
+            raise
+        self._stack.__exit__(*error)
+
+
+class _Track:
+    """The sound of a video on its way into a copy.
+
+    Args:
+        path: the video.
+        index: which of its streams.
+        output: the copy's container.
+        stack: closes what is opened here.
+    """
+
+    def __init__(self, path: str, index: int, output: Any, stack: contextlib.ExitStack) -> None:
+        container = stack.enter_context(av.open(path, metadata_errors="ignore"))
+        self._input = container.streams[index]
+        self._output = output
+        self._packets = (p for p in container.demux(self._input) if p.pts is not None)
+        self._next = next(self._packets, None)
+        self.start = 0.0 if self._next is None else float(self._next.pts * self._next.time_base)
+        self._copied = _codec(self._input) in _COPIED_SOUND
+        if self._copied:
+            self._stream = output.add_stream_from_template(self._input)
+        else:
+            rate = self._input.codec_context.sample_rate
+            self._stream = output.add_stream("aac", rate=rate)
+            self._stream.layout = self._input.codec_context.layout
+            self._resampler = av.AudioResampler("fltp", self._stream.layout, rate, _AAC_FRAME)
+
+    def shift(self, start: float) -> None:
+        """Says which time of the video is the beginning of the copy."""
+        self._shift = start
+
+    def until(self, seconds: float | None) -> None:
+        """Brings over what sounds before a time of the copy; all that is left for None."""
+        while self._next is not None:
+            now = float(self._next.pts * self._next.time_base) - self._shift
+            if seconds is not None and now > seconds:
+                return
+            self._bring(self._next)
+            self._next = next(self._packets, None)
+        if seconds is None and not self._copied:
+            self._code(None)
+            self._output.mux(self._stream.encode(None))
+
+    def _bring(self, packet: Any) -> None:
+        if self._copied:
+            ticks = round(Fraction(self._shift).limit_denominator(10**6) / packet.time_base)
+            packet.pts -= ticks
+            packet.dts = packet.pts if packet.dts is None else packet.dts - ticks
+            packet.stream = self._stream
+            self._output.mux(packet)
+            return
+        for frame in packet.decode():
+            self._code(frame)
+
+    def _code(self, frame: Any) -> None:
+        for piece in self._resampler.resample(frame):
+            if piece.pts is not None:
+                piece.pts -= round(self._shift / piece.time_base)
+            self._output.mux(self._stream.encode(piece))
+
+
+def _codec(stream: Any) -> str:
+    return stream.codec_context.codec.canonical_name
+
+
+def _pixels(frame: Any) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR, turned as the video says."""
+    pixels = frame.reformat(format="bgr24", **_EXACT).to_ndarray()
+    quarters = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

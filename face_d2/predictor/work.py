@@ -1,0 +1,298 @@
+"""One process's part of a prediction run."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from face_d2.data.image_file import read_pages
+from face_d2.predictor.api import FaceDetector
+from face_d2.predictor.copies import (
+    Page,
+    PictureSink,
+    copy_format,
+    read_page,
+    read_pages_as_stored,
+)
+from face_d2.predictor.drawing import (
+    crop_faces,
+    draw_faces,
+    picture_name,
+    redact_faces,
+    save_image,
+)
+from face_d2.predictor.hidden_video import HiddenVideo
+from face_d2.predictor.images import load_image
+from face_d2.predictor.records import Journal, make_record
+from face_d2.predictor.results import FaceResult
+from face_d2.predictor.sources import Source
+from face_d2.predictor.video import Frame, open_reader, open_sink
+
+__all__ = ["Pictures", "Worker", "escaped"]
+
+_Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Which pictures a run makes, and how.
+
+    Attributes:
+        folder: where.
+        draw, redact, crop: what is made; ``redact`` is a style of
+            :func:`face_d2.predictor.drawing.redact_faces`, or "".
+        shown_from: drawn and cut-out faces have this score or more. All faces are hidden.
+        keep_exif: copies keep their EXIF data.
+    """
+
+    folder: Path
+    draw: bool = False
+    redact: str = ""
+    crop: bool = False
+    shown_from: float = 0.0
+    keep_exif: bool = False
+
+    @property
+    def painted(self) -> list[str]:
+        """Folders of whole pictures."""
+        return ["drawn"] * self.draw + ["blurred"] * bool(self.redact)
+
+    def of(self, source: Source) -> list[str]:
+        """What is made of a source, as paths in the folder; the crops have a folder."""
+        painted = [f"{folder}/{picture_name(source)}" for folder in self.painted]
+        return [*painted, f"crops/{source.name}"] if self.crop else painted
+
+    def page(self, kind: str, page: Page, image: _Image, result: FaceResult) -> Page:
+        """A page of "drawn" or "blurred".
+
+        Args:
+            kind: the folder.
+            page: the page as it is stored.
+            image: as it was searched.
+            result: its faces.
+        """
+        if kind == "drawn":
+            return page.painted(self.drawn(image, result))
+        hidden = redact_faces(page.pixels, result.boxes, self.redact, page.colors)
+        return replace(page, pixels=hidden)
+
+    def drawn(self, image: _Image, result: FaceResult) -> _Image:
+        """An image with boxes."""
+        return draw_faces(image, self._shown(result))
+
+    def forget_crops(self, source: Source) -> None:
+        """Removes the crops of what the file was before it changed."""
+        for crop in (self.folder / "crops" / source.name).glob("*.png"):
+            crop.unlink()
+
+    def save_crops(self, source: Source, image: _Image, result: FaceResult, prefix: str) -> None:
+        """Writes the faces of an image or frame, best score first."""
+        if self.crop:
+            faces = crop_faces(image, self._shown(result))
+            for number, face in enumerate(faces, start=1):
+                save_image(face, self.folder / "crops" / source.name / f"{prefix}{number:04d}.png")
+
+    def _shown(self, result: FaceResult) -> FaceResult:
+        number = int((result.scores >= self.shown_from).sum())  # the best come first
+        return replace(
+            result,
+            boxes=result.boxes[:number],
+            scores=result.scores[:number],
+            levels=result.levels[:number],
+        )
+
+
+class Worker:
+    """Goes through a part of the sources.
+
+    Args:
+        detector: finds the faces.
+        sources: of all parts.
+        shard: (I, N), this part and their number, from 1.
+        pictures: what is made beside the records.
+        max_frames: of a camera; None for no limit.
+    """
+
+    def __init__(
+        self,
+        detector: FaceDetector,
+        sources: Sequence[Source],
+        shard: tuple[int, int],
+        pictures: Pictures,
+        max_frames: int | None = None,
+    ) -> None:
+        self.detector = detector
+        self.shard = shard
+        self.sources = sources
+        self.pictures = pictures
+        self.max_frames = max_frames
+        self.journal = Journal(pictures.folder, shard, pictures.of)
+
+    def work(self) -> None:
+        """Does what is not done yet."""
+        part, parts = self.shard
+        own = self.sources[part - 1 :: parts]
+        left = [source for source in own if not self.journal.is_done(source)]
+        print(f"{self.detector.runtime}, part {part} of {parts}", file=sys.stderr)
+        if len(left) < len(own):
+            print(f"{len(own) - len(left)} of {len(own)} were done before", file=sys.stderr)
+        single = [source for source in left if source.kind == "image" and source.pages == 1]
+        paged = [source for source in left if source.kind == "image" and source.pages > 1]
+        total = len(single) + sum(source.pages for source in paged)
+        with tqdm(total=total, unit="image", disable=not total or part > 1) as progress:
+            self._work_on_images(single, progress)
+            for source in paged:
+                with self._errors_are_of(source):
+                    self._work_on_pages(source, progress)
+        for source in left:
+            if source.kind != "image":
+                with self._errors_are_of(source):
+                    self._work_on_video(source)
+        self.journal.close()
+
+    @contextlib.contextmanager
+    def _errors_are_of(self, source: Source) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            record = {"file": source.file, "name": source.name, "error": str(error)}
+            self.journal.add(source, record)
+
+    def _work_on_images(self, images: Sequence[Source], progress: tqdm) -> None:
+        results = self.detector.stream(source.file for source in images)
+        for source, result in zip(images, results):
+            if result.error is None and (self.pictures.painted or self.pictures.crop):
+                try:
+                    self._save(source, result)
+                except (ValueError, OSError) as error:  # a name or size that cannot be written
+                    result = FaceResult.of_error(error, source.file)
+            self.journal.add(source, make_record(source, result, self.detector.levels))
+            progress.update()
+
+    def _save(self, source: Source, result: FaceResult) -> None:
+        image = load_image(source.file)
+        if self.pictures.painted:
+            page = read_page(source.file, self.pictures.keep_exif)
+            for kind in self.pictures.painted:
+                with self._sink(kind, source) as sink:
+                    sink.write(self.pictures.page(kind, page, image, result))
+        self.pictures.forget_crops(source)
+        self.pictures.save_crops(source, image, result, "")
+
+    def _sink(self, kind: str, source: Source) -> PictureSink:
+        path = self.pictures.folder / kind / picture_name(source)
+        return PictureSink(path, copy_format(source.format))
+
+    def _work_on_pages(self, source: Source, progress: tqdm) -> None:
+        """The pages of a TIFF or the frames of an animation, one batch in memory."""
+        self.journal.begin(source)
+        self.pictures.forget_crops(source)
+        with contextlib.ExitStack() as stack:
+            sinks = {
+                kind: stack.enter_context(self._sink(kind, source))
+                for kind in self.pictures.painted
+            }
+            keep = self.pictures.keep_exif
+            pages = read_pages_as_stored(source.file, source.pages, keep) if sinks else None
+            waiting: deque[_Image] = deque()
+            images = _put_aside(read_pages(source.file), waiting)
+            for number, result in enumerate(self.detector.stream(images)):
+                image = waiting.popleft()
+                if pages is not None:
+                    page = next(pages)
+                    for kind, sink in sinks.items():
+                        sink.write(self.pictures.page(kind, page, image, result))
+                self.pictures.save_crops(source, image, result, f"{number:06d}-")
+                record = make_record(source, result, self.detector.levels, page=number)
+                self.journal.add(source, record)
+                progress.update()
+        done = {"file": source.file, "name": source.name, "frames": source.pages}
+        self.journal.add(source, done)
+
+    def _work_on_video(self, source: Source) -> None:
+        self.journal.begin(source)
+        self.pictures.forget_crops(source)
+        live = source.kind in ("camera", "stream")
+        with contextlib.ExitStack() as stack:
+            reader = stack.enter_context(open_reader(source))
+            name, folder = picture_name(source), self.pictures.folder
+            sinks = {
+                kind: stack.enter_context(open_sink(folder / kind / name, reader))
+                for kind in self.pictures.painted
+            }
+            hidden = None
+            if self.pictures.redact:
+                tracks = folder / "tracks" / f"{source.name}.json"
+                hidden = stack.enter_context(
+                    HiddenVideo(sinks["blurred"], tracks, self.pictures.redact)
+                )
+            total = self.max_frames if live else reader.expected
+            progress = stack.enter_context(
+                tqdm(total=total or None, unit="frame", disable=self.shard[0] > 1)
+            )
+            waiting: deque[Frame] = deque()
+            frames = islice(reader, self.max_frames if live else None)
+            count, stopped = 0, False
+            results = self.detector.stream(_pixels_put_aside(frames, waiting))
+            while (result := _next(results, live)) is not None:
+                if isinstance(result, KeyboardInterrupt):  # what was recorded is kept
+                    stopped = True
+                    break
+                frame = waiting.popleft()
+                if self.pictures.draw:
+                    drawn = self.pictures.drawn(frame.pixels, result)
+                    sinks["drawn"].write(replace(frame, pixels=drawn))
+                if hidden is not None:
+                    hidden.write(frame, result)
+                self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
+                times = {"frame": count, "time": frame.time}
+                self.journal.add(source, make_record(source, result, self.detector.levels, **times))
+                count += 1
+                progress.update()
+        self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
+        if count < reader.frames and not live:
+            announced = f"{reader.frames} frames are announced"
+            print(escaped(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
+        if sinks and reader.loses:
+            print(
+                escaped(f"{source.name}: its copy lacks {'; '.join(reader.loses)}"), file=sys.stderr
+            )
+        if stopped:
+            raise KeyboardInterrupt
+
+
+def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:
+    """The images, each also put aside until its result is there."""
+    for image in images:
+        waiting.append(image)
+        yield image
+
+
+def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInterrupt | None:
+    """The next result; of a camera or stream, which Ctrl-C ends, also that it was pressed."""
+    try:
+        return next(results, None)
+    except KeyboardInterrupt as interrupt:
+        if not live:
+            raise
+        return interrupt
+
+
+def _pixels_put_aside(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterator[_Image]:
+    for frame in frames:
+        waiting.append(frame)
+        yield frame.pixels
+
+
+def escaped(what: object) -> str:
+    """A text or path with what is not UTF-8 in it escaped."""
+    return str(what).encode(errors="backslashreplace").decode()
