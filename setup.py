@@ -20,6 +20,7 @@ PACKAGES = [
     "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
+    "face_d2.data.labels",
     "face_d2.engine",
     "face_d2.evaluation",
     "face_d2.evaluation.fddb",

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from face_d2.data.labels import is_notation
 from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
 from face_d2.evaluation.wider_face.report import format_widerface, widerface_report, write_json
 from face_d2.utils.text_lines import numbered_lines
@@ -50,8 +52,9 @@ def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = No
     )
     parser.add_argument(
         "ground_truth",
-        help="folder of the official .mat files (eval_tools/ground_truth), or an annotation text "
-        "(*_bbx_gt.txt; Easy/Medium/Hard are then approximated by face height)",
+        help="folder of the official .mat files (eval_tools/ground_truth); or an annotation text "
+        "(*_bbx_gt.txt), other labels by their path or as FORMAT:LABELS:IMAGES, or a registered "
+        "data set (Easy/Medium/Hard are then approximated by face height)",
     )
     parser.add_argument(
         "--images",
@@ -78,7 +81,7 @@ def widerface_main(arguments: Sequence[str] | None = None, prog: str | None = No
     with _plain_errors(parser):
         result = widerface_ap(
             options.predictions,
-            options.ground_truth,
+            _ground_truth(options.ground_truth),
             images=_image_list(options.images),
             subset_name=options.subset_name,
             bootstrap=options.bootstrap,
@@ -147,7 +150,7 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="registered data set (the first of DATASETS.TEST; with --training, of TRAIN)",
+        help="registered data set, path of labels or FORMAT:LABELS:IMAGES (the first of DATASETS.TEST; with --training, of TRAIN)",
     )
     parser.add_argument(
         "--training",
@@ -215,6 +218,25 @@ def _image_list(path: str | None) -> list[str] | None:
     if path is None:
         return None
     return [name for _, name in numbered_lines(path) if "/" in name]
+
+
+def _ground_truth(text: str) -> str | WiderFaceGroundTruth:
+    """What :func:`widerface_ap` takes; a registered data set is read here, by Detectron2."""
+    if Path(text).exists() or is_notation(text):
+        return text
+    import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
+
+    from face_d2.data.catalog import register_data_sets
+    from face_d2.evaluation.evaluators import dataset_ground_truth
+
+    try:
+        register_data_sets([text])
+    except ValueError:
+        return text  # the reader says what is expected
+    found = dataset_ground_truth(text)
+    if found is None:
+        raise ValueError(f"data set {text!r} has no labels to score against.")
+    return found
 
 
 def _plot_widerface(result: WiderFaceResult, name: str, options: argparse.Namespace) -> None:
