@@ -150,7 +150,8 @@ def coverage_main(arguments: Sequence[str] | None = None, prog: str | None = Non
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="registered data set, path of labels or FORMAT:LABELS:IMAGES (the first of DATASETS.TEST; with --training, of TRAIN)",
+        help="registered data set, path of labels or FORMAT:LABELS:IMAGES (the first of "
+        "DATASETS.TEST; with --training, of TRAIN)",
     )
     parser.add_argument(
         "--training",

@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def register_data_sets(names: Iterable[str]) -> None:
-    """Makes sure that data sets are in Detectron2's catalog; labels given by notation are put there.
+    """Makes sure that data sets are in Detectron2's catalog.
 
-    Nothing is read.
+    Labels that are given by their notation are registered under it. Nothing is read.
 
     Raises:
         ValueError: a text is neither a registered name nor a notation of labels.

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from face_d2.utils.file_kind import known_mistake
+
 __all__ = [
     "FORMATS",
     "MAX_IMAGE_PIXELS",
@@ -152,6 +154,8 @@ def _opened(source: str | Path | bytes, formats: Sequence[str] = FORMATS) -> Ite
             reason = str(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = "not an image, or of a format that is not read"
+                if not in_memory and (mistake := known_mistake(source)):
+                    reason = mistake
             name = f"an image of {len(source)} bytes" if in_memory else source
             raise UnreadableImageError(f"{name} cannot be decoded ({reason})") from error
 

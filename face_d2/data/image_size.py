@@ -28,7 +28,8 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
     byte counts and modification times of the files, so that a changed picture is read again.
 
     Raises:
-        FileNotFoundError: naming the first files that are missing, how many there are, and what may help.
+        FileNotFoundError: naming the first files that are missing, how many there are, and what may
+            help.
     """
     root = Path(root)
     digest = hashlib.sha256()

@@ -14,7 +14,8 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
 
 #: Endings of the files that are taken for images when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .jfi .mpo .png .webp .bmp .gif .tif .tiff .avif".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".png", ".webp", ".bmp", ".gif")
+    + (".tif", ".tiff", ".avif")
 )
 
 _EXAMPLES = 3
@@ -36,8 +37,8 @@ class ImageFolder:
         """The file of a name, and how the name differs from it.
 
         Args:
-            name: a path below the folder, an absolute path, or either with the ending ``.*``, which
-                stands for any image ending.
+            name: a path below the folder or an absolute path; with the ending ``.*``, which stands
+                for any image ending; or ``**/`` and the file's own name, wherever it lies.
 
         Returns:
             The path, and "" for the name as it is written, "windows" for one with backslashes,
@@ -48,6 +49,9 @@ class ImageFolder:
         if name.endswith(".*"):
             found = self._stems.get(_key(_clean(name[:-2])), [])
             return (self.root / found[0], "") if len(found) == 1 else None
+        if name.startswith("**/"):
+            found = self._bases.get(_key(name[3:]), [])
+            return (self.root / found[0], "elsewhere") if len(found) == 1 else None
         path = self.root / name
         if os.path.isfile(path):
             return path, ""

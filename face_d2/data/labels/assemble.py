@@ -12,7 +12,7 @@ import numpy as np
 
 from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
 from face_d2.data.labels.model import Findings, LabelledImage, Labels, RawFace, RawImage, RawLabels
-from face_d2.data.locate import ImageFolder, missing_images
+from face_d2.data.locate import IMAGE_SUFFIXES, ImageFolder, missing_images
 from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["assemble"]
@@ -58,15 +58,19 @@ def assemble(
     root = ImageFolder(images) if images is not None else _best_root(raw)
     files = _files(source, root, raw.images, findings)
     joined = _joined(files, raw.images, findings)
-    image_root = root.root.absolute()
     paths = list(joined)
+    image_root = root.root.absolute()
+    if images is None and not all(Path(path).is_relative_to(image_root) for path in paths):
+        image_root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+    if raw.one_file_each:
+        _count_left_out(paths, findings)
     sizes = image_sizes(image_root, [_below(image_root, path) for path in paths])
     _check_sizes(source, joined, dict(zip(paths, sizes)))
     names = _names(image_root, paths, folder or image_root.name or "images")
     found = []
     for path, size, name in zip(paths, sizes, names):
         found.append(_image(path, name, size, joined[path], chosen, findings))
-    return Labels(form, source, root.root, found, findings)
+    return Labels(form, source, image_root, found, findings)
 
 
 def _face_classes(
@@ -164,6 +168,16 @@ def _joined(
         else:
             joined[file] = image
     return joined
+
+
+def _count_left_out(paths: Sequence[str], findings: Findings) -> None:
+    """Counts the images beside those of the labels."""
+    known = set(paths)
+    for folder in sorted({os.path.dirname(path) for path in paths}):
+        for name in sorted(os.listdir(folder)):
+            is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            if is_image and os.path.join(folder, name) not in known:
+                findings.add("left_out", name)
 
 
 def _check_sizes(

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from face_d2.utils.file_kind import known_mistake
+
 __all__ = ["files_below", "read_json", "read_xml"]
 
 #: Text files that lie beside labels and are none.
@@ -25,7 +27,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # of json's and of the decoding
-        raise ValueError(f"{path}: no json ({str(error)[:100]}).") from None
+        reason = known_mistake(path) or str(error)[:100]
+        raise ValueError(f"{path}: no json ({reason}).") from None
 
 
 def read_xml(path: Path) -> ElementTree.Element:
@@ -38,7 +41,8 @@ def read_xml(path: Path) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
-        raise ValueError(f"{path}: no xml ({str(error)[:100]}).") from None
+        reason = known_mistake(path) or str(error)[:100]
+        raise ValueError(f"{path}: no xml ({reason}).") from None
 
 
 def files_below(folder: Path, suffix: str) -> Iterator[Path]:

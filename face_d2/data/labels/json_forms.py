@@ -19,7 +19,7 @@ from face_d2.data.labels.model import (
     stated_size,
 )
 from face_d2.data.labels.text_forms import _roots_beside
-from face_d2.data.labels.xml_forms import count_unlabelled, folders_of_images, turned_box
+from face_d2.data.labels.xml_forms import folders_of_images, turned_box
 
 __all__ = ["is_label_studio", "read_label_studio", "read_labelme"]
 
@@ -37,19 +37,17 @@ def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabe
         ValueError: when a file is no such json.
     """
     root = path if path.is_dir() else path.parent
-    listed, files = [], []
+    listed = []
     for file in files_below(path, ".json") if path.is_dir() else [path]:
         content = read_json(file)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise ValueError(f"{file}: no 'shapes'; expected a json of LabelMe.")
         listed.append(_labelme_image(root, file, content, findings))
-        files.append(file.relative_to(root))
     if not listed:
         raise ValueError(f"{path}: no json file in it; expected LabelMe's, one per image.")
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     roots = [images] if images else folders_of_images(root)
-    count_unlabelled(roots, files, findings)
-    return RawLabels(listed, roots, labels)
+    return RawLabels(listed, roots, labels, one_file_each=True)
 
 
 def _labelme_image(root: Path, file: Path, content: dict[str, Any], findings: Findings) -> RawImage:
@@ -136,14 +134,22 @@ def _task_image(task: dict[str, Any], where: str) -> str:
 
 
 def _task_names(address: str) -> tuple[str, ...]:
-    """Names under which the picture of an address may lie: its path, its last part, the upload's."""
+    """Names under which the picture of an address may lie."""
     parts = urlsplit(address) if "://" in address or address.startswith("/") else None
     name = address
     if parts is not None:
         name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
-    base = name.replace("\\", "/").rpartition("/")[2]
+    below = name.replace("\\", "/").lstrip("/")
+    base = below.rpartition("/")[2]
     upload = _UPLOAD.match(base)
-    names = [name.lstrip("/"), name, base, *([upload[1]] if upload else [])]
+    # The last parts of the path, which begins with folders of the server; then the file's own name.
+    names = [
+        below,
+        name,
+        f"/{below}",
+        f"**/{base}",
+        *([upload[1], f"**/{upload[1]}"] if upload else []),
+    ]
     return tuple(dict.fromkeys(names))
 
 

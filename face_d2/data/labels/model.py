@@ -210,11 +210,14 @@ class RawLabels:
         images: at least one.
         roots: folders in which the images may be, the likeliest first.
         categories: names of the classes, None in forms that label faces alone.
+        one_file_each: whether every image has a file of labels, and images without one, in the same
+            folders, are left out.
     """
 
     images: list[RawImage]
     roots: Sequence[Path]
     categories: Sequence[str] | None = None
+    one_file_each: bool = False
 
 
 def finite(values: Iterable[object], where: str) -> list[float]:

@@ -138,7 +138,10 @@ def recognise(path: Path) -> tuple[str, Path]:
         )
     ((form, files),) = found.items()
     if form in _PER_IMAGE:
-        return form, path if path.is_dir() or len(files) == 1 and form != "yolo" else path.parent
+        if path.is_file():
+            return form, path.parent if form == "yolo" else path
+        every = files_below(path, files[0].suffix.lower())
+        return form, Path(os.path.commonpath([file.parent for file in every]))
     return form, _only(path, form, files)
 
 

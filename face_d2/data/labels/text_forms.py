@@ -101,7 +101,10 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     pictures: dict[str, list[str]] = {}
     for name in folder.images():
         pictures.setdefault(_stem(name), []).append(name)
-    rows = {_label_stem(path, file): _yolo_rows(file) for file in files_below(path, ".txt")}
+    files = list(files_below(path, ".txt"))
+    # Lists of images and the like lie beside a folder "labels".
+    inside = [file for file in files if "labels" in file.relative_to(path).parts[:-1]]
+    rows = {_label_stem(path, file): _yolo_rows(file) for file in inside or files}
     names = _class_names(path)
     outlines = any(len(row) not in _YOLO_BOX_COLUMNS for file in rows.values() for _, row in file)
     listed = []
@@ -110,7 +113,7 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         # A text file whose image is not there keeps its name, to be missed by it.
         for name in pictures.get(stem) or [f"{stem}.*"]:
             listed.append(RawImage(name, (name,), faces, fractions=True))
-    for stem in pictures.keys() - rows.keys():
+    for stem in sorted(pictures.keys() - rows.keys()):
         for name in pictures[stem]:
             findings.add("unlabelled", name)
             listed.append(RawImage(name, (name,), [], fractions=True))

@@ -17,16 +17,15 @@ from face_d2.data.labels.model import (
     stated_size,
 )
 from face_d2.data.labels.text_forms import _roots_beside
-from face_d2.data.locate import ImageFolder
 
-__all__ = ["count_unlabelled", "folders_of_images", "read_cvat", "read_voc"]
+__all__ = ["folders_of_images", "read_cvat", "read_voc"]
 
 
 def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads a folder of Pascal VOC's xml files (or one of them).
 
     A box goes from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
-    marked ``difficult`` are ignored, as in VOC's protocol. An image without an xml file is left out.
+    marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
 
     Raises:
         OSError: when a file cannot be read.
@@ -44,8 +43,7 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         raise ValueError(f"{path}: no xml file in it; expected Pascal VOC's, one per image.")
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     roots = [images] if images else folders_of_images(root)
-    count_unlabelled(roots, [file.relative_to(root) for file in files], findings)
-    return RawLabels(listed, roots, labels)
+    return RawLabels(listed, roots, labels, one_file_each=True)
 
 
 def folders_of_images(labels: Path) -> list[Path]:
@@ -61,21 +59,6 @@ def folders_of_images(labels: Path) -> list[Path]:
         for name in names
     ]
     return [*inside, *swapped, above]
-
-
-def count_unlabelled(roots: list[Path], files: list[Path], findings: Findings) -> None:
-    """Counts images that have no label file, in the folder that holds most of the labels' images."""
-    stems = {file.stem for file in files}
-    best: tuple[int, list[str]] = (0, [])
-    for root in roots:
-        if root.is_dir():
-            names = ImageFolder(root).images()
-            labelled = sum(Path(name).stem in stems for name in names)
-            if labelled > best[0]:
-                best = labelled, names
-    for name in best[1]:
-        if Path(name).stem not in stems:
-            findings.add("left_out", name)
 
 
 def _voc_image(root: Path, file: Path, element: Element) -> RawImage:

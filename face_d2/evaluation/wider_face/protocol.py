@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.wider_face import image_key
+from face_d2.evaluation.plausibility import fractions_warning, other_form_warning
 from face_d2.evaluation.wider_face import breakdown as details
 from face_d2.evaluation.wider_face.files import check_detections, read_predictions
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
@@ -122,8 +123,9 @@ def widerface_ap(
         every detection counts at every threshold.
 
     Warns:
-        UserWarning: when images have no prediction (they count as zero detections), or all scores
-            are equal.
+        UserWarning: when images have no prediction (they count as zero detections), all scores are
+            equal, or the detections look normalised or fit the faces as x1 y1 x2 y2 or as centers;
+            when predictions go by file names alone, without the images' folders.
 
     Raises:
         FileNotFoundError: on a missing path.
@@ -148,7 +150,11 @@ def widerface_ap(
             f"detections, the first: {missing[0]}",
             stacklevel=2,
         )
-    matches = match([detections.get(name, _NO_ROWS) for name in ground_truth.names], ground_truth)
+    rows = [detections.get(name, _NO_ROWS) for name in ground_truth.names]
+    matches = match(rows, ground_truth)
+    doubt = fractions_warning(matches.boxes) or other_form_warning(rows, ground_truth)
+    if doubt:
+        warnings.warn(doubt, stacklevel=2)
     low, high = matches.score_range
     if len(matches.scores) and low == high:
         warnings.warn(
@@ -169,8 +175,9 @@ def _by_image(
     predictions: Mapping[str, ArrayLike], ground_truth: WiderFaceGroundTruth
 ) -> dict[str, NDArray[np.float64]]:
     known, detections = set(ground_truth.names), {}
+    by_file = _names_by_file(predictions, ground_truth)
     for given, rows in predictions.items():
-        name = image_key(given, known)
+        name = by_file.get(given) or image_key(given, known)
         if name not in known:
             raise ValueError(
                 f"predictions for {given!r}, which is not in the ground truth "
@@ -180,3 +187,28 @@ def _by_image(
             raise ValueError(f"predictions for {name!r} given twice, with and without extension.")
         detections[name] = check_detections(rows, f"predictions for {given!r}")
     return detections
+
+
+def _names_by_file(
+    predictions: Mapping[str, ArrayLike], ground_truth: WiderFaceGroundTruth
+) -> dict[str, str]:
+    """Prediction -> image, where no prediction names a folder of the images but all their files.
+
+    A flat folder of predictions is meant so; file names that occur twice are not matched.
+    """
+    known = set(ground_truth.names)
+    if not predictions or any(image_key(given, known) in known for given in predictions):
+        return {}
+    files: dict[str, str] = {}
+    for name in ground_truth.names:
+        file = name.rpartition("/")[2]
+        files[file] = "" if file in files else name
+    matched = {given: files.get(image_key(given).rpartition("/")[2], "") for given in predictions}
+    if not all(matched.values()) or len(set(matched.values())) < len(matched):
+        return {}
+    warnings.warn(
+        f"no prediction lies in a folder of the images, for example {next(iter(predictions))!r}; "
+        "predictions were matched to images by their file names alone",
+        stacklevel=4,
+    )
+    return matched
