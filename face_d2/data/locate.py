@@ -14,8 +14,11 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
 
 #: Endings of the files that are taken for images when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".png", ".webp", ".bmp", ".gif")
-    + (".tif", ".tiff", ".avif")
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "jfi", "mpo", "png", "webp", "bmp", "gif"),
+        *("tif", "tiff", "avif"),
+    )
 )
 
 _EXAMPLES = 3

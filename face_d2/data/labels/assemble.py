@@ -58,7 +58,7 @@ def assemble(
     root = ImageFolder(images) if images is not None else _best_root(raw)
     files = _files(source, root, raw.images, findings)
     joined = _joined(files, raw.images, findings)
-    paths = list(joined)
+    paths = sorted(joined)  # one order, and so one training, whatever the form
     image_root = root.root.absolute()
     if images is None and not all(Path(path).is_relative_to(image_root) for path in paths):
         image_root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))

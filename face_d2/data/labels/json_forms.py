@@ -115,7 +115,10 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
         results = _results(task, where, findings)
         sizes = [s for r in results if (s := _result_size(r, where))]
         faces = [face for result in results if (face := _result_face(result, where, findings))]
-        candidates = _task_names(name)
+        try:
+            candidates = _task_names(name)
+        except ValueError as error:  # of urlsplit
+            raise ValueError(f"{where}: {name[:80]!r} is no address ({error}).") from None
         listed.append(RawImage(name, candidates, faces, sizes[0] if sizes else None, True))
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     return RawLabels(listed, _roots_beside(path), labels)
@@ -167,7 +170,7 @@ def _min_labels(task: dict[str, Any]) -> list[Any] | None:
 
 def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[str, Any]]:
     if "data" not in task:
-        return [{"value": v, **v} for v in _min_labels(task) or []]
+        return [{**v, "value": v} for v in _min_labels(task) or []]
     if task.get("predictions"):
         findings.add("predictions", where)
     made = task.get("annotations", task.get("completions", []))

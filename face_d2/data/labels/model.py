@@ -129,7 +129,7 @@ class Labels:
         format: name of the form, a key of ``FORMATS``.
         source: file or folder of the labels.
         image_root: folder of the images.
-        images: in the order of the labels.
+        images: by their files' paths.
         findings: what was changed or left out.
     """
 
