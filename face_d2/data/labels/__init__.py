@@ -1,7 +1,8 @@
 """Labels of faces in the forms that labelling tools and data sets use.
 
 Eight forms are read: WIDER FACE text, COCO json, YOLO, Pascal VOC, LabelMe, CVAT for images, Label
-Studio and RetinaFace's label.txt. Neither torch nor Detectron2 is needed.
+Studio and RetinaFace's label.txt. Neither torch nor Detectron2 is needed. (globox 2.9 reads five of
+them, but has no ignored boxes, stops at a box of negative size, and does not look for images.)
 
 ::
 

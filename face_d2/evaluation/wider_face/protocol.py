@@ -16,6 +16,7 @@ and the whole evaluation is one IoU per image and a few histograms.
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -176,12 +177,17 @@ def _by_image(
 ) -> dict[str, NDArray[np.float64]]:
     known, detections = set(ground_truth.names), {}
     by_file = _names_by_file(predictions, ground_truth)
+    by_letters = {unicodedata.normalize("NFC", name): name for name in known}
     for given, rows in predictions.items():
         name = by_file.get(given) or image_key(given, known)
+        name = by_letters.get(unicodedata.normalize("NFC", name), name)
         if name not in known:
+            file = name.rpartition("/")[2]
+            same = [other for other in known if other.rpartition("/")[2] == file]
+            hint = f"; it has {same[0]!r}" if len(same) == 1 else ""
             raise ValueError(
                 f"predictions for {given!r}, which is not in the ground truth "
-                f"({ground_truth.source}); expected names 'event/name' of its images."
+                f"({ground_truth.source}){hint}; expected names 'event/name' of its images."
             )
         if name in detections:
             raise ValueError(f"predictions for {name!r} given twice, with and without extension.")

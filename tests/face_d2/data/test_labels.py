@@ -284,3 +284,29 @@ def test_labels_are_read_without_torch(pictures: tuple[Path, Boxes], tmp_path: P
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "60 images" in done.stdout
+
+
+def test_the_exports_of_another_library_are_read(
+    pictures: tuple[Path, Boxes], tmp_path: Path
+) -> None:
+    globox = pytest.importorskip("globox", reason="globox is not installed (the extra [dev])")
+    images = globox.AnnotationSet()
+    for name, faces in pictures[1].items():
+        boxes = [
+            globox.BoundingBox(label="face", xmin=x, ymin=y, xmax=x + w, ymax=y + h)
+            for x, y, w, h in faces
+        ]
+        images.add(globox.Annotation(image_id=name, image_size=(WIDTH, HEIGHT), boxes=boxes))
+        for folder in ("voc", "labelme", "yolo/labels"):
+            (tmp_path / folder / name).parent.mkdir(parents=True, exist_ok=True)
+    images.save_coco(tmp_path / "coco.json", auto_ids=True)
+    images.save_cvat(tmp_path / "cvat.xml")
+    images.save_pascal_voc(tmp_path / "voc")
+    images.save_labelme(tmp_path / "labelme")
+    images.save_yolo_v5(tmp_path / "yolo" / "labels", label_to_id={"face": 0})
+    expected = {name: sorted(faces) for name, faces in pictures[1].items()}
+    for text in ("coco:coco.json", "cvat:cvat.xml", "voc:voc", "labelme:labelme", "yolo:yolo"):
+        form, _, labels = text.partition(":")
+        read = read_labels(f"{form}:{tmp_path / labels}:{pictures[0] / 'images'}")
+        found = {name: sorted(boxes) for name, boxes in boxes_of(read, pictures[0]).items()}
+        assert found == expected, form

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from face_d2.data.wider_face import WiderFaceImage
-from face_d2.evaluation.wider_face.files import write_predictions
+from face_d2.evaluation.wider_face.files import format_detections, write_predictions
 from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
@@ -35,7 +37,8 @@ def truth() -> WiderFaceGroundTruth:
 def found(truth: WiderFaceGroundTruth) -> dict[str, NDArray[np.float64]]:
     """Every face, found to a pixel."""
     scores = np.random.default_rng(1).uniform(0.5, 1, (len(truth.boxes), 1))
-    rows = np.concatenate([truth.boxes + [1, -1, 1, 0], scores], axis=1)
+    moved = truth.boxes + np.array([1, -1, 1, 0])
+    rows = np.concatenate([moved, scores], axis=1)
     return {name: rows[truth.faces_of(index)] for index, name in enumerate(truth.names)}
 
 
@@ -96,5 +99,22 @@ def test_a_flat_folder_goes_by_file_names(truth: WiderFaceGroundTruth, tmp_path:
 
 def test_a_flat_folder_with_another_file_is_refused(truth: WiderFaceGroundTruth) -> None:
     flat = {name.replace("street/", "labels/"): rows for name, rows in found(truth).items()}
-    with pytest.raises(ValueError, match=r"'labels/0', which is not in the ground truth"):
+    with pytest.raises(ValueError, match=r"'labels/0', which is not .*; it has 'street/0';"):
         widerface_ap({**flat, "labels/other": np.zeros((0, 5))}, truth)
+
+
+def test_archives_of_windows_and_names_of_macos_are_read(
+    truth: WiderFaceGroundTruth, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "found.zip", "w") as archive:
+        for name, rows in found(truth).items():
+            text = "\ufeff" + format_detections(name, rows)
+            archive.writestr(f"found/{name}.txt".replace("/", "\\"), text)
+    result, said = score(tmp_path / "found.zip", truth)
+    assert result["AP_hard"] == 1
+    assert said == []
+    image = WiderFaceImage("é/é.jpg", np.array([[10.0, 10, 60, 60]]), np.zeros((1, 6), np.int64))
+    one = ground_truth_from_images([image], "one")
+    row = np.array([[10.0, 10, 60, 60, 0.9]])
+    result, _ = score({unicodedata.normalize("NFD", "é/é"): row}, one)
+    assert result["AP_hard"] == 1
