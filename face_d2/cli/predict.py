@@ -36,7 +36,9 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--config-file", metavar="FILE", help="config, or the name of a shipped one")
     model.add_argument("--weights", metavar="FILE", help="checkpoint of that config's network")
     model.add_argument(
-        "--onnx", metavar="FILE", help="made by tools/export_onnx.py; needs no torch"
+        "--onnx",
+        metavar="FILE",
+        help="of face-d2-export, or of YuNet, SCRFD, RetinaFace, YOLO-face, ...; needs no torch",
     )
     model.add_argument(
         "--runtime", choices=("auto", "onnxruntime", "openvino"), default="auto", help="for --onnx"

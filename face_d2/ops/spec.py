@@ -9,11 +9,15 @@ from typing import Any
 
 from face_d2.ops.resize import SizeRule
 
-__all__ = ["DetectorSpec", "Level", "Suppression"]
+__all__ = ["DetectorSpec", "ForeignFileError", "Level", "Suppression"]
 
 #: Version of the format below.
 _FORMAT = 1
 _KEY = "face_d2"
+
+
+class ForeignFileError(ValueError):
+    """The file was not written by this project."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,11 @@ class DetectorSpec:
             source: the file, for messages.
 
         Raises:
-            ValueError: the file was not written by ``tools/export_onnx.py``, or by another version.
+            ForeignFileError: the file was not written by ``tools/export_onnx.py``.
+            ValueError: it was written by another version.
         """
         if _KEY not in metadata:
-            raise ValueError(
+            raise ForeignFileError(
                 f"{source}: was not made by tools/export_onnx.py: its metadata lack {_KEY!r}, so "
                 "how to prepare images and read its outputs is not known"
             )

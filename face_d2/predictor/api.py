@@ -193,10 +193,12 @@ class FaceDetector:
         threads: int | None = None,
         **settings: Any,
     ) -> FaceDetector:
-        """A detector from a file of ``tools/export_onnx.py``, without torch in the process.
+        """A detector from an ONNX file, without torch in the process.
 
         Args:
-            path: the ONNX file, its outputs "candidates" (the default of the export).
+            path: a file of ``tools/export_onnx.py``, its outputs "candidates" (the default of the
+                export); or a file of YuNet, SCRFD, RetinaFace, YOLO-face, Ultra-Light or CenterFace
+                (see :mod:`face_d2.detectors`), which ONNX Runtime runs.
             runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, with
                 VNNI and without, where it is installed, otherwise ONNX Runtime. The precision is
                 always the file's. Both use the CPU; ``FaceDetector.runtime`` tells which it is.
@@ -213,10 +215,21 @@ class FaceDetector:
             RuntimeWarning: the file's int8 weights have 8 bits, and this processor's sums of such
                 products overflow: the answers are wrong.
         """
+        from face_d2.ops.spec import ForeignFileError
         from face_d2.predictor.onnx_backend import OnnxBackend
 
         threshold = _checked_threshold(score_threshold)
-        return cls(OnnxBackend(path, runtime, threshold, threads), **settings)
+        try:
+            return cls(OnnxBackend(path, runtime, threshold, threads), **settings)
+        except ForeignFileError as foreign:
+            if runtime == "openvino":
+                raise
+            from face_d2.predictor.adapter_backend import AdapterBackend
+
+            try:
+                return cls(AdapterBackend(path, threshold, threads), **settings)
+            except ValueError as unknown:
+                raise ValueError(f"{foreign}; and {unknown}") from unknown
 
     @property
     def levels(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ __all__ = [
     "bootstrap_intervals",
     "height_breakdown",
     "height_classes",
+    "resampled_aps",
     "top_false_positives",
     "top_misses",
 ]
@@ -198,13 +199,40 @@ def bootstrap_intervals(
     Returns:
         setting -> (low, high) in 0-1; NaN where no resampling has a face that counts.
     """
+    intervals = {}
+    for setting, aps in resampled_aps(matches, ground_truth, samples, seed).items():
+        aps = aps[~np.isnan(aps)]
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        low, high = np.quantile(aps, tails) if len(aps) else (np.nan, np.nan)
+        intervals[setting] = (float(low), float(high))
+    return intervals
+
+
+def resampled_aps(
+    matches: Matches, ground_truth: WiderFaceGroundTruth, samples: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """The APs over resampled images.
+
+    Images are drawn with replacement; the stretching of scores stays that of the whole set. The
+    same images, ``samples`` and ``seed`` draw the same resamplings for every detector, so that the
+    differences of two detectors' APs are those of a paired bootstrap.
+
+    Args:
+        matches: of all detections.
+        ground_truth: the faces.
+        samples: number of resamplings (B).
+        seed: of the drawing.
+
+    Returns:
+        setting -> (B,) in 0-1; NaN in a resampling without a face that counts.
+    """
     num_images = len(ground_truth)
     generator = np.random.default_rng(seed)
     # (B, I): how often each image is drawn
     weights = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=samples)
     weights = weights.astype(np.float64)
     image_of_face = ground_truth.image_of_face()
-    intervals = {}
+    resampled = {}
     for setting, kept in ground_truth.kept.items():
         proposal, hit = matches.outcome(kept)
         proposals = weights @ _counts_by_image(matches, proposal, num_images)  # (B, 1000)
@@ -212,11 +240,10 @@ def bootstrap_intervals(
         faces = weights @ np.bincount(image_of_face[kept], minlength=num_images)  # (B,)
         drawn = faces > 0
         precision = recalled / np.maximum(proposals, 1)
-        aps = average_precision(precision[drawn], recalled[drawn] / faces[drawn, None])
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        low, high = np.quantile(aps, tails) if len(aps) else (np.nan, np.nan)
-        intervals[setting] = (float(low), float(high))
-    return intervals
+        aps = np.full(samples, np.nan)
+        aps[drawn] = average_precision(precision[drawn], recalled[drawn] / faces[drawn, None])
+        resampled[setting] = aps
+    return resampled
 
 
 def _counts_by_image(

@@ -1,0 +1,137 @@
+"""The images that detectors are compared on, and the faces in them. Without Detectron2.
+
+A data set is ``widerface_val`` or ``fddb`` (below ``$DETECTRON2_DATASETS``), or labels of any form
+by their path or as ``FORMAT:LABELS:IMAGES`` (see :mod:`face_d2.data.labels`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from face_d2.data.fddb import read_folds
+from face_d2.data.labels import FORMATS, is_notation, read_labels
+from face_d2.data.labels.notation import plain_name
+from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, image_key, read_annotations
+from face_d2.evaluation.wider_face.ground_truth import (
+    WiderFaceGroundTruth,
+    ground_truth_from_images,
+    read_ground_truth,
+)
+from face_d2.utils.text_lines import numbered_lines
+
+__all__ = ["ImageSet", "read_image_set"]
+
+_SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with their faces.
+
+    Attributes:
+        name: what it is called in results.
+        files: name ``event/name`` -> image file, in the order of ``ground_truth.names``.
+        ground_truth: the faces by WIDER FACE's rules; for FDDB the boxes around its ellipses.
+        fddb_folds: folder of FDDB's ellipse lists; None for other data.
+        image_root: what FDDB's names are relative to; None for other data.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    ground_truth: WiderFaceGroundTruth
+    fddb_folds: Path | None = None
+    image_root: Path | None = None
+
+
+def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
+    """Reads the data set that a user named.
+
+    Args:
+        data: see the module.
+        images: a text that lists the images to take, ``event/file.jpg``, one a line.
+
+    Raises:
+        FileNotFoundError: a file or image is missing; the first is named.
+        ValueError: the data set cannot be read, or a listed image is not in it.
+    """
+    if data == "fddb":
+        found = _fddb(_root() / "fddb")
+    elif is_notation(data):
+        found = _labelled(data)
+    elif data.startswith("widerface_") and data.removeprefix("widerface_") in _SPLITS:
+        found = _wider_face(data, _root() / "widerface", data.removeprefix("widerface_"))
+    else:
+        raise ValueError(
+            f"data {data!r}: expected widerface_val, widerface_train, fddb, "
+            "the path of labels of your own, or FORMAT:LABELS:IMAGES, with FORMAT one of "
+            f"{', '.join(FORMATS)}"
+        )
+    if images is not None:
+        found = _restricted(found, Path(images))
+    missing = next((file for file in found.files.values() if not file.is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(f"{missing}: this image of {data} is not there")
+    return found
+
+
+def _root() -> Path:
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def _wider_face(name: str, root: Path, split: str) -> ImageSet:
+    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    official = root / "eval_tools" / "ground_truth"
+    found = _from_images(read_annotations(text), root / f"WIDER_{split}" / "images", name)
+    if split == "val" and (official / "wider_face_val.mat").is_file():
+        ground_truth = read_ground_truth(official)
+        whole = len(found.files) == len(ground_truth)
+        ground_truth = ground_truth.subset(found.files, None if whole else name)
+        return ImageSet(name, found.files, ground_truth)
+    return found
+
+
+def _labelled(data: str) -> ImageSet:
+    labels = read_labels(data)
+    name = labels.source.stem if labels.source.is_file() else plain_name(data)
+    files = {image.name: Path(image.file) for image in labels.images}
+    images = [image.as_wider_face() for image in labels.images]
+    return ImageSet(name, files, ground_truth_from_images(images, labels.source.name))
+
+
+def _from_images(images: Sequence[WiderFaceImage], folder: Path, name: str) -> ImageSet:
+    files = {image_key(image.name): folder / image.name for image in images}
+    return ImageSet(name, files, ground_truth_from_images(images, name))
+
+
+def _fddb(root: Path) -> ImageSet:
+    folds, pictures = root / "FDDB-folds", root / "originalPics"
+    images = []
+    files = {}
+    for image in (image for fold in read_folds(folds) for image in fold):
+        corners = image.boxes()
+        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+        # WIDER FACE's names have two parts.
+        event, _, file = image.name.rpartition("/")
+        name = f"{event.replace('/', '-')}/{file}"
+        attributes = np.zeros((len(boxes), len(ATTRIBUTES)), np.int64)
+        images.append(WiderFaceImage(f"{name}.jpg", boxes, attributes))
+        files[name] = pictures / f"{image.name}.jpg"
+    ground_truth = ground_truth_from_images(images, "FDDB, boxes around its ellipses")
+    return ImageSet("fddb", files, ground_truth, folds, pictures)
+
+
+def _restricted(found: ImageSet, listing: Path) -> ImageSet:
+    if found.fddb_folds is not None:
+        raise ValueError("--images: FDDB is scored on all of its images")
+    if not listing.is_file():
+        raise FileNotFoundError(f"{listing}: no such list of images")
+    names = [name for _, name in numbered_lines(listing) if "/" in name]
+    name = f"{found.name}, {listing.stem}"
+    ground_truth = found.ground_truth.subset(names, name)
+    files = {key: found.files[key] for key in ground_truth.names}
+    return ImageSet(name, files, ground_truth)

@@ -1,0 +1,323 @@
+"""What is measured of one detector on one set of images, and of the difference of two.
+
+Everything follows from the official matching: a detection looks at the face it overlaps most; faces
+that do not count in a setting take detections out instead of making them wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.data.wider_face import ATTRIBUTES
+from face_d2.detectors import Detections
+from face_d2.evaluation.wider_face.breakdown import resampled_aps
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, Curve
+from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
+
+__all__ = [
+    "MeasureSettings",
+    "Measured",
+    "calibration",
+    "differences",
+    "error_types",
+    "measure",
+    "operating_point",
+    "reach",
+]
+
+#: Why a face was missed, the first that holds: column of the attributes, the least value.
+_MISS_REASONS = (
+    ("occluded", "occlusion", 1),
+    ("blurred", "blur", 2),
+    ("odd pose", "pose", 1),
+    ("extreme light", "illumination", 1),
+)
+_SMALL = 20.0
+_BACKGROUND_IOU = 0.1
+_BINS = 10
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class MeasureSettings:
+    """What is asked for.
+
+    Attributes:
+        setting: the faces that operating points and errors count, "easy", "medium" or "hard".
+        threshold: score from which a detection would be taken in use.
+        recall: the recall for which a threshold is sought, in 0-1.
+        false_positives: the false positives an image for which a threshold is sought.
+        bootstrap: resamplings of the images for intervals and differences.
+        seed: of the resampling.
+    """
+
+    setting: str = "hard"
+    threshold: float = 0.5
+    recall: float = 0.8
+    false_positives: float = 0.1
+    bootstrap: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One detector on one set of images.
+
+    Attributes:
+        result: by the official protocol.
+        resampled: setting -> (B,) APs in 0-1 over resampled images, the same for every detector.
+        figures: all figures, ready for JSON, APs in 0-100.
+    """
+
+    result: WiderFaceResult
+    resampled: Mapping[str, NDArray[np.float64]]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def measure(
+    detections: Mapping[str, Detections],
+    ground_truth: WiderFaceGroundTruth,
+    settings: MeasureSettings,
+) -> Measured:
+    """Scores detections by the official protocol, and what lies behind the figure.
+
+    Args:
+        detections: ``event/name`` -> boxes XYXY and scores, of every image.
+        ground_truth: the faces.
+        settings: what is asked for.
+    """
+    rows = {
+        name: np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores])
+        for name, (boxes, scores) in detections.items()
+    }
+    result = widerface_ap(rows, ground_truth)
+    resampled = {}
+    if settings.bootstrap:
+        resampled = resampled_aps(result.matches, ground_truth, settings.bootstrap, settings.seed)
+    figures: dict[str, Any] = {key: 100 * value for key, value in result.items()}
+    figures["interval_95"] = {key: _interval(100 * aps) for key, aps in resampled.items()}
+    figures["recall"] = {key: _last_recall(curve) for key, curve in result.curves.items()}
+    figures["faces"] = {key: curve.faces for key, curve in result.curves.items()}
+    figures["detections"] = len(result.matches.scores)
+    figures["slices"] = _slices(result, settings.setting)
+    figures["at_threshold"] = operating_point(result, settings.setting, settings.threshold)
+    figures["for_recall"] = {
+        "recall": settings.recall,
+        **reach(result, settings.setting, recall=settings.recall),
+    }
+    figures["for_false_positives"] = {
+        "false_positives_per_image": settings.false_positives,
+        **reach(result, settings.setting, false_positives=settings.false_positives),
+    }
+    figures["errors"] = error_types(result, settings.setting, settings.threshold)
+    figures["calibration"] = calibration(result, settings.setting)
+    figures["curves"] = {key: _points(curve) for key, curve in result.curves.items()}
+    return Measured(result, resampled, figures)
+
+
+def operating_point(result: WiderFaceResult, setting: str, threshold: float) -> dict[str, Any]:
+    """Precision, recall and false positives an image of the detections that score this or more."""
+    matches = result.matches
+    proposal, hit = matches.outcome(result.ground_truth.kept[setting])
+    taken = matches.scores >= threshold
+    right, given = int((hit & taken).sum()), int((proposal & taken).sum())
+    faces = int(result.ground_truth.kept[setting].sum())
+    return {
+        "threshold": threshold,
+        "precision": right / given if given else None,
+        "recall": right / faces if faces else None,
+        "false_positives_per_image": (given - right) / len(result.ground_truth),
+        "found": right,
+        "faces": faces,
+    }
+
+
+def reach(
+    result: WiderFaceResult,
+    setting: str,
+    *,
+    recall: float | None = None,
+    false_positives: float | None = None,
+) -> dict[str, Any]:
+    """The highest threshold that finds enough faces, or the lowest that is wrong seldom enough.
+
+    The threshold is chosen on the images it is reported on, so it is a description of them; choose
+    the threshold for use on other images.
+
+    Args:
+        result: of the detector.
+        setting: the faces that count.
+        recall: wished share of faces found, in 0-1.
+        false_positives: allowed false positives an image.
+
+    Returns:
+        As :func:`operating_point`; ``threshold`` is None where no threshold reaches it.
+    """
+    matches = result.matches
+    proposal, hit = matches.outcome(result.ground_truth.kept[setting])
+    scores = matches.scores[proposal]
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], hit[proposal][order].cumsum()
+    last = np.flatnonzero(np.diff(scores, append=-np.inf))  # of each score
+    faces = int(result.ground_truth.kept[setting].sum())
+    if recall is not None:
+        reached = last[right[last] >= recall * faces]
+        chosen = reached[:1]
+    else:
+        assert false_positives is not None
+        wrong = last + 1 - right[last]
+        allowed = last[wrong <= false_positives * len(result.ground_truth)]
+        chosen = allowed[-1:]
+    if not len(chosen) or not faces:
+        return {"threshold": None, "precision": None, "recall": None}
+    point = operating_point(result, setting, float(scores[chosen[0]]))
+    if recall is not None:
+        point["found_recall"] = point.pop("recall")
+    else:
+        point["found_false_positives_per_image"] = point.pop("false_positives_per_image")
+    return point
+
+
+def error_types(result: WiderFaceResult, setting: str, threshold: float) -> dict[str, Any]:
+    """What is wrong with the detections from a threshold on.
+
+    Returns:
+        ``missed``: reason -> faces; the first reason that holds of: less than 20 px high, occluded
+        (partly or heavily), heavily blurred, atypical pose, extreme illumination, other. A face
+        whose best box lies between IoU 0.1 and 0.5 is "badly placed" before all of them.
+        ``false``: kind -> detections: "background" (IoU below 0.1 with every face), "badly placed"
+        (below 0.5) and "duplicate"; ``ignored``: detections on faces that do not count.
+    """
+    matches, truth = result.matches, result.ground_truth
+    kept = truth.kept[setting]
+    proposal, hit = matches.outcome(kept)
+    taken = matches.scores >= threshold
+    found = np.zeros(len(kept), dtype=bool)
+    has_finder = matches.finder >= 0
+    found[has_finder] = taken[matches.finder[has_finder]]
+    best = np.zeros(len(kept))
+    np.maximum.at(best, matches.face[taken], matches.iou[taken])
+    left = kept & ~found
+    missed = {"badly placed": left & (best >= _BACKGROUND_IOU)}
+    missed["small"] = truth.boxes[:, 3] < _SMALL
+    if truth.attributes is not None:
+        for reason, attribute, least in _MISS_REASONS:
+            missed[reason] = truth.attributes[:, ATTRIBUTES.index(attribute)] >= least
+    missed["other"] = np.ones(len(kept), dtype=bool)
+    counts = {}
+    for reason, holds in missed.items():
+        counts[reason] = int((left & holds).sum())
+        left = left & ~holds
+    wrong = taken & proposal & ~hit
+    return {
+        "threshold": threshold,
+        "missed": counts,
+        "false": {
+            "background": int((wrong & (matches.iou < _BACKGROUND_IOU)).sum()),
+            "badly placed": int(
+                (wrong & (matches.iou >= _BACKGROUND_IOU) & (matches.iou < IOU_THRESHOLD)).sum()
+            ),
+            "duplicate": int((wrong & (matches.iou >= IOU_THRESHOLD)).sum()),
+        },
+        "ignored": int((taken & ~proposal).sum()),
+    }
+
+
+def calibration(result: WiderFaceResult, setting: str) -> dict[str, Any]:
+    """How often a detection of a score is right.
+
+    Returns:
+        ``bins``: of ten equal ranges of the score, mean score, share that is right and number;
+        ``error``: the mean distance of the two, weighted by number (expected calibration error),
+        over all detections down to the detector's own score threshold.
+    """
+    matches = result.matches
+    proposal, hit = matches.outcome(result.ground_truth.kept[setting])
+    scores, right = matches.scores[proposal], hit[proposal]
+    index = np.clip((scores * _BINS).astype(int), 0, _BINS - 1)
+    counts = np.bincount(index, minlength=_BINS)
+    sums = np.bincount(index, weights=scores, minlength=_BINS)
+    rights = np.bincount(index, weights=right, minlength=_BINS)
+    filled = counts > 0
+    mean, share = sums[filled] / counts[filled], rights[filled] / counts[filled]
+    error = float((np.abs(mean - share) * counts[filled]).sum() / max(counts.sum(), 1))
+    return {
+        "error": error,
+        "bins": [
+            {"score": float(s), "right": float(r), "detections": int(n)}
+            for s, r, n in zip(mean, share, counts[filled])
+        ],
+    }
+
+
+def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
+    """The paired bootstrap of every difference of two detectors on the same images.
+
+    Both detectors are scored on each resampling of the images, so what an easy or hard image does
+    to both cancels.
+
+    Returns:
+        For every pair and setting: ``first``, ``second``, ``setting``, ``difference`` of the APs
+        (first minus second, in points) and its ``interval_95``.
+    """
+    rows = []
+    names = list(measured)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            one, other = measured[first], measured[second]
+            for setting in one.result.curves:
+                aps = [100 * each.result.curves[setting].ap for each in (one, other)]
+                row: dict[str, Any] = {
+                    "first": first,
+                    "second": second,
+                    "setting": setting,
+                    "difference": aps[0] - aps[1],
+                }
+                if one.resampled:
+                    gaps = 100 * (one.resampled[setting] - other.resampled[setting])
+                    row["interval_95"] = _interval(gaps)
+                rows.append(row)
+    return rows
+
+
+def _interval(values: NDArray[np.float64]) -> list[float | None]:
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return [None, None]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def _last_recall(curve: Curve) -> float:
+    return 100 * float(curve.recall[-1])
+
+
+def _slices(result: WiderFaceResult, setting: str) -> dict[str, dict[str, Any]]:
+    groups = {"height, px": result.by_height(setting), **result.by_attribute(setting)}
+    return {
+        group: {
+            label: {"AP": 100 * curve.ap, "recall": _last_recall(curve), "faces": curve.faces}
+            for label, curve in classes.items()
+        }
+        for group, classes in groups.items()
+    }
+
+
+def _points(curve: Curve) -> dict[str, list[float]]:
+    """The curve at about as many points as a plot can show."""
+    if not curve.faces:
+        return {"recall": [], "precision": [], "false_positives_per_image": [], "threshold": []}
+    keep = np.linspace(0, len(curve.recall) - 1, _CURVE_POINTS).round().astype(int)
+    some = {
+        "recall": curve.recall[keep],
+        "precision": curve.precision[keep],
+        "false_positives_per_image": curve.false_positives_per_image[keep],
+        "threshold": curve.thresholds[keep],
+    }
+    return {key: [round(float(value), 5) for value in values] for key, values in some.items()}

@@ -1,0 +1,178 @@
+"""The results as one HTML file that opens without a network, as text and as Markdown."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from face_d2.evaluation.protocol import format_protocol
+from face_d2.evaluation.wider_face.report import write_json
+from face_d2.utils.files import replaced_file
+
+__all__ = ["format_markdown", "format_results", "make_page", "write_results"]
+
+_SETTINGS = ("easy", "medium", "hard")
+_ONLY_ON_PAGE = ("pictures",)
+
+
+def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
+    """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
+
+    Args:
+        results: of :func:`.comparison.compare`.
+        output: the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        ImportError: plotly, which carries the charts' JavaScript, is not installed.
+    """
+    output = Path(output)
+    page = make_page(results)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(_without_pictures(results), output / "results.json")
+    texts = {
+        "results.txt": format_results(results),
+        "results.md": format_markdown(results),
+        "index.html": page,
+    }
+    for name, text in texts.items():
+        with replaced_file(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return output / "index.html"
+
+
+def make_page(results: Mapping[str, Any]) -> str:
+    """The page's HTML.
+
+    Raises:
+        ImportError: plotly is not installed.
+    """
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise ImportError(
+            "plotly, which carries the charts of the page, is not installed: install this project "
+            "with the extra [compare]"
+        ) from error
+    folder = importlib.resources.files(__package__)
+    # What a browser would take for the script's end must not stand in the data.
+    data = json.dumps(_finite(results), separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "RESULTS": data,
+        "CHARTS": get_plotlyjs(),
+        "SCRIPT": (folder / "page.js").read_text(encoding="utf-8"),
+    }
+    template = (folder / "page.html").read_text(encoding="utf-8")
+    return re.sub("@(RESULTS|CHARTS|SCRIPT)@", lambda match: parts[match[1]], template)
+
+
+def format_results(results: Mapping[str, Any]) -> str:
+    """The figures, differences and protocols as lines of text."""
+    lines = []
+    for name, data in results["data"].items():
+        lines += [name, format_protocol(data["protocol"]), ""]
+        lines += _table(data["detectors"])
+        lines += ["", "Differences of AP (first minus second), paired bootstrap"]
+        lines += [_difference(row) for row in data["differences"]]
+        lines.append("")
+    for name, figures in results["detectors"].items():
+        lines += [f"{name} was run with", format_protocol(figures["protocol"])]
+    lines += ["", "Published, not measured here"]
+    for row in results["published"]:
+        aps = "".join(f"{row[setting]:8.2f}" for setting in _SETTINGS)
+        lines.append(f"{row['detector']:<28}{aps}   {row['protocol']} ({row['source']})")
+    return "\n".join(lines) + "\n"
+
+
+def format_markdown(results: Mapping[str, Any]) -> str:
+    """One table for each data set, for a README: AP with intervals, time, file size, license."""
+    parts = []
+    for name, data in results["data"].items():
+        headers = ["detector", *_SETTINGS, "ms", "MB", "license"]
+        rows = [
+            [
+                detector.replace("|", r"\|"),
+                *(_with_interval(figures, setting) for setting in _SETTINGS),
+                _or_dash(_milliseconds(figures), ".1f"),
+                _or_dash(_megabytes(figures), ".2f"),
+                figures.get("license", "-"),
+            ]
+            for detector, figures in _best_first(data["detectors"])
+        ]
+        columns = ("left", *["right"] * 5, "left")
+        table = tabulate(rows, headers, tablefmt="pipe", colalign=columns, disable_numparse=True)
+        protocol = "; ".join(f"{key}: {value}" for key, value in data["protocol"].items())
+        parts.append(f"**{name}**\n\n{table}\n\n{protocol}\n")
+    return "\n".join(parts)
+
+
+def _table(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    width = max(map(len, detectors)) + 2
+    lines = [f"{'detector':<{width}}{'Easy':>22}{'Medium':>22}{'Hard':>22}{'ms':>9}{'MB':>8}"]
+    for name, figures in _best_first(detectors):
+        aps = "".join(_with_interval(figures, setting).rjust(22) for setting in _SETTINGS)
+        timing, size = _milliseconds(figures), _megabytes(figures)
+        costs = f"{_or_dash(timing, '.1f'):>9}{_or_dash(size, '.2f'):>8}"
+        lines.append(f"{name:<{width}}{aps}{costs}")
+    return lines
+
+
+def _best_first(
+    detectors: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
+
+
+def _with_interval(figures: Mapping[str, Any], setting: str) -> str:
+    low, high = figures["interval_95"].get(setting, (None, None))
+    between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{figures[f'AP_{setting}']:.2f}{between}"
+
+
+def _milliseconds(figures: Mapping[str, Any]) -> float | None:
+    return figures.get("cost", {}).get("threads_1", {}).get("milliseconds")
+
+
+def _megabytes(figures: Mapping[str, Any]) -> float | None:
+    size = figures.get("file_bytes")
+    return None if size is None else size / 1e6
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    low, high = row.get("interval_95", (None, None))
+    between = "" if low is None else f" [{low:+.2f}, {high:+.2f}]"
+    pair = f"{row['first']} - {row['second']}"
+    return f"  {row['setting']:<8}{row['difference']:+7.2f}{between}  {pair}"
+
+
+def _number(value: float) -> float:
+    return value if value == value else -1.0
+
+
+def _without_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
+    data = {
+        name: {key: value for key, value in one.items() if key not in _ONLY_ON_PAGE}
+        for name, one in results["data"].items()
+    }
+    return {**results, "data": data}
+
+
+def _finite(value: Any) -> Any:
+    """NaN, which JSON lacks, becomes null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value - value != 0 else value

@@ -1,0 +1,151 @@
+"""``face-d2-compare``: any number of face detectors on the same images, on one page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from face_d2.analysis.compare.comparison import CompareSettings, compare
+from face_d2.analysis.compare.data import read_image_set
+from face_d2.analysis.compare.measures import MeasureSettings
+from face_d2.analysis.compare.opening import DetectorChoice
+from face_d2.analysis.compare.page import make_page, write_results
+from face_d2.detectors import ONNX_DETECTORS
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compares detectors; ``arguments`` default to the command line's."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        make_page({})  # a missing package is told before hours of work
+        specs = [DetectorChoice.parse(text) for text in options.detector]
+        settings = CompareSettings(
+            measures=MeasureSettings(
+                setting=options.setting,
+                threshold=options.threshold,
+                recall=options.recall,
+                false_positives=options.false_positives,
+                bootstrap=options.bootstrap,
+                seed=options.seed,
+            ),
+            processes=options.processes,
+            threads=options.threads,
+            timing_images=0 if options.no_timing else options.timing_images,
+            pictures=options.pictures,
+            link_images=options.link_images,
+        )
+        image_sets = [read_image_set(data, options.images) for data in options.data]
+        results = compare(specs, image_sets, options.output, settings, cache=options.cache)
+        page = write_results(results, options.output)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    print(page.with_name("results.txt").read_text(encoding="utf-8").split("\n\nDifferences")[0])
+    print(f"\n{page}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="face-d2-compare",
+        description="Runs face detectors on the same images, scores them by the official WIDER "
+        "FACE protocol, and writes index.html, results.json, results.txt and results.md. Stopped, it goes on "
+        "where it was.",
+    )
+    parser.add_argument(
+        "--detector",
+        action="append",
+        required=True,
+        metavar="SPEC",
+        help="[NAME=][ADAPTER:]FILE[?size=640&score=0.02&nms=0.45]; again for each detector. "
+        f"Adapters of ONNX files: {', '.join(ONNX_DETECTORS)}; others: face-d2:FILE, "
+        "config:FILE+WEIGHTS, predictions:FOLDER, haar, mtcnn. A file without an adapter is "
+        "recognized by its inputs and outputs",
+    )
+    parser.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="DATA",
+        help="widerface_val or fddb below $DETECTRON2_DATASETS, the path of labels, or "
+        "FORMAT:LABELS:IMAGES; again for each data set",
+    )
+    parser.add_argument("--images", metavar="LIST", help="only the images listed in this text")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the page")
+    parser.add_argument("--cache", metavar="DIR", help="folder of the runs (default: OUTPUT/runs)")
+    parser.add_argument(
+        "--setting",
+        choices=("easy", "medium", "hard"),
+        default="hard",
+        help="faces that slices, operating points and errors count (%(default)s)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_share,
+        default=0.5,
+        help="score from which a detection is taken in use (%(default)s)",
+    )
+    parser.add_argument(
+        "--recall", type=_share, default=0.8, help="seek the threshold for it (%(default)s)"
+    )
+    parser.add_argument(
+        "--false-positives",
+        type=_positive,
+        default=0.1,
+        metavar="N",
+        help="seek the threshold for so many an image (%(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap", type=_count, default=1000, metavar="N", help="resamplings (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument(
+        "--processes", type=_at_least_one, default=1, help="search images at a time (%(default)s)"
+    )
+    parser.add_argument(
+        "--threads", type=_at_least_one, default=1, help="of each process (%(default)s)"
+    )
+    parser.add_argument("--no-timing", action="store_true", help="take no times and no memory")
+    parser.add_argument(
+        "--timing-images", type=_at_least_one, default=8, metavar="N", help="(%(default)s)"
+    )
+    parser.add_argument(
+        "--pictures", type=_count, default=24, metavar="N", help="on the page (%(default)s)"
+    )
+    parser.add_argument(
+        "--link-images",
+        action="store_true",
+        help="link the photographs instead of putting thumbnails on the page",
+    )
+    return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value

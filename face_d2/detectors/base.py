@@ -1,0 +1,114 @@
+"""What every detector here is: an image in, boxes and scores out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.ops.nms import best_first, suppress
+
+__all__ = ["About", "Detections", "Detector", "keep_best"]
+
+
+class Detections(NamedTuple):
+    """The faces of one image, best score first.
+
+    Attributes:
+        boxes: (N, 4) float32 XYXY in pixels of the image.
+        scores: (N,) float32.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def none(cls) -> Detections:
+        """No face."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True)
+class About:
+    """Who made a detector.
+
+    Attributes:
+        title: its name in tables.
+        source: repository or paper, as a URL.
+        license: of code and weights, as the authors state it.
+        protocol_source: where the authors give the settings that the adapter takes.
+    """
+
+    title: str
+    source: str
+    license: str
+    protocol_source: str
+
+
+class Detector(ABC):
+    """Finds faces. Each subclass knows one detector's input, output and settings."""
+
+    #: The detector's name on the command line.
+    adapter: ClassVar[str]
+    #: Raised whenever the same file gives other boxes; results cached for another version are not
+    #: used again.
+    version: ClassVar[int] = 1
+    about: ClassVar[About]
+
+    @abstractmethod
+    def detect(self, image: NDArray[np.uint8]) -> Detections:
+        """Finds the faces of an image (H, W, 3), BGR, uint8."""
+
+    @property
+    @abstractmethod
+    def protocol(self) -> dict[str, str]:
+        """How images are prepared and boxes chosen, setting -> value in words."""
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of weights; None where it is not known."""
+        return None
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Size of the file; None where there is no file."""
+        return None
+
+    @property
+    def fingerprint(self) -> Mapping[str, object]:
+        """Everything that the boxes depend on, ready for JSON."""
+        return {"adapter": self.adapter, "version": self.version, "protocol": self.protocol}
+
+
+def keep_best(
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    score_threshold: float,
+    nms_threshold: float,
+    limit: int | None = None,
+) -> Detections:
+    """Score threshold and greedy suppression by IoU.
+
+    Args:
+        boxes: (R, 4) XYXY.
+        scores: (R,).
+        score_threshold: detections score more than this.
+        nms_threshold: overlaps greater than this are suppressed; 1 suppresses nothing.
+        limit: most detections kept; None for all.
+
+    Returns:
+        The detections, best first. Boxes that are not finite or have no area are left out.
+    """
+    kept = (scores > score_threshold) & np.isfinite(boxes).all(axis=1)
+    kept &= (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    boxes, scores = boxes[kept].astype(np.float32), scores[kept].astype(np.float32)
+    order = best_first(boxes, scores)
+    boxes, scores = boxes[order], scores[order]
+    if nms_threshold < 1:
+        chosen = suppress(boxes, "iou", nms_threshold, len(boxes) if limit is None else limit)
+        boxes, scores = boxes[chosen], scores[chosen]
+    return Detections(boxes[:limit], scores[:limit])

@@ -1,0 +1,162 @@
+"""An ONNX file of anybody's: its inputs, its outputs, and a function that runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+__all__ = ["OnnxGraph", "Signature", "Tensor"]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output: its name, its shape (None where a side is free), and its type."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "tensor(float)"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a file shows of itself.
+
+    Attributes:
+        inputs: name, shape and type of each input.
+        outputs: of each output, in the file's order.
+        metadata: the file's own key-value pairs.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def last_sides(self) -> tuple[int | None, ...]:
+        """The last side of every output."""
+        return tuple(output.shape[-1] if output.shape else None for output in self.outputs)
+
+    @property
+    def channels(self) -> tuple[int | None, ...]:
+        """The second side of every output, the channels of a map."""
+        return tuple(output.shape[1] if len(output.shape) > 1 else None for output in self.outputs)
+
+    @property
+    def canvas(self) -> tuple[int, int] | None:
+        """(height, width) that the input asks for; None where it takes any."""
+        shape = self.inputs[0].shape
+        height, width = shape[-2:] if len(shape) == 4 else (None, None)
+        return None if height is None or width is None else (height, width)
+
+    def __str__(self) -> str:
+        def listed(tensors: Sequence[Tensor]) -> str:
+            return ", ".join(
+                f"{tensor.name} ({' x '.join('?' if s is None else str(s) for s in tensor.shape)})"
+                for tensor in tensors
+            )
+
+        return f"inputs {listed(self.inputs)}; outputs {listed(self.outputs)}"
+
+
+class OnnxGraph:
+    """A file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: the file.
+        threads: CPU threads; 0 leaves it to the runtime.
+        free_size: runs the graph at any input size although the file names one. Right only for
+            graphs without constants that depend on it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: ONNX Runtime is not installed.
+        ValueError: the file is no ONNX model, or has several inputs.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0, free_size: bool = False) -> None:
+        self.path = Path(path)
+        self.threads = threads
+        self.free_size = free_size
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise ImportError(
+                "onnxruntime is not installed: install this project with the extra [onnx]"
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # old exporters give cause for pages of warnings
+        model = _with_free_size(self.path) if free_size else str(self.path)
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has exceptions of its own
+            raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
+        self.runtime = f"ONNX Runtime {onnxruntime.__version__} on CPU"
+        self.signature = Signature(
+            tuple(map(_tensor, self._session.get_inputs())),
+            tuple(map(_tensor, self._session.get_outputs())),
+            dict(self._session.get_modelmeta().custom_metadata_map),
+        )
+        if len(self.signature.inputs) != 1:
+            raise ValueError(
+                f"{path}: has {len(self.signature.inputs)} inputs; expected one, the image"
+            )
+
+    def run(self, blob: NDArray[Any]) -> list[NDArray[Any]]:
+        """The outputs for one input."""
+        return self._session.run(None, {self.signature.inputs[0].name: blob})
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal digits."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    @cached_property
+    def parameters(self) -> int | None:
+        """Number of weights: the floating-point constants of one or more dimensions.
+
+        None where the package onnx, which reads them, is not installed.
+        """
+        try:
+            import onnx
+        except ImportError:
+            return None
+        floats = {
+            getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")
+        }
+        graph = onnx.load(str(self.path), load_external_data=False).graph
+        constants = [a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute]
+        return sum(
+            math.prod(tensor.dims)
+            for tensor in [*graph.initializer, *constants]
+            if tensor.data_type in floats and len(tensor.dims)
+        )
+
+
+def _tensor(value: Any) -> Tensor:
+    shape = tuple(side if isinstance(side, int) and side > 0 else None for side in value.shape)
+    return Tensor(value.name, shape, value.type)
+
+
+def _with_free_size(path: Path) -> bytes:
+    """The model with batch, height and width of inputs and outputs left open."""
+    import onnx
+
+    model = onnx.load(str(path))
+    for value in [*model.graph.input, *model.graph.output]:
+        for axis, side in enumerate(value.type.tensor_type.shape.dim):
+            if axis != 1:
+                side.dim_param = f"{value.name}_{axis}"
+    del model.graph.value_info[:]
+    return model.SerializeToString()
