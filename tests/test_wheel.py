@@ -64,7 +64,7 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 
 def sources(repo: Path) -> set[str]:
-    """What an installation must hold: modules, configs, shipped detectors, the comparison's page."""
+    """What an installation must hold: modules, configs, detectors, the comparison's page."""
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES

@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="face-d2-compare",
         description="Runs face detectors on the same images, scores them by the official WIDER "
-        "FACE protocol, and writes index.html, results.json, results.txt and results.md. Stopped, it goes on "
-        "where it was.",
+        "FACE protocol, and writes index.html, results.json, results.txt and results.md. Stopped, "
+        "it goes on where it was.",
     )
     parser.add_argument(
         "--detector",

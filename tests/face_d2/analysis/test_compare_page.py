@@ -272,7 +272,8 @@ def test_two_detectors_of_one_name_are_refused(folder, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(
             ["--detector", recorded, "--detector", recorded,
-             "--data", f"wider:{text}:{root / 'WIDER_val' / 'images'}", "--output", str(tmp_path / "x")]
+             "--data", f"wider:{text}:{root / 'WIDER_val' / 'images'}",
+             "--output", str(tmp_path / "x")]
         )  # fmt: skip
     assert "two detectors are called 'recorded'" in capsys.readouterr().err
 
