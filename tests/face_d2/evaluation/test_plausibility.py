@@ -16,6 +16,7 @@ from face_d2.evaluation.wider_face.files import format_detections, write_predict
 from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
+    read_ground_truth,
 )
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
 
@@ -118,3 +119,12 @@ def test_archives_of_windows_and_names_of_macos_are_read(
     row = np.array([[10.0, 10, 60, 60, 0.9]])
     result, _ = score({unicodedata.normalize("NFD", "é/é"): row}, one)
     assert result["AP_hard"] == 1
+
+
+def test_the_official_lists_are_found_from_any_of_their_places(test_data: Path) -> None:
+    folder = test_data / "widerface" / "eval_tools" / "ground_truth"
+    expected = read_ground_truth(folder)
+    for path in (test_data / "widerface", folder / "wider_face_val.mat"):
+        found = read_ground_truth(path)
+        assert found.names == expected.names
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
