@@ -50,27 +50,28 @@ class ImageFolder:
             or None.
         """
         if name.endswith(".*"):
-            found = self._stems.get(_key(_clean(name[:-2])), [])
-            return (self.root / found[0], "") if len(found) == 1 else None
+            files = self._stems.get(_key(_clean(name[:-2])), [])
+            return (self.root / files[0], "") if len(files) == 1 else None
         if name.startswith("**/"):
-            found = self._bases.get(_key(name[3:]), [])
-            return (self.root / found[0], "elsewhere") if len(found) == 1 else None
-        path = self.root / name
-        if os.path.isfile(path):
-            return path, ""
-        how = ""
-        if "\\" in name:
-            name, how = name.replace("\\", "/"), "windows"
-            path = self.root / name
-            if os.path.isfile(path):
-                return path, how
+            files = self._bases.get(_key(name[3:]), [])
+            return (self.root / files[0], "elsewhere") if len(files) == 1 else None
+        if found := self.find_as_written(name):
+            return found
+        name = name.replace("\\", "/")
         if _is_absolute(name):
             return self._by_last_parts(name)
-        found = self._names.get(_key(_clean(name)), [])
-        if len(found) != 1:
+        files = self._names.get(_key(_clean(name)), [])
+        if len(files) != 1:
             return None
-        same = unicodedata.normalize("NFC", found[0]) == unicodedata.normalize("NFC", _clean(name))
-        return self.root / found[0], "unicode" if same else "case"
+        return self.root / files[0], "unicode" if _same_letters(files[0], _clean(name)) else "case"
+
+    def find_as_written(self, name: str) -> tuple[Path, str] | None:
+        """As :meth:`find`, without a search of the folder: the name, also with backslashes."""
+        for written, how in ((name, ""), (name.replace("\\", "/"), "windows")):
+            path = self.root / written
+            if os.path.isfile(path):
+                return path, how
+        return None
 
     def images(self) -> list[str]:
         """Paths of all images below the folder, relative to it with ``/``, sorted."""

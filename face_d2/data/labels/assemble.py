@@ -55,7 +55,7 @@ def assemble(
     if not raw.images:
         raise ValueError(f"{source}: no image is listed.")
     chosen = _face_classes(source, raw, category, findings)
-    root = ImageFolder(images) if images is not None else _best_root(raw)
+    root = ImageFolder(images) if images is not None else _best_root(source, raw)
     files = _files(source, root, raw.images, findings)
     joined = _joined(files, raw.images, findings)
     paths = sorted(joined)  # one order, and so one training, whatever the form
@@ -106,18 +106,24 @@ def _face_classes(
     return {None, "", *named}
 
 
-def _best_root(raw: RawLabels) -> ImageFolder:
-    """The folder in which most of the first images are; the first one when none is anywhere."""
+def _best_root(source: Path, raw: RawLabels) -> ImageFolder:
+    """The folder in which most of the first images are; the first one when none is anywhere.
+
+    Folders are searched only when no image is found by its name, and then only those beside the
+    labels: the folder above may be a whole disk.
+    """
     sample = raw.images[:: max(1, len(raw.images) // _TRIED_NAMES)]
     folders = [ImageFolder(root) for root in dict.fromkeys(raw.roots) if root.is_dir()]
-    best, most = ImageFolder(raw.roots[0]), 0
-    for folder in folders:
-        count = sum(_find(folder, image) is not None for image in sample)
-        if count > most:
-            best, most = folder, count
-        if most == len(sample):
-            break
-    return best
+    beside = source if source.is_dir() else source.parent
+    inside = [folder for folder in folders if folder.root != beside.parent]
+    for chosen, look in ((folders, ImageFolder.find_as_written), (inside, ImageFolder.find)):
+        counts = [
+            sum(any(look(folder, name) for name in image.candidates) for image in sample)
+            for folder in chosen
+        ]
+        if any(counts):
+            return chosen[counts.index(max(counts))]
+    return ImageFolder(raw.roots[0])
 
 
 def _find(folder: ImageFolder, image: RawImage) -> tuple[Path, str] | None:

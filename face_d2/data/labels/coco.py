@@ -8,7 +8,7 @@ from typing import Any
 
 from face_d2.data.labels.files import read_json
 from face_d2.data.labels.model import Findings, RawFace, RawImage, RawLabels, finite, stated_size
-from face_d2.data.labels.text_forms import _roots_beside
+from face_d2.data.labels.text_forms import roots_beside
 from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["read_coco"]
@@ -56,7 +56,7 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         label = categories[_id(annotation["category_id"])]
         listed[key].faces.append(_face(path, annotation, label))
     names = list(dict.fromkeys(categories.values()))
-    return RawLabels([*listed.values(), *again], _roots_beside(path), names)
+    return RawLabels([*listed.values(), *again], roots_beside(path), names)
 
 
 def _check_categories(path: Path, annotations: list[Any], categories: dict[Any, str]) -> None:

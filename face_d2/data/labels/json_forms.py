@@ -18,7 +18,7 @@ from face_d2.data.labels.model import (
     finite,
     stated_size,
 )
-from face_d2.data.labels.text_forms import _roots_beside
+from face_d2.data.labels.text_forms import roots_beside
 from face_d2.data.labels.xml_forms import folders_of_images, turned_box
 
 __all__ = ["is_label_studio", "read_label_studio", "read_labelme"]
@@ -121,7 +121,7 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
             raise ValueError(f"{where}: {name[:80]!r} is no address ({error}).") from None
         listed.append(RawImage(name, candidates, faces, sizes[0] if sizes else None, True))
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
-    return RawLabels(listed, _roots_beside(path), labels)
+    return RawLabels(listed, roots_beside(path), labels)
 
 
 def _task_image(task: dict[str, Any], where: str) -> str:

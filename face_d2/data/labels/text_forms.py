@@ -14,7 +14,7 @@ from face_d2.data.locate import ImageFolder
 from face_d2.data.wider_face import ATTRIBUTES, read_annotations
 from face_d2.utils.text_lines import numbered_lines, quoted
 
-__all__ = ["read_retinaface", "read_wider", "read_yolo"]
+__all__ = ["read_retinaface", "read_wider", "read_yolo", "roots_beside"]
 
 #: Columns of a row of label.txt: the box alone, or with five landmarks of x, y and a flag, and the
 #: blur behind them.
@@ -36,7 +36,7 @@ def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels
         for image in read_annotations(path, any_names=True)
     ]
     split = path.name.removeprefix("wider_face_").partition("_bbx_gt")[0]
-    return RawLabels(listed, _roots_beside(path, f"WIDER_{split}/images"))
+    return RawLabels(listed, roots_beside(path, f"WIDER_{split}/images"))
 
 
 def _wider_faces(boxes: Any, attributes: Any) -> list[RawFace]:
@@ -73,10 +73,10 @@ def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawL
             listed[-1].faces.append(RawFace(tuple(row[:4])))
     if not listed:
         raise ValueError(f"{path}: no line '# event/file.jpg'; expected RetinaFace's label.txt.")
-    return RawLabels(listed, _roots_beside(path, "images"))
+    return RawLabels(listed, roots_beside(path, "images"))
 
 
-def _roots_beside(path: Path, *further: str) -> list[Path]:
+def roots_beside(path: Path, *further: str) -> list[Path]:
     """Where the images of a single file of labels usually lie."""
     beside, above = path.parent, path.parent.parent
     names = [*further, "images", "Images", "JPEGImages"]

@@ -16,7 +16,7 @@ from face_d2.data.labels.model import (
     finite,
     stated_size,
 )
-from face_d2.data.labels.text_forms import _roots_beside
+from face_d2.data.labels.text_forms import roots_beside
 
 __all__ = ["folders_of_images", "read_cvat", "read_voc"]
 
@@ -107,7 +107,7 @@ def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         size = stated_size(image.get("height"), image.get("width"), where)
         listed.append(RawImage(name, (name,), faces, size))
     labels = {face.label for image in listed for face in image.faces if face.label}
-    return RawLabels(listed, _roots_beside(path), sorted({*categories, *labels}))
+    return RawLabels(listed, roots_beside(path), sorted({*categories, *labels}))
 
 
 def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None:
