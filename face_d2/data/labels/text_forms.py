@@ -21,6 +21,7 @@ __all__ = ["read_retinaface", "read_wider", "read_yolo", "roots_beside"]
 _RETINAFACE_COLUMNS = (4, 19, 20)
 #: Columns of a row of YOLO's: the box alone, or with five landmarks of x, y, or of x, y and a flag.
 _YOLO_BOX_COLUMNS = (5, 15, 20)
+_SUBFOLDERS = 50  # beside a file of labels that are tried for its images
 _FRACTIONS = (-0.5, 1.5)  # what a fraction of a side may be; a box may reach over the border
 
 
@@ -81,6 +82,8 @@ def roots_beside(path: Path, *further: str) -> list[Path]:
     beside, above = path.parent, path.parent.parent
     names = [*further, "images", "Images", "JPEGImages"]
     inside = [beside, *(beside / name for name in names), beside / path.stem]
+    if beside.is_dir():
+        inside += sorted(entry for entry in beside.iterdir() if entry.is_dir())[:_SUBFOLDERS]
     return [*inside, above, *(above / name for name in names), above / path.stem]
 
 
