@@ -19,6 +19,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from face_d2.config import find_config, load_config, with_weights
+from face_d2.data.catalog import register_data_sets
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.engine.launch import launch
 from face_d2.engine.trainer import FaceTrainer
@@ -63,6 +64,7 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
         The evaluation's results.
     """
     cfg = load_cfg(args)
+    register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     _end_earlier_logs()
     default_setup(cfg, args)
     _share_logging()
@@ -96,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit("--config-file is missing, for example configs/quick/df2s2_synth.yaml")
     try:
         args.config_file = find_config(args.config_file)  # Detectron2 copies it to the log
-        load_cfg(args)  # reports config errors once, before processes start
+        cfg = load_cfg(args)  # a mistake in it is said once, not by every process
+        register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)

@@ -26,7 +26,11 @@ PAGES = {
         "output/mine/0--Squares/1.txt",
         "output/mine.json",
     ],
-    "own_data": ["output/mine/model_final.pth", "output/mine/inference/my_val/widerface.json"],
+    "own_data": [
+        "faces/converted.txt",
+        "output/mine/model_final.pth",
+        "output/mine/inference/wider-faces-val.txt-faces-images/widerface.json",
+    ],
 }
 
 

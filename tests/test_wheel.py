@@ -68,7 +68,8 @@ def sources(repo: Path) -> set[str]:
     files = {
         file.relative_to(repo).as_posix()
         for name in PACKAGES
-        for file in (repo / name).rglob("*.py")
+        for pattern in ("*.py", "py.typed")
+        for file in (repo / name).rglob(pattern)
     }
     for pattern in ("*.yaml", "*.py"):
         for file in (repo / "configs").rglob(pattern):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from face_d2.data.catalog import register_data_sets
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper, face_arrays
 from face_d2.evaluation.protocol import describe_test_settings, format_protocol
 from face_d2.evaluation.wider_face.breakdown import height_classes
@@ -117,12 +118,13 @@ def measure_coverage(
     """Computes the coverage of every face of a data set.
 
     Args:
-        cfg: the config of a detector with a coverage rule; weights are not needed.
-        dataset_name: a registered data set with annotations.
-        training: use random training crops (``INPUT.MAPPER``) instead of the test images.
-        draws: number of crops of every image; for ``training`` only.
-        seed: seed of the crops.
-        progress: show a progress bar.
+        cfg: of a detector that has a rule; its weights are not needed.
+        dataset_name: a registered data set with annotations, or labels by their notation (see
+            :mod:`face_d2.data.catalog`).
+        training: judge random training crops (``INPUT.MAPPER``) in place of the images as tested.
+        draws: how many crops of every image; for ``training`` only.
+        seed: of the crops.
+        progress: show a bar.
 
     Returns:
         The coverage. Ignored faces (``iscrowd``) are left out, but influence others as in training.
@@ -212,12 +214,7 @@ def format_coverage(coverage: Coverage) -> str:
 
 
 def _annotated_records(dataset_name: str) -> list[dict[str, Any]]:
-    if dataset_name not in DatasetCatalog.list():
-        known = [n for n in DatasetCatalog.list() if n.startswith(("widerface", "fddb"))]
-        raise ValueError(
-            f"data set {dataset_name!r} is not registered; this project's are "
-            f"{', '.join(sorted(known))}."
-        )
+    register_data_sets([dataset_name])
     records = DatasetCatalog.get(dataset_name)
     if MetadataCatalog.get(dataset_name).get("annotation_file", "") is None:
         raise ValueError(f"data set {dataset_name!r} has no labels, so its faces are not known.")

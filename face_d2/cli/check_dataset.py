@@ -10,6 +10,7 @@ from pathlib import Path
 from face_d2.cli.common import CommandParser
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, DatasetCheck, check_dataset
 from face_d2.data.clean import changes_file, write_cleaned
+from face_d2.data.labels import is_notation, read_labels
 from face_d2.data.wider_face import read_annotations
 from face_d2.utils.files import replaced_file
 
@@ -35,7 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="Exit status: 0 when nothing is wrong with the data set, 1 when something is, 2 "
         "when it could not be checked.",
     )
-    parser.add_argument("name", nargs="?", help="registered data set, e.g. widerface_train")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="registered data set, e.g. widerface_train; path of labels; or FORMAT:LABELS:IMAGES",
+    )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the event folders")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="WIDER FACE text")
     parser.add_argument("--cleaned", type=Path, metavar="FILE", help="write a list without faults")
@@ -48,14 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.workers < 0:
         parser.error(f"--workers is {args.workers}; expected 0 (one per CPU) or more")
     try:
-        root, text = (args.images, args.annotations) if args.images else _registered(args.name)
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root}: no such folder")
-        images = read_annotations(text)
+        labels = None
+        if args.name is not None and is_notation(args.name):
+            labels = read_labels(args.name)
+            print(labels.summary())
+            root, text = labels.image_root, labels.source
+            images = [i.as_wider_face(labels.relative_name(i)) for i in labels.images]
+        else:
+            root, text = (args.images, args.annotations) if args.images else _registered(args.name)
+            if not root.is_dir():
+                raise FileNotFoundError(f"{root}: no such folder")
+            images = read_annotations(text)
         check = check_dataset(root, images, workers=args.workers)
         print(format_check(check))
         if args.json is not None:
             report = {"images_folder": str(root), "list": str(text), **check.as_json()}
+            if labels is not None:
+                report["changed_when_read"] = labels.findings.counts
             with replaced_file(args.json) as temporary:
                 temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         if args.cleaned is not None:
@@ -63,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{args.cleaned} written; {changes} changes, see {changes_file(args.cleaned)}")
     except (OSError, ValueError, KeyError) as error:
         parser.exit(2, f"error: {error}\n")
-    return 0 if check.clean else 1
+    return 0 if check.clean and not (labels and labels.findings.changed) else 1
 
 
 def format_check(check: DatasetCheck) -> str:
@@ -103,13 +117,16 @@ def _registered(name: str) -> tuple[Path, Path]:
 
     if name not in DatasetCatalog.list():
         known = ", ".join(n for n in DatasetCatalog.list() if n.startswith("widerface"))
-        raise ValueError(f"no data set {name!r} is registered; of this project there are: {known}")
+        raise ValueError(
+            f"no data set {name!r} is registered, and there is no such path; of this project there "
+            f"are: {known}. Labels of your own: FORMAT:LABELS:IMAGES"
+        )
     metadata = MetadataCatalog.get(name)
     text = metadata.get("annotation_file")
     if text is None:
         raise ValueError(
-            f"{name!r} has no annotations in WIDER FACE's form; check its images with --images and "
-            "--annotations"
+            f"{name!r} has no annotations in WIDER FACE's form; give its labels as "
+            "FORMAT:LABELS:IMAGES"
         )
     if not Path(text).is_file():
         DatasetCatalog.get(name)  # generates the set, or says where its files should be

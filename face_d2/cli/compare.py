@@ -76,8 +76,8 @@ def _parser() -> CommandParser:
         action="append",
         required=True,
         metavar="DATA",
-        help="widerface_val or fddb below $DETECTRON2_DATASETS, or ANNOTATIONS+IMAGES (a WIDER "
-        "FACE text or a COCO json, and the folder of its images); again for each data set",
+        help="widerface_val or fddb below $DETECTRON2_DATASETS, the path of labels, or "
+        "FORMAT:LABELS:IMAGES; again for each data set",
     )
     parser.add_argument("--images", metavar="LIST", help="only the images listed in this text")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the page")

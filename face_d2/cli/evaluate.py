@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.data.labels import is_notation
 from face_d2.utils.text_lines import numbered_lines
 
 if TYPE_CHECKING:
@@ -59,8 +60,9 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "ground_truth",
-        help="folder of the official .mat files (eval_tools/ground_truth), or an annotation text "
-        "(*_bbx_gt.txt; Easy/Medium/Hard are then approximated by face height)",
+        help="folder of the official .mat files (eval_tools/ground_truth); or an annotation text "
+        "(*_bbx_gt.txt), other labels by their path or as FORMAT:LABELS:IMAGES, or a registered "
+        "data set (Easy/Medium/Hard are then approximated by face height)",
     )
     parser.add_argument(
         "--images",
@@ -98,7 +100,7 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
 
         result = widerface_ap(
             options.predictions,
-            options.ground_truth,
+            _ground_truth(options.ground_truth),
             images=_image_list(options.images),
             subset_name=options.subset_name,
             bootstrap=options.bootstrap,
@@ -183,7 +185,8 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dataset",
         metavar="NAME",
-        help="registered data set (the first of DATASETS.TEST; with --training, of TRAIN)",
+        help="registered data set, path of labels or FORMAT:LABELS:IMAGES (the first of "
+        "DATASETS.TEST; with --training, of TRAIN)",
     )
     parser.add_argument(
         "--training",
@@ -251,6 +254,25 @@ def _image_list(path: str | None) -> list[str] | None:
     if path is None:
         return None
     return [name for _, name in numbered_lines(path) if "/" in name]
+
+
+def _ground_truth(text: str) -> str | WiderFaceGroundTruth:
+    """What :func:`widerface_ap` takes; a registered data set is read here, by Detectron2."""
+    if Path(text).exists() or is_notation(text):
+        return text
+    import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
+
+    from face_d2.data.catalog import register_data_sets
+    from face_d2.evaluation.evaluators import dataset_ground_truth
+
+    try:
+        register_data_sets([text])
+    except ValueError:
+        return text  # the reader says what is expected
+    found = dataset_ground_truth(text)
+    if found is None:
+        raise ValueError(f"data set {text!r} has no labels to score against.")
+    return found
 
 
 def _plot_widerface(result: WiderFaceResult, name: str, options: argparse.Namespace) -> None:

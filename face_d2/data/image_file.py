@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from face_d2.data.file_kind import HEAD_BYTES, kind_of_bytes
 from face_d2.data.mended_file import mended_bytes
+from face_d2.utils.file_kind import known_mistake
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
@@ -290,6 +291,8 @@ def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
             reason = str(error)
             if isinstance(error, UnidentifiedImageError):
                 reason = "not an image, or of a format that is not read"
+                if not in_memory and (mistake := known_mistake(source)):
+                    reason = mistake
             name = f"an image of {len(source)} bytes" if in_memory else source
             raise UnreadableImageError(f"{name} cannot be decoded ({reason})") from error
 

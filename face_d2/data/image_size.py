@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.data.image_file import UnreadableImageError, image_size
+from face_d2.data.locate import ImageFolder, missing_images
 from face_d2.utils.files import cache_dir, replaced_file
 
 __all__ = ["UNREADABLE_SIZE", "image_sizes"]
@@ -27,7 +28,8 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
     byte counts and modification times of the files, so that a changed picture is read again.
 
     Raises:
-        FileNotFoundError: naming the first files that are missing and how many there are.
+        FileNotFoundError: naming the first files that are missing, how many there are, and what may
+            help.
     """
     root = Path(root)
     digest = hashlib.sha256()
@@ -40,10 +42,7 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
             continue
         digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     if missing:
-        raise FileNotFoundError(
-            f"{root}: {len(missing)} of {len(names)} annotated images are missing, for example "
-            f"{', '.join(missing[:3])}."
-        )
+        raise FileNotFoundError(missing_images(root, ImageFolder(root), missing, len(names)))
     cached = cache_dir() / "image_sizes" / f"{digest.hexdigest()[:32]}.json"
     sizes = _read_cache(cached, len(names))
     if sizes is None:

@@ -6,6 +6,7 @@ start at ``$DETECTRON2_DATASETS`` (default ``datasets``), which may be read-only
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,8 @@ from face_d2.data.wider_face import (
 from face_d2.synthetic.dataset import synthetic_path, synthetic_root
 
 __all__ = ["is_registered", "load_fddb", "load_wider_face", "register_all", "register_wider_face"]
+
+logger = logging.getLogger(__name__)
 
 _WIDER_TREE = """expected under $DETECTRON2_DATASETS (now {root}):
   widerface/WIDER_train/images/0--Parade/*.jpg ... (also WIDER_val, WIDER_test)
@@ -78,6 +81,16 @@ def load_wider_face(
     check_distinct((image.name for image in images), annotation_file)
     sizes = image_sizes(image_root, [image.name for image in images])
     records = []
+    negative = sum(int((image.boxes[:, 2:] < 0).any(axis=1).sum()) for image in images)
+    if negative:
+        logger.warning(
+            "%s: %d boxes of negative width or height are ignored; given as wider:%s:%s they are "
+            "turned round.",
+            annotation_file,
+            negative,
+            annotation_file,
+            image_root,
+        )
     for image, size in zip(images, sizes):
         ignored = unusable_faces(image)
         annotations = [

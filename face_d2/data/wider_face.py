@@ -49,11 +49,12 @@ class WiderFaceImage:
     attributes: NDArray[np.int64]
 
 
-def read_annotations(path: str | Path) -> list[WiderFaceImage]:
+def read_annotations(path: str | Path, *, any_names: bool = False) -> list[WiderFaceImage]:
     """Reads an annotation file whole.
 
     Args:
         path: ``wider_face_train_bbx_gt.txt``, ``wider_face_val_bbx_gt.txt`` or a file of that form.
+        any_names: whether image names may lie at any depth, not in one event folder alone.
 
     Returns:
         The images in the file's order; dummy rows of face-free images are removed.
@@ -68,7 +69,7 @@ def read_annotations(path: str | Path) -> list[WiderFaceImage]:
     for number, text in lines:
         if not text:
             continue
-        _check_name(path, number, text)
+        _check_name(path, number, text, any_names)
         if text in seen:
             raise _malformed(path, number, text, f"image already listed in line {seen[text]}")
         seen[text] = number
@@ -184,9 +185,11 @@ def _read_faces(
     return rows[:, :4].copy(), rows[:, 4:].astype(np.int64)
 
 
-def _check_name(path: str | Path, number: int, text: str) -> None:
+def _check_name(path: str | Path, number: int, text: str, any_names: bool = False) -> None:
     parts = text.split("/")
     json = text.startswith(("{", "["))  # whole on one line, with a name somewhere in it
+    if any_names and not json and Path(text).suffix:
+        return
     if json or len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
         expected = "expected an image name like 0--Parade/picture.jpg, as in WIDER FACE's lists"
         raise _malformed(path, number, text, expected)

@@ -17,6 +17,7 @@ from torch import nn
 from face_d2.engine.ema import ModelEMA
 from face_d2.modeling.weight_file import read_weight_file
 from face_d2.pretrained import PRETRAINED, find_pretrained
+from face_d2.utils.file_kind import known_mistake
 from face_d2.utils.files import replaced_file
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
@@ -182,7 +183,8 @@ def load_array_pickle(path: str | Path) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        raise ValueError(f"{path} cannot be read as a pickle of arrays: {error}") from error
+        reason = known_mistake(path) or error
+        raise ValueError(f"{path} cannot be read as a pickle of arrays: {reason}") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} holds a {type(data).__name__}; expected a dict of arrays.")
     return data

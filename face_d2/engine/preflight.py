@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,25 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from face_d2.evaluation import build_evaluator
 from face_d2.modeling.base import OneStageDetector
 
-__all__ = ["check_data_sets", "check_one_class", "check_test_sets"]
-
-
-def check_data_sets(names: Sequence[str]) -> None:
-    """Checks that data sets are registered.
-
-    Raises:
-        ValueError: a data set is not registered; the message lists similar names.
-    """
-    known = list(DatasetCatalog.list())
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known) or [
-                other for other in known if "face" in other or other == "fddb"
-            ]
-            raise ValueError(
-                f"data set {name!r} is not registered; did you mean {', '.join(sorted(near))}? "
-                "docs/own_data.md registers your own."
-            )
+__all__ = ["check_one_class", "check_test_sets"]
 
 
 def check_one_class(model: object, names: Sequence[str]) -> None:
@@ -47,8 +28,8 @@ def check_one_class(model: object, names: Sequence[str]) -> None:
             raise ValueError(
                 f"data set {name!r} has the classes {', '.join(classes)}; {type(model).__name__} "
                 "knows faces alone and would take all for faces. "
-                "face_d2.data.coco.register_coco_faces(name, json, images, category=...) takes one "
-                "class of a COCO json."
+                "coco:JSON:IMAGES:CATEGORY, or face_d2.data.coco.register_coco_faces(name, json, "
+                "images, category=...), takes one class of a COCO json."
             )
 
 

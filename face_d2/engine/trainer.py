@@ -24,6 +24,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from face_d2.data.catalog import register_data_sets
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
@@ -36,7 +37,7 @@ from face_d2.engine.hooks import (
     UnreadableImages,
 )
 from face_d2.engine.loader import TrainLoader
-from face_d2.engine.preflight import check_data_sets, check_one_class, check_test_sets
+from face_d2.engine.preflight import check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
 from face_d2.evaluation import build_evaluator
@@ -62,7 +63,7 @@ class FaceTrainer(DefaultTrainer):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         device, dtype = torch.device(cfg.MODEL.DEVICE).type, amp_dtype(cfg)
-        check_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
+        register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)

@@ -17,6 +17,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from face_d2.data.labels.notation import plain_name
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 from face_d2.evaluation.coco import FaceCOCOEvaluator
 from face_d2.evaluation.fddb.files import write_fddb_detections
@@ -42,7 +43,8 @@ _logger = logging.getLogger(__name__)
 
 
 class _StreamingEvaluator(DatasetEvaluator):
-    """Base class of both evaluators: detections on disk, results in ``output_dir/dataset_name``.
+    """Base class of both evaluators: detections on disk, results in ``output_dir/dataset_name``
+    (with ``-`` in place of characters that a file name should not contain).
 
     An image that could not be decoded counts as an image without detections. It is named in the log
     and in the JSON result (``unreadable``: image id -> reason).
@@ -50,7 +52,7 @@ class _StreamingEvaluator(DatasetEvaluator):
 
     def __init__(self, dataset_name: str, output_dir: str | Path, protocol: Mapping[str, str]):
         self._dataset_name = dataset_name
-        self._folder = Path(output_dir) / dataset_name
+        self._folder = Path(output_dir) / plain_name(dataset_name)
         self._protocol = dict(protocol)
         self._shards = DetectionShards(output_dir)
 
@@ -210,7 +212,8 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
         raise ValueError(
             f"data set {dataset_name!r} has evaluator_type {kind!r}; face detectors are evaluated "
             "on 'widerface' and 'fddb' (see face_d2.data.register.register_wider_face and, for a "
-            "COCO json, face_d2.data.coco.register_coco_faces)."
+            "COCO json, face_d2.data.coco.register_coco_faces). Labels of your own need no "
+            "registering: FORMAT:LABELS:IMAGES in DATASETS.TEST."
         )
     evaluators: list[DatasetEvaluator] = [
         WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from face_d2.utils.file_kind import known_mistake
+
 __all__ = ["read_weight_file"]
 
 
@@ -27,7 +29,8 @@ def read_weight_file(path: str | Path) -> Any:
         raise
     except Exception as error:  # a damaged file can raise anything
         # torch's own message is left out, because it advises to load the file unsafely.
+        mistake = known_mistake(path)
         raise ValueError(
             f"{path} is no checkpoint of tensors and plain values, or is cut or damaged "
-            f"({type(error).__name__})."
+            f"({mistake or type(error).__name__})."
         ) from error

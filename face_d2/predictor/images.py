@@ -40,12 +40,18 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file cannot be read.
-        ValueError: it is no image, damaged, or has more than ``MAX_IMAGE_PIXELS``; or the array has
-            another dtype or shape, no pixels, or ``color_order`` is unknown.
+        ValueError: it is an address on the network, no image, damaged, or has more than
+            ``MAX_IMAGE_PIXELS``; or the array has another dtype or shape, no pixels, or
+            ``color_order`` is unknown.
         TypeError: ``image`` is something else.
     """
     if color_order not in COLOR_ORDERS:
         raise ValueError(f'color_order is "BGR" or "RGB", not {color_order!r}')
+    if isinstance(image, str) and "://" in image:
+        raise ValueError(
+            f"{image} is an address, and nothing is downloaded; save the picture to a file, or "
+            "give the bytes that you fetched"
+        )
     if isinstance(image, (str, os.PathLike)):
         return _from_file(Path(image))
     if isinstance(image, (bytes, bytearray, memoryview)):

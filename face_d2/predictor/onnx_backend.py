@@ -17,6 +17,7 @@ from face_d2.ops.spec import DetectorSpec
 from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.results import Found
 from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
+from face_d2.utils.file_kind import known_mistake
 
 __all__ = ["OnnxBackend"]
 
@@ -53,7 +54,8 @@ class OnnxBackend:
         except ImportError:
             raise
         except Exception as error:  # either runtime has exceptions of its own
-            raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
+            reason = known_mistake(path) or error
+            raise ValueError(f"{path}: cannot be loaded as an ONNX model ({reason})") from error
         self.graph = graph
         self.spec = DetectorSpec.from_metadata(graph.metadata, str(path))
         self.runtime = f"{graph.runtime}, {graph.metadata.get('precision', 'float32')}"

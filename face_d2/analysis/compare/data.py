@@ -1,8 +1,7 @@
 """Images and faces for comparisons; WIDER FACE does not need Detectron2.
 
-A data set is given as ``widerface_val`` (in ``$DETECTRON2_DATASETS``), ``TEXT+IMAGES`` (an
-annotation text in WIDER FACE's format and its image folder), ``JSON+IMAGES`` (COCO), or ``fddb``
-(also in ``$DETECTRON2_DATASETS``).
+A data set is ``widerface_val`` or ``fddb`` (in ``$DETECTRON2_DATASETS``), or labels of any form,
+given by their path or as ``FORMAT:LABELS:IMAGES`` (see :mod:`face_d2.data.labels`).
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from face_d2.data.fddb import read_folds
+from face_d2.data.labels import FORMATS, is_notation, read_labels
+from face_d2.data.labels.notation import plain_name
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, image_key, read_annotations
 from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
@@ -60,15 +61,15 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
     """
     if data == "fddb":
         found = _fddb(_root() / "fddb")
-    elif "+" in data:
-        annotations, _, folder = data.rpartition("+")
-        found = _annotated(Path(annotations), Path(folder))
+    elif is_notation(data):
+        found = _labelled(data)
     elif data.startswith("widerface_") and data.removeprefix("widerface_") in _SPLITS:
         found = _wider_face(data, _root() / "widerface", data.removeprefix("widerface_"))
     else:
         raise ValueError(
-            f"data {data!r}: expected widerface_val, widerface_train, fddb, or "
-            "ANNOTATIONS+IMAGES with a WIDER FACE text (*_bbx_gt.txt) or a COCO json"
+            f"data {data!r}: expected widerface_val, widerface_train, fddb, "
+            "the path of labels of your own, or FORMAT:LABELS:IMAGES, with FORMAT one of "
+            f"{', '.join(FORMATS)}"
         )
     if images is not None:
         found = _restricted(found, Path(images))
@@ -94,34 +95,17 @@ def _wider_face(name: str, root: Path, split: str) -> ImageSet:
     return found
 
 
-def _annotated(annotations: Path, folder: Path) -> ImageSet:
-    if not annotations.is_file():
-        raise FileNotFoundError(f"{annotations}: no such annotation file")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of images")
-    if annotations.suffix == ".json":
-        return _coco(annotations, folder)
-    return _from_images(read_annotations(annotations), folder, annotations.stem)
+def _labelled(data: str) -> ImageSet:
+    labels = read_labels(data)
+    name = labels.source.stem if labels.source.is_file() else plain_name(data)
+    files = {image.name: Path(image.file) for image in labels.images}
+    images = [image.as_wider_face() for image in labels.images]
+    return ImageSet(name, files, ground_truth_from_images(images, labels.source.name))
 
 
 def _from_images(images: Sequence[WiderFaceImage], folder: Path, name: str) -> ImageSet:
     files = {image_key(image.name): folder / image.name for image in images}
     return ImageSet(name, files, ground_truth_from_images(images, name))
-
-
-def _coco(annotations: Path, folder: Path) -> ImageSet:
-    from face_d2.data.coco import load_coco_faces  # needs Detectron2
-
-    records = load_coco_faces(annotations, folder, folder=annotations.stem)
-    images = []
-    for record in records:
-        faces = record["annotations"]
-        attributes = np.zeros((len(faces), len(ATTRIBUTES)), np.int64)
-        attributes[:, ATTRIBUTES.index("invalid")] = [face["iscrowd"] for face in faces]
-        boxes = np.array([face["bbox"] for face in faces], np.float64).reshape(-1, 4)
-        images.append(WiderFaceImage(f"{record['image_id']}.jpg", boxes, attributes))
-    files = {record["image_id"]: Path(record["file_name"]) for record in records}
-    return ImageSet(annotations.stem, files, ground_truth_from_images(images, annotations.name))
 
 
 def _fddb(root: Path) -> ImageSet:

@@ -25,6 +25,7 @@ from face_d2.data.fddb import FDDBImage, read_folds
 from face_d2.data.image_size import image_sizes
 from face_d2.evaluation.fddb.files import read_fddb_detections
 from face_d2.evaluation.fddb.overlap import overlaps
+from face_d2.evaluation.plausibility import fractions_warning
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.utils.files import replaced_file
 
@@ -150,6 +151,9 @@ def fddb_roc(
             f"zero detections, the first: {missing[0]}",
             stacklevel=2,
         )
+    rectangles = [rows[:, :4] for rows in rows_of.values() if rows.shape[1] == 5]
+    if doubt := fractions_warning(np.concatenate([np.zeros((0, 4)), *rectangles])):
+        warnings.warn(doubt, stacklevel=2)
     if image_root is None:
         sizes = [canvas] * len(images)
         canvas_words = f"{canvas[0]} x {canvas[1]} px for every image"

@@ -201,23 +201,29 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.namelist():
                 if member.endswith(".txt") and not _hidden(member):
-                    yield member, _decode(archive.read(member), path, member)
+                    yield _with_slashes(member), _decode(archive.read(member), path, member)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             for entry in archive:
                 if entry.isfile() and entry.name.endswith(".txt") and not _hidden(entry.name):
                     content = archive.extractfile(entry)
                     assert content is not None  # it is a regular file
-                    yield entry.name, _decode(content.read(), path, entry.name)
+                    name = _with_slashes(entry.name)
+                    yield name, _decode(content.read(), path, entry.name)
     else:
         raise ValueError(f"{path}: neither a folder nor a .tar, .tar.gz or .zip archive.")
 
 
 def _decode(content: bytes, path: Path, member: str) -> str:
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: {member} is not a text file.") from None
+
+
+def _with_slashes(member: str) -> str:
+    """A member's path; some archivers on Windows write it with backslashes."""
+    return member.replace("\\", "/")
 
 
 def _hidden(member: str) -> bool:

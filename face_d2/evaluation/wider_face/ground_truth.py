@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
+from face_d2.data.labels.notation import is_labels_of_another_form, read_labels
 from face_d2.data.wider_face import (
     ATTRIBUTES,
     WiderFaceImage,
@@ -116,24 +117,34 @@ class WiderFaceGroundTruth:
 
 
 def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
-    """Reads the official folder of .mat files, or an annotation text as an approximation.
+    """Reads the official folder of .mat files, or labels of any form as an approximation.
 
     Args:
         path: a folder with ``wider_face_val.mat`` and ``wider_{easy,medium,hard}_val.mat``
-            (``eval_tools/ground_truth`` of the official download), or a ``*_bbx_gt.txt``.
+            (``eval_tools/ground_truth`` of the official download), one of these files or the folder
+            above ``eval_tools``; a ``*_bbx_gt.txt``, which needs no images; or other labels by
+            their notation, see :func:`face_d2.data.labels.read_labels`.
 
     Raises:
-        FileNotFoundError: the path or one of the four files is missing.
-        ValueError: the files are inconsistent.
+        FileNotFoundError: the path, one of the four files, or an image of the labels is missing.
+        ValueError: the files are inconsistent, or labels are malformed.
     """
-    path = Path(path)
+    text, path = str(path), Path(path)
+    if path.suffix == ".mat" and path.is_file():
+        path = path.parent
+    if (path / "eval_tools" / "ground_truth").is_dir():
+        path = path / "eval_tools" / "ground_truth"
+    if is_labels_of_another_form(text):
+        labels = read_labels(text)
+        return ground_truth_from_images([i.as_wider_face() for i in labels.images], text)
     if path.is_file():
         images = read_annotations(path)
         return ground_truth_from_images(images, path.name)
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such ground truth; expected the folder of the official .mat files "
-            "(eval_tools/ground_truth) or an annotation text (*_bbx_gt.txt)."
+            "(eval_tools/ground_truth), an annotation text (*_bbx_gt.txt), or labels as "
+            "FORMAT:LABELS:IMAGES."
         )
     return _read_official(path)
 

@@ -16,6 +16,7 @@ matter, and the evaluation needs one IoU matrix per image and a few histograms.
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.wider_face import image_key
+from face_d2.evaluation.plausibility import fractions_warning, other_form_warning
 from face_d2.evaluation.wider_face import breakdown as details
 from face_d2.evaluation.wider_face.files import check_detections, read_predictions
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
@@ -122,8 +124,9 @@ def widerface_ap(
         at every threshold.
 
     Warns:
-        UserWarning: images have no prediction (they count as zero detections), or all scores are
-            equal.
+        UserWarning: images have no prediction (they count as zero detections), all scores are
+            equal, the detections look normalized, or fit the faces as x1 y1 x2 y2 or as centers, or
+            predictions name files without the images' folders.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -149,7 +152,11 @@ def widerface_ap(
             f"detections, the first: {missing[0]}",
             stacklevel=2,
         )
-    matches = match([detections.get(name, _NO_ROWS) for name in ground_truth.names], ground_truth)
+    rows = [detections.get(name, _NO_ROWS) for name in ground_truth.names]
+    matches = match(rows, ground_truth)
+    doubt = fractions_warning(matches.boxes) or other_form_warning(rows, ground_truth)
+    if doubt:
+        warnings.warn(doubt, stacklevel=2)
     low, high = matches.score_range
     if len(matches.scores) and low == high:
         warnings.warn(
@@ -170,14 +177,45 @@ def _by_image(
     predictions: Mapping[str, ArrayLike], ground_truth: WiderFaceGroundTruth
 ) -> dict[str, NDArray[np.float64]]:
     known, detections = set(ground_truth.names), {}
+    by_file = _names_by_file(predictions, ground_truth)
+    by_letters = {unicodedata.normalize("NFC", name): name for name in known}
     for given, rows in predictions.items():
-        name = image_key(given, known)
+        name = by_file.get(given) or image_key(given, known)
+        name = by_letters.get(unicodedata.normalize("NFC", name), name)
         if name not in known:
+            file = name.rpartition("/")[2]
+            same = [other for other in known if other.rpartition("/")[2] == file]
+            hint = f"; it has {same[0]!r}" if len(same) == 1 else ""
             raise ValueError(
                 f"predictions for {given!r}, which is not in the ground truth "
-                f"({ground_truth.source}); expected names 'event/name' of its images."
+                f"({ground_truth.source}){hint}; expected names 'event/name' of its images."
             )
         if name in detections:
             raise ValueError(f"predictions for {name!r} given twice, with and without extension.")
         detections[name] = check_detections(rows, f"predictions for {given!r}")
     return detections
+
+
+def _names_by_file(
+    predictions: Mapping[str, ArrayLike], ground_truth: WiderFaceGroundTruth
+) -> dict[str, str]:
+    """Prediction -> image, where no prediction names a folder of the images but all their files.
+
+    A flat folder of predictions is meant so; file names that occur twice are not matched.
+    """
+    known = set(ground_truth.names)
+    if not predictions or any(image_key(given, known) in known for given in predictions):
+        return {}
+    files: dict[str, str] = {}
+    for name in ground_truth.names:
+        file = name.rpartition("/")[2]
+        files[file] = "" if file in files else name
+    matched = {given: files.get(image_key(given).rpartition("/")[2], "") for given in predictions}
+    if not all(matched.values()) or len(set(matched.values())) < len(matched):
+        return {}
+    warnings.warn(
+        f"no prediction lies in a folder of the images, for example {next(iter(predictions))!r}; "
+        "predictions were matched to images by their file names alone",
+        stacklevel=4,
+    )
+    return matched

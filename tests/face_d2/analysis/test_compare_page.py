@@ -41,7 +41,7 @@ def folder(tmp_path_factory) -> Path:
         (recorded / f"{index}.txt").write_text(f"{index}\n{row}")
     main(
         [*detectors, "--detector", f"Perfect=predictions:{recorded.parent}",
-         "--data", f"{text}+{images}", "--output", str(root / "out"), "--bootstrap", "50",
+         "--data", f"wider:{text}:{images}", "--output", str(root / "out"), "--bootstrap", "50",
          "--timing-images", "1", "--pictures", "5"]
     )  # fmt: skip
     return root / "out"
@@ -238,7 +238,7 @@ def test_linked_images_are_relative_to_the_page(folder, tmp_path):
     text = root / "set" / "wider_face_split" / "wider_face_val_bbx_gt.txt"
     images = root / "set" / "WIDER_val" / "images"
     main(
-        ["--detector", f"predictions:{root / 'recorded'}", "--data", f"{text}+{images}",
+        ["--detector", f"predictions:{root / 'recorded'}", "--data", f"wider:{text}:{images}",
          "--output", str(tmp_path / "out"), "--no-timing", "--link-images", "--bootstrap", "0"]
     )  # fmt: skip
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
@@ -258,7 +258,7 @@ def test_linked_images_are_relative_to_the_page(folder, tmp_path):
 def test_a_mistake_is_one_line(arguments, message, folder, tmp_path, capsys):
     root = folder.parent
     text = root / "set" / "wider_face_split" / "wider_face_val_bbx_gt.txt"
-    data = f"{text}+{root / 'set' / 'WIDER_val' / 'images'}"
+    data = f"wider:{text}:{root / 'set' / 'WIDER_val' / 'images'}"
     assert main([*arguments, "--data", data, "--output", str(tmp_path / "x")]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -269,7 +269,7 @@ def test_two_detectors_of_one_name_are_refused(folder, tmp_path, capsys):
     recorded = f"predictions:{folder.parent / 'recorded'}"
     root = folder.parent / "set"
     text = root / "wider_face_split" / "wider_face_val_bbx_gt.txt"
-    data = f"{text}+{root / 'WIDER_val' / 'images'}"
+    data = f"wider:{text}:{root / 'WIDER_val' / 'images'}"
     words = ["--detector", recorded, "--detector", recorded, "--data", data]
     assert main([*words, "--output", str(tmp_path / "x")]) == 1
     assert "two detectors are called 'recorded'" in capsys.readouterr().err

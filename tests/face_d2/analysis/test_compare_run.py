@@ -27,7 +27,7 @@ from face_d2.analysis.compare.run import run_detector
 @pytest.fixture
 def images(tmp_path):
     text = write_wider_set(tmp_path / "set", "val", 6)
-    return read_image_set(f"{text}+{tmp_path / 'set' / 'WIDER_val' / 'images'}")
+    return read_image_set(f"wider:{text}:{tmp_path / 'set' / 'WIDER_val' / 'images'}")
 
 
 def finder(path: Path, score: float = 0.9) -> DetectorChoice:
@@ -112,7 +112,7 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_results(tmp_path):
     command = [
         sys.executable, "-c", "import sys; from face_d2.cli.compare import main; sys.exit(main())",
         "--detector", f"yolov8face:{spec.target}", "--no-timing", "--bootstrap", "20",
-        "--data", f"{text}+{tmp_path / 'set' / 'WIDER_val' / 'images'}", "--pictures", "4",
+        "--data", f"wider:{text}:{tmp_path / 'set' / 'WIDER_val' / 'images'}", "--pictures", "4",
     ]  # fmt: skip
     killed = subprocess.Popen([*command, "--output", str(tmp_path / "killed")])
     journal_folder = tmp_path / "killed" / "runs"
@@ -145,20 +145,20 @@ class TestData:
         listing.write_text("0--Squares/3.jpg\n0--Squares/1.jpg\n")
         folder = next(iter(images.files.values())).parents[1]
         text = folder.parents[1] / "wider_face_split" / "wider_face_val_bbx_gt.txt"
-        some = read_image_set(f"{text}+{folder}", listing)
+        some = read_image_set(f"wider:{text}:{folder}", listing)
         assert list(some.files) == ["0--Squares/3", "0--Squares/1"]
         assert some.name == "wider_face_val_bbx_gt, some"
 
     def test_a_coco_set_has_its_boxes(self, tmp_path):
         annotations, folder = write_coco_set(tmp_path / "coco", 3)
-        images = read_image_set(f"{annotations}+{folder}")
+        images = read_image_set(f"coco:{annotations}:{folder}")
         expected = [a["bbox"] for a in json.loads(annotations.read_text())["annotations"]]
         assert len(images.files) == 3
         assert_allclose(images.ground_truth.boxes, expected)
 
     @pytest.mark.parametrize(
         ("data", "message"),
-        [("nothing", "expected widerface_val"), ("a.txt+b", "a.txt: no such annotation file")],
+        [("nothing", "expected widerface_val"), ("wider:a.txt:b", "a.txt: no such file")],
     )
     def test_what_cannot_be_read_is_named(self, data, message):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -168,8 +168,10 @@ class TestData:
         file = list(images.files.values())[2]
         file.unlink()
         text = file.parents[3] / "wider_face_split" / "wider_face_val_bbx_gt.txt"
-        with pytest.raises(FileNotFoundError, match=r"2\.jpg: this image of"):
-            read_image_set(f"{text}+{file.parents[1]}")
+        with pytest.raises(
+            FileNotFoundError, match=r"1 of \d+ annotated images .* 0--Squares/2\.jpg"
+        ):
+            read_image_set(f"wider:{text}:{file.parents[1]}")
 
 
 def test_fddb_is_scored_by_its_own_protocol(tmp_path, monkeypatch):

@@ -267,9 +267,26 @@ def test_mistakes_in_data_sets_are_found_before_the_training(words: Words, tmp_p
         ("TEST", empty, "holds no images"),
         ("TEST", "coco_2017_val", "coco"),
     ):
-        with pytest.raises((ValueError, FileNotFoundError), match=message):
+        with pytest.raises((ValueError, FileNotFoundError, SystemExit), match=message):
             train_net.main(words(f"DATASETS.{key}", (name,)))
     assert not (tmp_path / "run" / "last_checkpoint").exists()
+
+
+def test_labels_of_ones_own_are_trained_and_evaluated_on(
+    words: Words, small_set: Path, tmp_path: Path
+) -> None:
+    text = small_set / "wider_face_split" / "wider_face_val_bbx_gt.txt"
+    name = f"wider:{text}:{small_set / 'WIDER_val' / 'images'}"
+    overrides = ("SOLVER.MAX_ITER", 2, "DATASETS.TRAIN", (name,), "DATASETS.TEST", (name,))
+    train_net.main(words(*overrides))
+    (report,) = (tmp_path / "run" / "inference").glob("*/widerface.json")
+    assert json.loads(report.read_text())["dataset"] == name
+    assert f"{name}: {text} (wider)" in (tmp_path / "run" / "log.txt").read_text()
+    (tmp_path / "elsewhere").mkdir()
+    wrong = f"wider:{text}:{tmp_path / 'elsewhere'}"
+    weights = ("MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth")
+    with pytest.raises(FileNotFoundError, match="4 of 4 annotated images are missing"):
+        train_net.main(words(*weights, "DATASETS.TEST", (wrong,), flags=("--eval-only",)))
 
 
 def test_a_runs_log_is_its_own(words: Words, tmp_path: Path) -> None:

@@ -212,3 +212,10 @@ def test_damaged_files_are_refused_as_in_training(name: str, tmp_path: Path) -> 
         load_image(path)
     with pytest.raises(ValueError, match=r"an image of \d+ bytes cannot be decoded"):
         load_image(path.read_bytes())
+
+
+def test_an_address_is_not_taken_for_a_file() -> None:
+    with pytest.raises(
+        ValueError, match=r"http://example\.com/a\.jpg is an address, and nothing is"
+    ):
+        load_image("http://example.com/a.jpg")

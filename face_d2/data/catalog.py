@@ -1,0 +1,122 @@
+"""Data sets by one notation: a registered name, a path, or ``FORMAT:LABELS:IMAGES:CATEGORY``.
+
+A notation of labels becomes a data set of Detectron2's catalog under its own text, so that
+``DATASETS.TRAIN`` and ``DATASETS.TEST`` take it where they take a name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from face_d2.data.labels import FORMATS, Labels, is_notation, read_labels
+from face_d2.data.wider_face import ATTRIBUTES
+
+__all__ = ["label_records", "register_data_sets", "register_labels"]
+
+logger = logging.getLogger(__name__)
+
+
+def register_data_sets(names: Iterable[str]) -> None:
+    """Makes sure that data sets are in Detectron2's catalog.
+
+    Labels that are given by their notation are registered under it. Nothing is read.
+
+    Raises:
+        ValueError: a text is neither a registered name nor a notation of labels.
+    """
+    for name in names:
+        if name in DatasetCatalog.list():
+            continue
+        if not isinstance(name, str) or not is_notation(name):
+            raise ValueError(_unknown(str(name)))
+        register_labels(name, name)
+
+
+def register_labels(name: str, text: str | os.PathLike[str], *, folder: str | None = None) -> None:
+    """Registers labels under a name; nothing is read until the data set is used.
+
+    It is evaluated by WIDER FACE's protocol (Easy, Medium and Hard by face height) and in COCO
+    style.
+
+    Args:
+        name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
+        text: see :func:`face_d2.data.labels.read_labels`.
+        folder: see there.
+    """
+    register_reader(name, lambda: read_labels(text, folder=folder), labels=os.fspath(text))
+
+
+def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> None:
+    """Registers what a function reads; it is called once, when the data set is first used."""
+
+    @functools.cache
+    def labels() -> Labels:
+        found = read()
+        logger.info("%s: %s", name, found.summary())
+        for line in found.findings.lines(found.faces):
+            logger.warning("%s: %s.", name, line)
+        if not found.faces:
+            logger.warning("%s: no faces.", found.source)
+        return found
+
+    DatasetCatalog.register(name, lambda: label_records(labels()))
+    MetadataCatalog.get(name).set(
+        thing_classes=["face"],
+        evaluator_type="widerface",
+        eval_ground_truth=None,
+        **metadata,
+    )
+
+
+def label_records(labels: Labels) -> list[dict[str, Any]]:
+    """Labels as Detectron2's dataset dicts.
+
+    Returns:
+        One dict per image: file_name, height, width, ``image_id`` "folder/name" (by which
+        prediction files go), and annotations with bbox (XYWH pixels), bbox_mode, category_id 0,
+        iscrowd (1: neither positive nor background) and WIDER FACE's six attributes where the
+        labels have them.
+    """
+    records = []
+    for image in labels.images:
+        annotations: list[dict[str, Any]] = []
+        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
+            face = {
+                "bbox": box,
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": 0,
+                "iscrowd": int(ignored),
+            }
+            if image.attributes is not None:
+                face.update(zip(ATTRIBUTES, image.attributes[index].tolist()))
+            annotations.append(face)
+        records.append(
+            {
+                "file_name": image.file,
+                "height": image.height,
+                "width": image.width,
+                "image_id": image.name,
+                "annotations": annotations,
+            }
+        )
+    return records
+
+
+def _unknown(name: str) -> str:
+    known = list(DatasetCatalog.list())
+    near = difflib.get_close_matches(name, known) or [
+        other for other in known if "face" in other or other == "fddb"
+    ]
+    return (
+        f"data set {name!r} is not registered; did you mean {', '.join(sorted(near))}? Labels of "
+        "your own are given by the path of their file or folder, or as FORMAT:LABELS:IMAGES, with "
+        f"FORMAT one of {', '.join(FORMATS)} (docs/own_data.md)."
+    )

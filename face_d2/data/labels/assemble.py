@@ -1,0 +1,296 @@
+"""From what a form's reader gives to images with boxes in pixels: files found, faces checked."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
+from face_d2.data.labels.model import Findings, LabelledImage, Labels, RawFace, RawImage, RawLabels
+from face_d2.data.locate import IMAGE_SUFFIXES, ImageFolder, missing_images
+from face_d2.data.wider_face import ATTRIBUTES
+
+__all__ = ["assemble"]
+
+#: Names of a class that is the face, in any case.
+_FACE_NAMES = ("face", "faces", "human face", "human_face", "human-face")
+#: Pixels by which a box may reach beyond its image without a word: rounding.
+_OUTSIDE = 2
+#: Fractions of a side are written with six digits or so; whole pixels come back as whole pixels.
+_PIXEL_DIGITS = 2
+_TRIED_NAMES = 50  # images by which the folder of images is chosen
+
+
+def assemble(
+    form: str,
+    source: Path,
+    images: Path | None,
+    raw: RawLabels,
+    findings: Findings,
+    *,
+    category: str | None,
+    folder: str | None,
+) -> Labels:
+    """Finds the files, chooses the faces, and brings the boxes to pixels.
+
+    Args:
+        form: name of the form.
+        source: file or folder of the labels.
+        images: folder of the images; None takes the one of ``raw.roots`` that holds them.
+        raw: what was read.
+        findings: what was found so far; more is added.
+        category: class of the faces; None takes the one called face, or the only one.
+        folder: first part of the names of images that lie in the image folder itself; None takes
+            the image folder's name.
+
+    Raises:
+        FileNotFoundError: images are missing, with their number, examples and what may help.
+        ValueError: no class is the faces', or an image has another size than the labels say.
+    """
+    if not raw.images:
+        raise ValueError(f"{source}: no image is listed.")
+    chosen = _face_classes(source, raw, category, findings)
+    root = ImageFolder(images) if images is not None else _best_root(source, raw)
+    files = _files(source, root, raw.images, findings)
+    joined = _joined(files, raw.images, findings)
+    paths = sorted(joined)  # one order, and so one training, whatever the form
+    image_root = root.root.absolute()
+    if images is None and not all(Path(path).is_relative_to(image_root) for path in paths):
+        image_root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+    if raw.one_file_each:
+        _count_left_out(paths, findings)
+    sizes = image_sizes(image_root, [_below(image_root, path) for path in paths])
+    _check_sizes(source, joined, dict(zip(paths, sizes)))
+    names = _names(image_root, paths, folder or image_root.name or "images")
+    found = []
+    for path, size, name in zip(paths, sizes, names):
+        found.append(_image(path, name, size, joined[path], chosen, findings))
+    return Labels(form, source, image_root, found, findings)
+
+
+def _face_classes(
+    source: Path, raw: RawLabels, category: str | None, findings: Findings
+) -> set[str | None]:
+    """Labels that stand for faces; what has no label counts as a face."""
+    used = Counter(face.label for image in raw.images for face in image.faces)
+    if raw.categories is None:
+        return {None}
+    known = list(raw.categories)
+    if category is not None:
+        named = [name for name in known if name == category]
+        named = named or [name for name in known if name.casefold() == category.casefold()]
+        if not named:
+            raise ValueError(f"{source}: no category {category!r}; there are {known}.")
+    else:
+        named = [name for name in known if name.strip().casefold() in _FACE_NAMES]
+    if not named:
+        others = [label for label in used if label] or known
+        if len(others) > 1:
+            raise ValueError(
+                f"{source}: none of the categories {sorted(others)} is called face; name the one "
+                "that is, as FORMAT:LABELS:IMAGES:CATEGORY."
+            )
+        named = others
+        for label in others:
+            for _ in range(used[label]):
+                findings.add("taken", repr(label))
+    for label, count in used.items():
+        if label not in named:
+            for _ in range(count):
+                findings.add("other_labels" if label else "no_label", repr(label or ""))
+    return {None, "", *named}
+
+
+def _best_root(source: Path, raw: RawLabels) -> ImageFolder:
+    """The folder in which most of the first images are; the first one when none is anywhere.
+
+    Folders are searched only when no image is found by its name, and then only those beside the
+    labels: the folder above may be a whole disk.
+    """
+    sample = raw.images[:: max(1, len(raw.images) // _TRIED_NAMES)]
+    folders = [ImageFolder(root) for root in dict.fromkeys(raw.roots) if root.is_dir()]
+    beside = source if source.is_dir() else source.parent
+    inside = [folder for folder in folders if folder.root != beside.parent]
+    for chosen, look in ((folders, ImageFolder.find_as_written), (inside, ImageFolder.find)):
+        counts = [
+            sum(any(look(folder, name) for name in image.candidates) for image in sample)
+            for folder in chosen
+        ]
+        if any(counts):
+            return chosen[counts.index(max(counts))]
+    return ImageFolder(raw.roots[0])
+
+
+def _find(folder: ImageFolder, image: RawImage) -> tuple[Path, str] | None:
+    for candidate in image.candidates:
+        if found := folder.find(candidate):
+            return found
+    return None
+
+
+def _files(
+    source: Path, folder: ImageFolder, images: Sequence[RawImage], findings: Findings
+) -> list[str]:
+    """The absolute path of every image."""
+    found: list[str] = []
+    missing = []
+    for image in images:
+        at = _find(folder, image)
+        if at is None:
+            missing.append(image.name)
+            continue
+        path, how = at
+        if how:
+            findings.add(how, image.name)
+        found.append(os.path.normpath(path.absolute()))
+    if missing:
+        raise FileNotFoundError(missing_images(source, folder, missing, len(images)))
+    return found
+
+
+def _joined(
+    files: Sequence[str], images: Sequence[RawImage], findings: Findings
+) -> dict[str, RawImage]:
+    """Images by their files; of one that is listed twice, the faces are put together."""
+    joined: dict[str, RawImage] = {}
+    for file, image in zip(files, images):
+        if file in joined:
+            findings.add("listed_twice", image.name)
+            first = joined[file]
+            # Sizes that contradict the file are refused for every entry.
+            sizes = {entry.size for entry in (first, image)} - {None}
+            if len(sizes) > 1:
+                raise ValueError(
+                    f"{file} is listed twice, with the sizes {sorted(sizes)} (height, width)."
+                )
+            joined[file] = replace(
+                first, faces=[*first.faces, *image.faces], size=first.size or image.size
+            )
+        else:
+            joined[file] = image
+    return joined
+
+
+def _count_left_out(paths: Sequence[str], findings: Findings) -> None:
+    """Counts the images beside those of the labels."""
+    known = set(paths)
+    for folder in sorted({os.path.dirname(path) for path in paths}):
+        for name in sorted(os.listdir(folder)):
+            is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+            if is_image and os.path.join(folder, name) not in known:
+                findings.add("left_out", name)
+
+
+def _check_sizes(
+    source: Path, images: dict[str, RawImage], sizes: dict[str, tuple[int, int]]
+) -> None:
+    """Boxes that were drawn on an image of another size would lie elsewhere."""
+    wrong = [
+        (path, sizes[path], image.size)
+        for path, image in images.items()
+        if image.size is not None and sizes[path] not in (image.size, UNREADABLE_SIZE)
+    ]
+    if wrong:
+        path, size, said = wrong[0]
+        turned = (
+            "; the labels' is the size before EXIF data turned it" if size == said[::-1] else ""
+        )
+        raise ValueError(
+            f"{source}: {len(wrong)} of {len(images)} images have another size than the labels "
+            f"say: {path} is {size[1]} x {size[0]} pixels as it is shown, the labels say "
+            f"{said[1]} x {said[0]}{turned}."
+        )
+
+
+def _below(root: Path, path: str) -> str:
+    """The path below the root, which the cache of sizes and messages go by; else the path."""
+    return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
+
+
+def _names(root: Path, paths: Sequence[str], folder: str) -> list[str]:
+    """A name "folder/name" for each image, distinct."""
+    taken: set[str] = set()
+    names = []
+    shared = Counter(_name(root, Path(path), folder) for path in paths)
+    for path in paths:
+        event, _, name = _name(root, Path(path), folder).rpartition("/")
+        if shared[f"{event}/{name}"] > 1:  # two pictures that differ in their ending alone
+            name = Path(path).name
+        number, key = 2, f"{event}/{name}"
+        while key in taken:
+            key, number = f"{event}~{number}/{name}", number + 1
+        taken.add(key)
+        names.append(key)
+    return names
+
+
+def _name(root: Path, path: Path, folder: str) -> str:
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else path.parts[-2:]
+    return f"{'--'.join(parts[:-1]) or folder}/{path.stem}"
+
+
+def _image(
+    path: str,
+    name: str,
+    size: tuple[int, int],
+    raw: RawImage,
+    chosen: set[str | None],
+    findings: Findings,
+) -> LabelledImage:
+    faces = [face for face in raw.faces if face.label in chosen]
+    if size == UNREADABLE_SIZE:
+        findings.add("unreadable", raw.name)
+        size = raw.size or size
+        if raw.fractions and size == UNREADABLE_SIZE:
+            faces = []
+    boxes: dict[tuple[float, ...], RawFace] = {}
+    for face in faces:
+        box = _pixels(face.box, size) if raw.fractions else face.box
+        what = f"{raw.name}: {' '.join(f'{value:g}' for value in box)}"
+        x, y, w, h = box
+        if w < 0 or h < 0:
+            findings.add("turned", what)
+            x, y, w, h = min(x, x + w), min(y, y + h), abs(w), abs(h)
+        empty = min(w, h) <= 0
+        if empty:
+            findings.add("no_area", what)
+        ignored = face.ignored or empty
+        same = boxes.get((x, y, w, h))
+        if same is not None:
+            findings.add("repeated", what)
+            ignored = ignored and same.ignored
+        elif _reaches_out((x, y, w, h), size):
+            findings.add("outside", what)
+        boxes[x, y, w, h] = replace(same or face, ignored=ignored)
+    kept = list(boxes.values())
+    attributes = None
+    if kept and all(face.attributes is not None for face in kept):
+        attributes = np.array([face.attributes for face in kept], np.int64)
+    return LabelledImage(
+        file=path,
+        name=name,
+        height=size[0],
+        width=size[1],
+        boxes=np.array(list(boxes), np.float64).reshape(-1, 4),
+        ignored=np.array([face.ignored for face in kept], bool),
+        attributes=None if attributes is None else attributes.reshape(-1, len(ATTRIBUTES)),
+    )
+
+
+def _pixels(box: tuple[float, ...], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    height, width = size
+    x1, y1 = box[0] * width, box[1] * height
+    x2, y2 = x1 + box[2] * width, y1 + box[3] * height
+    x1, y1, x2, y2 = (round(value, _PIXEL_DIGITS) for value in (x1, y1, x2, y2))
+    return x1, y1, round(x2 - x1, _PIXEL_DIGITS), round(y2 - y1, _PIXEL_DIGITS)
+
+
+def _reaches_out(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
+    x, y, w, h = box
+    height, width = size
+    return min(x, y) < -_OUTSIDE or x + w > width + _OUTSIDE or y + h > height + _OUTSIDE

@@ -1,0 +1,237 @@
+"""Labels in json files of labelling tools: LabelMe's file per image, and Label Studio."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from face_d2.data.labels.files import files_below, read_json
+from face_d2.data.labels.model import (
+    Findings,
+    RawFace,
+    RawImage,
+    RawLabels,
+    around,
+    finite,
+    stated_size,
+)
+from face_d2.data.labels.text_forms import roots_beside
+from face_d2.data.labels.xml_forms import folders_of_images, turned_box
+
+__all__ = ["is_label_studio", "read_label_studio", "read_labelme"]
+
+_OUTLINES = ("polygon", "rectangle", "rotation", "quadrilateral")
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-(.+)$")  # Label Studio puts eight digits before a file's name
+
+
+def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabels:
+    """Reads a folder of LabelMe's json files (or one of them).
+
+    Rectangles, and the boxes around polygons and circles. An image without a json is left out.
+
+    Raises:
+        OSError: when a file cannot be read.
+        ValueError: when a file is no such json.
+    """
+    root = path if path.is_dir() else path.parent
+    listed = []
+    for file in files_below(path, ".json") if path.is_dir() else [path]:
+        content = read_json(file)
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            raise ValueError(f"{file}: no 'shapes'; expected a json of LabelMe.")
+        listed.append(_labelme_image(root, file, content, findings))
+    if not listed:
+        raise ValueError(f"{path}: no json file in it; expected LabelMe's, one per image.")
+    labels = sorted({face.label for image in listed for face in image.faces if face.label})
+    roots = [images] if images else folders_of_images(root)
+    return RawLabels(listed, roots, labels, one_file_each=True)
+
+
+def _labelme_image(root: Path, file: Path, content: dict[str, Any], findings: Findings) -> RawImage:
+    written = str(content.get("imagePath") or "").replace("\\", "/")
+    lead = file.parent.relative_to(root)
+    stem = (lead / file.stem).as_posix()
+    names = []
+    if written:
+        base = written.rpartition("/")[2]
+        names = [str(file.parent.absolute() / written), (lead / base).as_posix(), base]
+    size = stated_size(content.get("imageHeight"), content.get("imageWidth"), f"{file}: size")
+    faces = [face for s in content["shapes"] if (face := _labelme_face(s, file, findings))]
+    return RawImage(written or stem, (*names, f"{stem}.*", f"{file.stem}.*"), faces, size)
+
+
+def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
+    if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
+        raise ValueError(f"{file}: a shape without points.")
+    kind = str(shape.get("shape_type") or "polygon")
+    points = [finite(p if isinstance(p, list) else [p], f"{file}: points") for p in shape["points"]]
+    if any(len(point) != 2 for point in points):
+        raise ValueError(f"{file}: a point that is not [x, y].")
+    label = str(shape.get("label") or "")
+    if kind == "rectangle" and len(points) == 2:
+        return RawFace(around([(x, y) for x, y in points]), label)
+    if kind == "circle" and len(points) == 2:
+        (cx, cy), (x, y) = points
+        radius = math.hypot(x - cx, y - cy)
+        findings.add("around", f"{file.name}: circle")
+        return RawFace((cx - radius, cy - radius, 2 * radius, 2 * radius), label)
+    if kind in _OUTLINES and len(points) >= 3:
+        box = around([(x, y) for x, y in points])
+        upright = kind == "rectangle" and len({x for x, _ in points}) == 2
+        if not upright:
+            findings.add("around", f"{file.name}: {kind}")
+        return RawFace(box, label)
+    findings.add("no_box", f"{file.name}: {kind} of {len(points)} points")
+    return None
+
+
+def is_label_studio(content: Any) -> bool:
+    """Whether a json is an export of Label Studio, JSON or JSON-MIN."""
+    if not isinstance(content, list) or not content:
+        return False
+    return all(isinstance(t, dict) and ("data" in t or _min_labels(t) is not None) for t in content)
+
+
+def read_label_studio(path: Path, images: Path | None, findings: Findings) -> RawLabels:
+    """Reads an export of Label Studio: JSON or JSON-MIN, rectangles, polygons and ellipses.
+
+    Of several annotations of a picture the one marked as ground truth counts, else the newest;
+    cancelled ones and predictions do not.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is no such json.
+    """
+    tasks = read_json(path)
+    if not is_label_studio(tasks):
+        raise ValueError(f"{path}: expected an export of Label Studio, a list of tasks.")
+    listed = []
+    for number, task in enumerate(tasks, start=1):
+        where = f"{path}, task {task.get('id', number)}"
+        name = _task_image(task, where)
+        results = _results(task, where, findings)
+        sizes = [s for r in results if (s := _result_size(r, where))]
+        faces = [face for result in results if (face := _result_face(result, where, findings))]
+        try:
+            candidates = _task_names(name)
+        except ValueError as error:  # of urlsplit
+            raise ValueError(f"{where}: {name[:80]!r} is no address ({error}).") from None
+        listed.append(RawImage(name, candidates, faces, sizes[0] if sizes else None, True))
+    labels = sorted({face.label for image in listed for face in image.faces if face.label})
+    return RawLabels(listed, roots_beside(path), labels)
+
+
+def _task_image(task: dict[str, Any], where: str) -> str:
+    data = task.get("data", task)
+    values = data.values() if isinstance(data, dict) else ()
+    for key in ("image", "img", "picture", "photo", "url"):
+        if isinstance(data, dict) and isinstance(data.get(key), str):
+            return data[key]
+    texts = [value for value in values if isinstance(value, str) and "." in value]
+    if len(texts) != 1:
+        raise ValueError(f"{where}: expected the image's address as data.image.")
+    return texts[0]
+
+
+def _task_names(address: str) -> tuple[str, ...]:
+    """Names under which the picture of an address may lie."""
+    parts = urlsplit(address) if "://" in address or address.startswith("/") else None
+    name = address
+    if parts is not None:
+        name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
+    below = name.replace("\\", "/").lstrip("/")
+    base = below.rpartition("/")[2]
+    upload = _UPLOAD.match(base)
+    # The last parts of the path, which begins with folders of the server; then the file's own name.
+    names = [
+        below,
+        name,
+        f"/{below}",
+        f"**/{base}",
+        *([upload[1], f"**/{upload[1]}"] if upload else []),
+    ]
+    return tuple(dict.fromkeys(names))
+
+
+def _min_labels(task: dict[str, Any]) -> list[Any] | None:
+    """The regions of a task in JSON-MIN: a list of objects with x, y, width and height."""
+    if "annotation_id" not in task and "annotator" not in task and "lead_time" not in task:
+        return None
+    found = [
+        value
+        for value in task.values()
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
+    ]
+    return found[0] if found else []
+
+
+def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[str, Any]]:
+    if "data" not in task:
+        return [{**v, "value": v} for v in _min_labels(task) or []]
+    if task.get("predictions"):
+        findings.add("predictions", where)
+    made = task.get("annotations", task.get("completions", []))
+    if not isinstance(made, list) or not all(isinstance(m, dict) for m in made):
+        raise ValueError(f"{where}: expected a list of annotations.")
+    made = [one for one in made if not one.get("was_cancelled")]
+    if not made:
+        return []
+    if len(made) > 1:
+        findings.add("annotators", where)
+    chosen = max(made, key=lambda m: (bool(m.get("ground_truth")), str(m.get("updated_at") or "")))
+    results = chosen.get("result", [])
+    if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
+        raise ValueError(f"{where}: expected a list of results.")
+    return results
+
+
+def _result_size(result: dict[str, Any], where: str) -> tuple[int, int] | None:
+    return stated_size(result.get("original_height"), result.get("original_width"), where)
+
+
+def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawFace | None:
+    value = result.get("value")
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: a result without a value.")
+    texts = [v for key, v in value.items() if key.endswith("labels") and isinstance(v, list) and v]
+    label = str(texts[0][0]) if texts else ""
+    percent = [value.get(side) for side in ("x", "y", "width", "height")]
+    if all(side is not None for side in percent):
+        x, y, w, h = finite(percent, where)
+        (angle,) = finite([value.get("rotation") or 0], where)
+        if angle % 360:
+            x, y, w, h = _turned_percent(result, (x, y, w, h), angle, where)
+            findings.add("around", where)
+    elif isinstance(value.get("points"), list) and len(value["points"]) >= 3:
+        pairs = [finite(p if isinstance(p, list) else [p], where) for p in value["points"]]
+        if any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"{where}: a point that is not [x, y].")
+        x, y, w, h = around([(px, py) for px, py in pairs])
+        findings.add("around", where)
+    elif value.get("radiusX") is not None:
+        sides = [value.get(side) for side in ("x", "y", "radiusX", "radiusY")]
+        cx, cy, rx, ry = finite(sides, where)
+        x, y, w, h = cx - rx, cy - ry, 2 * rx, 2 * ry
+        findings.add("around", where)
+    else:
+        if texts or result.get("type") not in (None, "choices", "textarea", "rating"):
+            findings.add("no_box", f"{where}: {result.get('type')}")
+        return None
+    return RawFace((x / 100, y / 100, w / 100, h / 100), label)
+
+
+def _turned_percent(
+    result: dict[str, Any], box: tuple[float, float, float, float], angle: float, where: str
+) -> tuple[float, float, float, float]:
+    """The box around a turned one, in per cent; it is turned about its first corner, in pixels."""
+    size = _result_size(result, where)
+    if size is None:
+        raise ValueError(f"{where}: a turned box without original_width and original_height.")
+    height, width = size
+    x, y, w, h = box
+    pixels = (x * width / 100, y * height / 100, w * width / 100, h * height / 100)
+    bx, by, bw, bh = turned_box(*pixels, angle, pixels[:2])
+    return bx / width * 100, by / height * 100, bw / width * 100, bh / height * 100

@@ -1,0 +1,147 @@
+"""Writes labels as COCO json, WIDER FACE text or YOLO's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+
+from face_d2.data.labels.model import LabelledImage, Labels
+from face_d2.data.wider_face import ATTRIBUTES, annotation_lines
+from face_d2.utils.files import replaced_file, replaced_folder
+
+__all__ = ["WRITERS", "write_coco", "write_wider", "write_yolo"]
+
+
+def write_coco(labels: Labels, target: Path) -> str:
+    """Writes a COCO json of one category, "face"; ignored faces have ``iscrowd`` 1.
+
+    Args:
+        labels: what to write; file names are relative to ``labels.image_root``.
+        target: the json.
+
+    Returns:
+        The notation by which the file is read.
+
+    Raises:
+        ValueError: images whose size is not known; a json has to state it.
+    """
+    _need_sizes(labels)
+    pictures, annotations = [], []
+    for number, image in enumerate(labels.images, start=1):
+        pictures.append(
+            {
+                "id": number,
+                "file_name": labels.relative_name(image),
+                "height": image.height,
+                "width": image.width,
+            }
+        )
+        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
+            extra = {}
+            if image.attributes is not None:
+                extra = dict(zip(ATTRIBUTES, image.attributes[index].tolist()))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(ignored),
+                    **extra,
+                }
+            )
+    content = {
+        "images": pictures,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "face"}],
+    }
+    with replaced_file(target) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+    return f"coco:{target}:{labels.image_root}"
+
+
+def write_wider(labels: Labels, target: Path) -> str:
+    """Writes a list in WIDER FACE's form; ignored faces are ``invalid``.
+
+    Names are "folder/file.jpg". When images lie in the image folder itself, they begin with its
+    name, and the folder above is that of the images.
+
+    Returns:
+        The notation by which the file is read.
+    """
+    names = [labels.relative_name(image) for image in labels.images]
+    root = labels.image_root.absolute()
+    if any("/" not in name for name in names):
+        names = [name if Path(name).is_absolute() else f"{root.name}/{name}" for name in names]
+        root = root.parent
+    lines = [
+        line
+        for image, name in zip(labels.images, names)
+        for line in annotation_lines(image.as_wider_face(name))
+    ]
+    with replaced_file(target) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return f"wider:{target}:{root}"
+
+
+def write_yolo(labels: Labels, target: Path) -> str:
+    """Writes a folder of YOLO: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
+
+    YOLO's form has no ignored faces; they are left out.
+
+    Returns:
+        The notation by which the folder is read.
+
+    Raises:
+        ValueError: images whose size is not known or that lie outside ``labels.image_root``.
+    """
+    _need_sizes(labels)
+    outside = [i.file for i in labels.images if Path(labels.relative_name(i)).is_absolute()]
+    if outside:
+        raise ValueError(
+            f"{outside[0]} and {len(outside) - 1} other images lie outside {labels.image_root}; "
+            "YOLO's form needs them below one folder."
+        )
+    with replaced_folder(target) as temporary:
+        for image in labels.images:
+            name = Path(labels.relative_name(image)).with_suffix(".txt")
+            file = temporary / "labels" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(_yolo_rows(image)), encoding="utf-8")
+        os.symlink(labels.image_root.absolute(), temporary / "images", target_is_directory=True)
+        content = {"path": ".", "train": "images", "val": "images", "names": {0: "face"}}
+        (temporary / "data.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return f"yolo:{target / 'labels'}:{target / 'images'}"
+
+
+def _yolo_rows(image: LabelledImage) -> list[str]:
+    rows = []
+    for (x, y, w, h), ignored in zip(image.boxes.tolist(), image.ignored.tolist()):
+        if not ignored:
+            center = (x + w / 2) / image.width, (y + h / 2) / image.height
+            rows.append(
+                "0 {:.9g} {:.9g} {:.9g} {:.9g}\n".format(*center, w / image.width, h / image.height)
+            )
+    return rows
+
+
+def _need_sizes(labels: Labels) -> None:
+    unknown = [image.file for image in labels.images if not image.height]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} images cannot be read, so that their size is not known: "
+            f"{', '.join(unknown[:3])}. Remove them from the labels, or write WIDER FACE text."
+        )
+
+
+#: Form -> its writer (labels, target), which gives the notation of what it wrote.
+WRITERS: dict[str, Callable[[Labels, Path], str]] = {
+    "coco": write_coco,
+    "wider": write_wider,
+    "yolo": write_yolo,
+}

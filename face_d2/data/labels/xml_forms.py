@@ -1,0 +1,147 @@
+"""Labels in xml files: Pascal VOC's file per image, and CVAT for images."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from face_d2.data.labels.files import files_below, read_xml
+from face_d2.data.labels.model import (
+    Findings,
+    RawFace,
+    RawImage,
+    RawLabels,
+    around,
+    finite,
+    stated_size,
+)
+from face_d2.data.labels.text_forms import roots_beside
+
+__all__ = ["folders_of_images", "read_cvat", "read_voc"]
+
+
+def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
+    """Reads a folder of Pascal VOC's xml files (or one of them).
+
+    A box goes from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
+    marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
+
+    Raises:
+        OSError: when a file cannot be read.
+        ValueError: when a file is no such xml.
+    """
+    root = path if path.is_dir() else path.parent
+    files = list(files_below(path, ".xml")) if path.is_dir() else [path]
+    listed = []
+    for file in files:
+        element = read_xml(file)
+        if element.tag != "annotation":
+            raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
+        listed.append(_voc_image(root, file, element))
+    if not listed:
+        raise ValueError(f"{path}: no xml file in it; expected Pascal VOC's, one per image.")
+    labels = sorted({face.label for image in listed for face in image.faces if face.label})
+    roots = [images] if images else folders_of_images(root)
+    return RawLabels(listed, roots, labels, one_file_each=True)
+
+
+def folders_of_images(labels: Path) -> list[Path]:
+    """Where the images of a folder with one label file per image usually lie."""
+    above = labels.parent
+    names = ("JPEGImages", "images", "Images", "imgs")
+    inside = [labels, *(labels / name for name in names), *(above / name for name in names)]
+    parts = labels.absolute().parts
+    swapped = [
+        Path(*parts[:index], name, *parts[index + 1 :])
+        for index in range(1, len(parts))
+        if parts[index].lower() in ("annotations", "labels", "xml", "json")
+        for name in names
+    ]
+    return [*inside, *swapped, above]
+
+
+def _voc_image(root: Path, file: Path, element: Element) -> RawImage:
+    written = (element.findtext("filename") or "").strip()
+    lead = file.parent.relative_to(root)
+    stem = (lead / file.stem).as_posix()
+    # Many tools leave the name of another file, or none; the xml's own name is that of the image.
+    names = [(lead / written).as_posix(), written] if written else []
+    inner = [f"{lead.parent.as_posix()}/{file.stem}.*"] if lead.parts else []
+    size = stated_size(
+        element.findtext("size/height"), element.findtext("size/width"), f"{file}: size"
+    )
+    faces = []
+    for number, found in enumerate(element.iter("object"), start=1):
+        where = f"{file}, object {number}"
+        corners = [found.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        x1, y1, x2, y2 = finite(corners, where)
+        (difficult,) = finite([found.findtext("difficult") or 0], where)
+        label = (found.findtext("name") or "").strip()
+        faces.append(RawFace((x1, y1, x2 - x1, y2 - y1), label, bool(difficult)))
+    return RawImage(written or stem, (*names, f"{stem}.*", f"{file.stem}.*", *inner), faces, size)
+
+
+def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
+    """Reads CVAT's "CVAT for images": boxes, and the boxes around polygons and ellipses.
+
+    Raises:
+        OSError: when it cannot be read.
+        ValueError: when it is no such xml, or CVAT's form for videos.
+    """
+    element = read_xml(path)
+    if element.find("track") is not None:
+        raise ValueError(f"{path}: this is CVAT for video; export it as 'CVAT for images 1.1'.")
+    if element.tag != "annotations" or element.find("image") is None:
+        raise ValueError(
+            f"{path}: expected CVAT for images, <annotations> with an <image> for every picture."
+        )
+    categories = [c.text.strip() for c in element.iterfind(".//labels/label/name") if c.text]
+    listed = []
+    for image in element.iterfind("image"):
+        name = image.get("name") or ""
+        if not name:
+            raise ValueError(f"{path}: an <image> without a name.")
+        where = f"{path}: {name}"
+        faces = [face for shape in image if (face := _cvat_face(shape, where, findings))]
+        size = stated_size(image.get("height"), image.get("width"), where)
+        listed.append(RawImage(name, (name,), faces, size))
+    labels = {face.label for image in listed for face in image.faces if face.label}
+    return RawLabels(listed, roots_beside(path), sorted({*categories, *labels}))
+
+
+def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None:
+    label = shape.get("label", "")
+    if shape.tag == "box":
+        corners = [shape.get(side) for side in ("xtl", "ytl", "xbr", "ybr")]
+        x1, y1, x2, y2 = finite(corners, where)
+        (angle,) = finite([shape.get("rotation") or 0], where)
+        if angle % 360 == 0:
+            return RawFace((x1, y1, x2 - x1, y2 - y1), label)
+        box = turned_box(x1, y1, x2 - x1, y2 - y1, angle, ((x1 + x2) / 2, (y1 + y2) / 2))
+    elif shape.tag == "polygon":
+        pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";")]
+        if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
+            raise ValueError(f"{where}: a polygon without points 'x,y;x,y;...'.")
+        box = around([(x, y) for x, y in (finite(pair, where) for pair in pairs)])
+    elif shape.tag == "ellipse":
+        cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)
+        box = (cx - rx, cy - ry, 2 * rx, 2 * ry)
+    else:
+        if shape.tag in ("points", "polyline", "mask", "cuboid", "skeleton"):
+            findings.add("no_box", f"{where}: {shape.tag}")
+        return None
+    findings.add("around", f"{where}: {shape.tag}")
+    return RawFace(box, label)
+
+
+def turned_box(
+    x: float, y: float, w: float, h: float, degrees: float, pivot: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """The upright box around a box that is turned clockwise about a point (y goes down)."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    corners = [(x, y), (x + w, y), (x, y + h), (x + w, y + h)]
+    offsets = [(cx - pivot[0], cy - pivot[1]) for cx, cy in corners]
+    return around(
+        [(pivot[0] + dx * cos - dy * sin, pivot[1] + dx * sin + dy * cos) for dx, dy in offsets]
+    )

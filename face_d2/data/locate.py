@@ -1,0 +1,185 @@
+"""Image files by the names that label files give them, whichever system wrote the names."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
+
+#: Endings of the files that are taken for images when a folder is searched.
+IMAGE_SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("jpg", "jpeg", "jpe", "jfif", "jfi", "mpo", "png", "webp", "bmp", "gif"),
+        *("tif", "tiff", "avif"),
+    )
+)
+
+_EXAMPLES = 3
+_HINTED = 200  # missing names that are searched for a hint
+_DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
+
+
+class ImageFolder:
+    """The images below a folder.
+
+    Args:
+        root: the folder. It is searched when the first name is not found as it is written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def find(self, name: str) -> tuple[Path, str] | None:
+        """The file of a name, and how the name differs from it.
+
+        Args:
+            name: a path below the folder or an absolute path; with the ending ``.*``, which stands
+                for any image ending; or ``**/`` and the file's own name, wherever it lies.
+
+        Returns:
+            The path, and "" for the name as it is written, "windows" for one with backslashes,
+            "unicode" for another form of the same letters, "case" for other upper and lower case,
+            "elsewhere" for an absolute path of another machine whose last parts lie in the folder;
+            or None.
+        """
+        if name.endswith(".*"):
+            files = self._stems.get(_key(_clean(name[:-2])), [])
+            return (self.root / files[0], "") if len(files) == 1 else None
+        if name.startswith("**/"):
+            files = self._bases.get(_key(name[3:]), [])
+            return (self.root / files[0], "elsewhere") if len(files) == 1 else None
+        if found := self.find_as_written(name):
+            return found
+        name = name.replace("\\", "/")
+        if _is_absolute(name):
+            return self._by_last_parts(name)
+        files = self._names.get(_key(_clean(name)), [])
+        if len(files) != 1:
+            return None
+        return self.root / files[0], "unicode" if _same_letters(files[0], _clean(name)) else "case"
+
+    def find_as_written(self, name: str) -> tuple[Path, str] | None:
+        """As :meth:`find`, without a search of the folder: the name, also with backslashes."""
+        for written, how in ((name, ""), (name.replace("\\", "/"), "windows")):
+            path = self.root / written
+            if os.path.isfile(path):
+                return path, how
+        return None
+
+    def images(self) -> list[str]:
+        """Paths of all images below the folder, relative to it with ``/``, sorted."""
+        return self._files
+
+    def hint(self, names: Sequence[str]) -> str:
+        """What may be wrong with names that are not there, with the cure; "" if nothing is seen."""
+        for name in names[:_HINTED]:
+            written = _clean(name.replace("\\", "/"))
+            parts = written.split("/")
+            if "\\" in name and os.path.isfile(self.root / written):
+                return "the names have backslashes where this system wants '/'"
+            tail = self.root.absolute().parts
+            for count in range(1, len(parts)):
+                if os.path.isfile(self.root / "/".join(parts[count:])):
+                    lead = "/".join(parts[:count])
+                    if tail[-count:] == tuple(parts[:count]):
+                        parent = Path(*tail[:-count])
+                        return f"the names begin with {lead}/ already; give {parent} as the folder"
+                    return f"they are there without the leading {lead}/ of the names"
+            if found := self._names.get(_key(written)):
+                kind = "in another Unicode form" if _same_letters(found[0], written) else ""
+                return f"there is {found[0]!r}, {kind or 'in other upper and lower case'}"
+            if found := self._bases.get(_key(parts[-1])):
+                folder = Path(found[0]).parent.as_posix()
+                return f"{parts[-1]} lies in {self.root / folder}"
+            if self.root.name and os.path.isfile(self.root.parent / written):
+                return f"they lie in {self.root.parent}; give that folder"
+        return ""
+
+    def _by_last_parts(self, name: str) -> tuple[Path, str] | None:
+        parts = _clean(name.replace("\\", "/")).split("/")
+        for start in range(1, len(parts)):
+            found = self._names.get(_key("/".join(parts[start:])), [])
+            if len(found) == 1:
+                return self.root / found[0], "elsewhere"
+        return None
+
+    @cached_property
+    def _files(self) -> list[str]:
+        return sorted(_walk(self.root))
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        return _by_key((file, file) for file in self._files)
+
+    @cached_property
+    def _bases(self) -> dict[str, list[str]]:
+        return _by_key((file.rpartition("/")[2], file) for file in self._files)
+
+    @cached_property
+    def _stems(self) -> dict[str, list[str]]:
+        return _by_key((file.removesuffix(Path(file).suffix), file) for file in self._files)
+
+
+def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str], of: int) -> str:
+    """The error for images that are not there: how many, examples, and the hint that helps.
+
+    Args:
+        source: what names them: a file or folder of labels.
+        folder: where they were looked for.
+        names: those that are missing, as the labels write them.
+        of: how many images there should be.
+    """
+    hint = folder.hint(names)
+    if not folder.root.is_dir():
+        hint = "there is no such folder"
+    return (
+        f"{source}: {len(names)} of {of} annotated images are missing in {folder.root}, for "
+        f"example {', '.join(names[:_EXAMPLES])}{f' ({hint})' if hint else ''}."
+    )
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Images below a folder; links to folders are followed, each folder once."""
+    seen = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        lead = Path(folder).relative_to(root).as_posix()
+        for file in files:
+            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and not file.startswith("."):
+                yield file if lead == "." else f"{lead}/{file}"
+
+
+def _by_key(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for name, file in pairs:
+        found[_key(name)].append(file)
+    return found
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _same_letters(one: str, other: str) -> bool:
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+
+
+def _clean(name: str) -> str:
+    """Without "." and "a/.." in it."""
+    return os.path.normpath(name).replace("\\", "/") if name else name
+
+
+def _is_absolute(name: str) -> bool:
+    return name.startswith("/") or bool(_DRIVE.match(name))

@@ -1,0 +1,85 @@
+"""Detections in another form than the protocols' score 0; here the form is recognised and said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, match
+
+__all__ = ["fractions_warning", "other_form_warning"]
+
+#: Detections of highest score that are tried in the other forms.
+_TRIED = 2000
+#: Another form is believed when this many times as many detections overlap a face in it.
+_FACTOR = 2
+_LEAST = 10  # detections; of fewer, overlaps are chance
+_ONE_PIXEL = 1.5
+
+
+def fractions_warning(boxes: NDArray[np.float64]) -> str:
+    """Says when boxes look like fractions of the image's sides; "" otherwise.
+
+    Args:
+        boxes: (N, 4) XYWH of all detections.
+    """
+    if len(boxes) < _LEAST or np.abs(boxes[:, 2:]).max() > _ONE_PIXEL:
+        return ""
+    return (
+        f"none of the {len(boxes)} detections is longer than a pixel; are they fractions of the "
+        "image's sides (normalised)? Expected x y w h in pixels of the image"
+    )
+
+
+def other_form_warning(
+    detections: Sequence[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth
+) -> str:
+    """Says when detections fit the faces as x1 y1 x2 y2, or as centers, and not as x y w h.
+
+    The detections of highest score are scored in all three forms.
+
+    Args:
+        detections: for each of the ground truth's images, (N, 5) x, y, w, h, score.
+        ground_truth: the faces.
+
+    Returns:
+        The warning, or "".
+    """
+    scores = np.concatenate([rows[:, 4] for rows in detections])
+    if len(scores) < _LEAST:
+        return ""
+    least = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
+    best = [rows[rows[:, 4] >= least] for rows in detections]
+    as_read = _overlapping(best, ground_truth)
+    forms = {"x1 y1 x2 y2": _from_corners(best), "center_x center_y w h": _from_centers(best)}
+    for form, boxes in forms.items():
+        found = _overlapping(boxes, ground_truth)
+        if found >= max(_LEAST, _FACTOR * as_read + 1):
+            total = sum(map(len, best))
+            return (
+                f"of the {total} detections of highest score {as_read} overlap a face as x y w h, "
+                f"and {found} would as {form}; are they written so? Expected x y w h, with x y the "
+                "upper left corner"
+            )
+    return ""
+
+
+def _overlapping(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth) -> int:
+    return int((match(detections, ground_truth).iou >= IOU_THRESHOLD).sum())
+
+
+def _from_corners(detections: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    changed = [rows.copy() for rows in detections]
+    for rows in changed:
+        rows[:, 2:4] = (rows[:, 2:4] - rows[:, :2]).clip(min=0)
+    return changed
+
+
+def _from_centers(detections: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    changed = [rows.copy() for rows in detections]
+    for rows in changed:
+        rows[:, :2] -= rows[:, 2:4] / 2
+    return changed

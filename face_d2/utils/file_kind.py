@@ -1,0 +1,30 @@
+"""What a file is that is not what it should be, in words that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["known_mistake"]
+
+_HEAD = 512
+
+
+def known_mistake(path: str | Path) -> str:
+    """Says what a file is when it is one of the usual mistakes; "" otherwise.
+
+    These are Git LFS pointers, web pages saved in place of a file, empty files and archives that
+    were not unpacked.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return ""
+    if not head:
+        return "the file is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself; fetch it with: git lfs pull"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, not the file; download the file that the page links to"
+    return ""

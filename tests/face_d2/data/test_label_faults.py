@@ -1,0 +1,231 @@
+"""Labels as people have them: faults that other projects' users reported, and their kind."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from face_d2.data.image_size import image_sizes
+from face_d2.data.labels import Labels, read_labels
+
+HEIGHT, WIDTH = 168, 299
+
+
+def picture(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "gray").save(path)
+    return path
+
+
+def coco(folder: Path, name: str = "a.jpg", **parts: Any) -> Path:
+    """A json of one picture and one face."""
+    content = {
+        "images": [{"id": 1, "file_name": name, "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "face"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [40, 30, 40, 50]}],
+        **parts,
+    }
+    file = folder / "c.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def read(file: Path, root: Path) -> Labels:
+    return read_labels(f"coco:{file}:{root}")
+
+
+def test_missing_pictures_are_refused_with_number_and_example(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "b.jpg")
+    file = coco(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no/such/folder: no such folder of images"):
+        read(file, Path("no/such/folder"))
+    with pytest.raises(FileNotFoundError, match=r"c\.json: 1 of 1 annotated images are missing"):
+        read(file, tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "root", "hint"),
+    [
+        ("images/a.jpg", "images/a.jpg", "images", r"begin with images/ already; give \S+ as"),
+        ("faces/a.jpg", "images/a.jpg", "images", r"without the leading faces/ of the names"),
+        ("a.jpg", "images/x/a.jpg", "images", r"a\.jpg lies in \S+images/x"),
+        ("a.jpg", "a.jpg", "images", r"they lie in \S+; give that folder"),
+    ],
+)
+def test_the_hint_solves_it(tmp_path: Path, name: str, there: str, root: str, hint: str) -> None:
+    picture(tmp_path / there)
+    (tmp_path / root).mkdir(exist_ok=True)
+    with pytest.raises(FileNotFoundError, match=hint):
+        read(coco(tmp_path, name), tmp_path / root)
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "kind"),
+    [
+        ("images\\a.jpg", "images/a.jpg", "windows"),
+        (unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFC", "é.jpg"), "unicode"),
+        ("A.JPG", "a.jpg", "case"),
+        ("Images\\A.jpg", "images/a.jpg", "case"),
+        ("C:\\data\\faces\\images\\a.jpg", "images/a.jpg", "elsewhere"),
+        ("/home/someone/faces/images/a.jpg", "images/a.jpg", "elsewhere"),
+    ],
+)
+def test_names_of_other_systems_are_found_and_counted(
+    tmp_path: Path, name: str, there: str, kind: str
+) -> None:
+    path = picture(tmp_path / there)
+    labels = read(coco(tmp_path, name), tmp_path)
+    assert labels.images[0].file == str(path)
+    assert labels.findings.counts == {kind: 1}
+    assert not labels.findings.changed
+
+
+def test_official_lists_give_the_hint_too(tmp_path: Path) -> None:
+    picture(tmp_path / "0--Parade" / "a.jpg")
+    for name, hint in (
+        ("0--parade/A.jpg", "in other upper and lower case"),
+        ("0--Parade\\a.jpg", "backslashes"),
+        ("images/0--Parade/a.jpg", "without the leading images/"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"1 of 1 .*{hint}"):
+            image_sizes(tmp_path, [name])
+
+
+def test_names_from_anywhere_have_a_name_in_evaluation(tmp_path: Path) -> None:
+    outside = picture(tmp_path / "album" / "a.jpg")
+    root = tmp_path / "images"
+    picture(root / "b.jpg")
+    for name in (str(outside), "../album/a.jpg"):
+        labels = read(coco(tmp_path, name), root)
+        assert labels.images[0].file == str(outside)
+        assert labels.images[0].name == "album/a"
+    assert read(coco(tmp_path, "b.jpg"), root).images[0].name == "images/b"
+
+
+def test_a_picture_listed_twice_is_one_and_two_of_a_name_are_two(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    images = [
+        {"id": 1, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT},
+        {"id": 2, "file_name": "./a.jpg", "width": WIDTH, "height": HEIGHT},
+    ]
+    faces = [
+        {"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40]},
+        {"image_id": 2, "category_id": 1, "bbox": [1, 2, 30, 40]},
+        {"image_id": 2, "category_id": 1, "bbox": [50, 2, 30, 40]},
+    ]
+    labels = read(coco(tmp_path, images=images, annotations=faces), tmp_path)
+    assert len(labels.images) == 1
+    assert labels.images[0].boxes.tolist() == [[1, 2, 30, 40], [50, 2, 30, 40]]
+    assert labels.findings.counts == {"listed_twice": 1, "repeated": 1}
+    assert "1 images are listed more than once; their faces were put together" in labels.summary()
+    picture(tmp_path / "a.png")
+    images[1]["file_name"] = "a.png"
+    labels = read(coco(tmp_path, images=images, annotations=faces), tmp_path)
+    assert [len(image.boxes) for image in labels.images] == [1, 2]
+    assert len({image.name for image in labels.images}) == 2
+
+
+def test_boxes_drawn_from_right_to_left_are_turned_round_and_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    boxes = [[90, 80, -30, -40], [10, 80, 30, -40], [5, 5, 0, 9]]
+    faces = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes]
+    labels = read(coco(tmp_path, annotations=faces), tmp_path)
+    assert labels.images[0].boxes.tolist() == [[60, 40, 30, 40], [10, 40, 30, 40], [5, 5, 0, 9]]
+    assert labels.images[0].ignored.tolist() == [False, False, True]
+    assert labels.findings.counts == {"turned": 2, "no_area": 1}
+    assert labels.findings.changed
+    assert "2 boxes of negative width or height were turned round, for example a.jpg: 90 80" in (
+        labels.summary()
+    )
+
+
+def test_ids_are_compared_as_what_they_are(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    face = {"image_id": "1", "category_id": "1", "bbox": ["40", 30, 40, 50], "iscrowd": "0"}
+    labels = read(coco(tmp_path, annotations=[face]), tmp_path)
+    assert labels.faces == 1
+    assert labels.ignored == 0
+    categories = [{"id": "face", "name": "face"}]
+    face = {**face, "category_id": "face", "iscrowd": None}
+    assert read(coco(tmp_path, annotations=[face], categories=categories), tmp_path).faces == 1
+
+
+def test_annotations_of_a_category_that_is_not_listed_are_refused_with_their_number(
+    tmp_path: Path,
+) -> None:
+    picture(tmp_path / "a.jpg")
+    faces = [{"image_id": 1, "category_id": key, "bbox": [1, 1, 9, 9]} for key in (1, 2, 2)]
+    with pytest.raises(ValueError, match=r"2 of 3 annotations have a category_id .* example 2;"):
+        read(coco(tmp_path, annotations=faces), tmp_path)
+
+
+def test_other_categories_are_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    categories = [{"id": 1, "name": "face"}, {"id": 2, "name": "dog"}]
+    faces = [{"image_id": 1, "category_id": key, "bbox": [1, 1, 9, 9]} for key in (1, 2, 2)]
+    labels = read(coco(tmp_path, annotations=faces, categories=categories), tmp_path)
+    assert labels.faces == 1
+    assert labels.findings.counts == {"other_labels": 2}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_json(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    file = coco(tmp_path)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read(file, tmp_path).faces == 1
+
+
+def test_sizes_from_before_exif_turned_the_picture_are_refused(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(
+        ValueError, match=r"1 of 1 images .*168 x 299 .* before EXIF data turned it"
+    ):
+        read(coco(tmp_path), tmp_path)
+
+
+def test_a_damaged_picture_is_counted_and_does_not_stop_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 no more")
+    labels = read(coco(tmp_path), tmp_path)
+    assert labels.findings.counts == {"unreadable": 1}
+    assert (labels.images[0].height, labels.images[0].width) == (HEIGHT, WIDTH)
+
+
+def test_negative_boxes_of_other_forms_are_turned_too(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "a.jpg")
+    (tmp_path / "list.txt").write_text("a/a.jpg\n1\n90 80 -30 -40 0 0 0 0 0 0\n")
+    (tmp_path / "a.xml").write_text(
+        "<annotation><filename>a.jpg</filename><object><name>face</name><bndbox><xmin>90</xmin>"
+        "<ymin>80</ymin><xmax>60</xmax><ymax>40</ymax></bndbox></object></annotation>"
+    )
+    (tmp_path / "cvat.xml").write_text(
+        '<annotations><image name="a/a.jpg"><box label="face" xtl="90" ytl="80" xbr="60" ybr="40"/>'
+        "</image></annotations>"
+    )
+    for text in (
+        f"wider:{tmp_path / 'list.txt'}",
+        f"voc:{tmp_path / 'a.xml'}:{tmp_path / 'a'}",
+        f"cvat:{tmp_path / 'cvat.xml'}",
+    ):
+        labels = read_labels(text)
+        np.testing.assert_array_equal(labels.images[0].boxes, [[60, 40, 30, 40]])
+        assert labels.findings.counts == {"turned": 1}
+
+
+def test_what_is_no_file_of_labels_is_named(tmp_path: Path) -> None:
+    pointer = tmp_path / "c.json"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        ValueError, match=r"c\.json: no json \(it is a Git LFS pointer.*git lfs pull"
+    ):
+        read_labels(f"coco:{pointer}")
+    pointer.write_text("<!DOCTYPE html><html></html>")
+    with pytest.raises(ValueError, match=r"it is a web page, not the file"):
+        read_labels(f"coco:{pointer}")
