@@ -13,6 +13,7 @@ from face_d2.data.labels import is_notation
 from face_d2.utils.text_lines import numbered_lines
 
 if TYPE_CHECKING:
+    from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
     from face_d2.evaluation.wider_face.protocol import WiderFaceResult
 
 __all__ = ["coverage_main", "fddb_main", "main", "widerface_main"]

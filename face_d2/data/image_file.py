@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from face_d2.data.file_kind import HEAD_BYTES, kind_of_bytes
 from face_d2.data.mended_file import mended_bytes
-from face_d2.utils.file_kind import known_mistake
+from face_d2.utils.known_mistake import known_mistake
 
 __all__ = [
     "MAX_IMAGE_PIXELS",

@@ -17,8 +17,8 @@ from torch import nn
 from face_d2.engine.ema import ModelEMA
 from face_d2.modeling.weight_file import read_weight_file
 from face_d2.pretrained import PRETRAINED, find_pretrained
-from face_d2.utils.file_kind import known_mistake
 from face_d2.utils.files import replaced_file
+from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["FaceCheckpointer", "load_array_pickle"]
 

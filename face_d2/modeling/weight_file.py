@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from face_d2.utils.file_kind import known_mistake
+from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["read_weight_file"]
 

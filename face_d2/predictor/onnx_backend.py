@@ -17,7 +17,7 @@ from face_d2.ops.spec import DetectorSpec
 from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.results import Found
 from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
-from face_d2.utils.file_kind import known_mistake
+from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["OnnxBackend"]
 

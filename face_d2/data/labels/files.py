@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from face_d2.utils.file_kind import known_mistake
+from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["files_below", "read_json", "read_xml"]
 

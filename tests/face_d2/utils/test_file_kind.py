@@ -7,7 +7,7 @@ import pytest
 from face_d2.data.image_file import UnreadableImageError, read_image
 from face_d2.modeling.weight_file import read_weight_file
 from face_d2.predictor.onnx_backend import OnnxBackend
-from face_d2.utils.file_kind import known_mistake
+from face_d2.utils.known_mistake import known_mistake
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
 PAGE = b"\n<!DOCTYPE html>\n<html><body>Sign in</body></html>"
