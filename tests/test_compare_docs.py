@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -74,6 +75,37 @@ def test_the_page_lists_every_adapter_with_its_settings(repo: Path) -> None:
     for adapter, detector in ONNX_DETECTORS.items():
         assert f"{detector.defaults.score:g}" in rows[adapter]
         assert f"{detector.defaults.nms:g}" in rows[adapter]
+
+
+def test_the_tables_have_the_figures_of_the_recorded_comparison(repo: Path) -> None:
+    recorded = json.loads((repo / "benchmarks/results/compare_fold.json").read_text())["detectors"]
+    text = (repo / "docs" / "compare.md").read_text(encoding="utf-8").split("## Measured")[1]
+    table, printed = text.split("###")
+    rows = [line.split("|")[1:5] for line in table.splitlines() if line.startswith("|")][2:]
+    assert {row[0].strip() for row in rows} == set(recorded)
+    for name, *aps in rows:
+        for setting, cell in zip(("easy", "medium", "hard"), aps):
+            figure, low, high = map(float, re.findall(r"[\d.]+", cell))
+            expected = recorded[name.strip()]
+            assert figure == pytest.approx(expected[f"AP_{setting}"], abs=0.006)
+            assert [low, high] == pytest.approx(expected["interval_95"][setting], abs=0.06)
+    believed = [line.split("|")[1:] for line in printed.splitlines() if line.startswith("|")][2:]
+    assert len(believed) >= 6
+    for name, theirs, _, inside, _ in believed:
+        intervals = [recorded[name.strip()]["interval_95"][k] for k in ("easy", "medium", "hard")]
+        held = [low <= float(v) <= high for v, (low, high) in zip(theirs.split("/"), intervals)]
+        assert inside.split()[0] == str(sum(held))
+
+
+def test_the_readme_has_the_same_figures(repo: Path) -> None:
+    recorded = json.loads((repo / "benchmarks/results/compare_fold.json").read_text())["detectors"]
+    text = (repo / "README.md").read_text(encoding="utf-8").split("made by `face-d2-compare`")[1]
+    rows = [line.split("|")[1:5] for line in text.split("##")[0].splitlines() if line[:1] == "|"]
+    for names, *aps in rows[2:]:
+        for index, name in enumerate(names.split(" (")[0].split(",")):
+            for setting, cell in zip(("easy", "medium", "hard"), aps):
+                expected = recorded[name.strip()][f"AP_{setting}"]
+                assert float(cell.split(",")[index]) == pytest.approx(expected, abs=0.051)
 
 
 def test_every_file_that_the_page_names_exists(repo: Path) -> None:

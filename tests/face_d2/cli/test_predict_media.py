@@ -174,6 +174,15 @@ def out_of_focus(time: float, number: int) -> list[tuple[int, int, int]]:
     return [] if number % 5 == 4 else scene(time, number)
 
 
+def assert_same_frames(first: Path, second: Path) -> None:
+    """Within what the encoder rounds differently from run to run (0.05 in the mean)."""
+    shown, expected = (np.asarray(frames_of(file), np.float32) for file in (first, second))
+    assert shown.shape == expected.shape
+    difference = np.abs(shown - expected)
+    assert difference.mean() < 0.5
+    assert difference.max() < 40
+
+
 def frames_of(path: Path) -> NDArray[np.uint8]:
     capture = cv2.VideoCapture(str(path))
     frames = []
@@ -228,7 +237,7 @@ def test_tracks_can_be_edited_and_rendered_again(
     backend.calls.clear()
     assert command.main(words) == 0
     again, first = tmp_path / "again/blurred/clip.mp4", tmp_path / "out/blurred/clip.mp4"
-    assert np.array_equal(frames_of(again), frames_of(first))
+    assert_same_frames(again, first)
     for frame in frames:
         frame["faces"] = [{"track": 9, "box": [0, 0, 60, 60], "how": "by hand"}]
     path.write_text(json.dumps(frames))
@@ -266,10 +275,7 @@ def test_a_video_killed_midway_leaves_nothing_and_starts_again_to_the_same(
     first, second = (tmp_path / place / "blurred/clip.mp4" for place in ("out", "whole"))
     tracks = [(tmp_path / place / "tracks/clip.mp4.json") for place in ("out", "whole")]
     assert tracks[0].read_text() == tracks[1].read_text()
-    # The same frames with the same boxes; how an encoder with several threads rounds may differ.
-    shown, whole = (np.asarray(frames_of(file), np.float32) for file in (first, second))
-    assert shown.shape == whole.shape
-    assert np.abs(shown - whole).mean() < 2
+    assert_same_frames(first, second)
     assert sound_packets(first) == sound_packets(second) == sound_packets(clip)
 
 
