@@ -8,6 +8,7 @@ mappers.
 
 from __future__ import annotations
 
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass

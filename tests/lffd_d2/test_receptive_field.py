@@ -172,7 +172,7 @@ def test_sizes_no_branch_answers_for_are_warned_of() -> None:
 
 
 def test_faces_smaller_than_the_stride_are_warned_of() -> None:
-    with pytest.warns(UserWarning, match="centres of c4 lie 4 pixels apart"):
+    with pytest.warns(UserWarning, match="centers of c4 are 4 pixels apart"):
         Variant(**{**CUSTOM, "face_ranges": ((3, 20), (20, 40))})
 
 
