@@ -22,7 +22,7 @@ _SCAN, _END, _RESTARTS = b"\xff\xda", b"\xff\xd9", b"\xff\xdd"
 
 
 def mended_bytes(data: bytes) -> bytes | None:
-    """The same picture in a file that can be decoded, or None where there is nothing to mend.
+    """Returns a decodable file of the same picture, or None if no known repair applies.
 
     - A PNG loses its texts, and a color profile of more than a megabyte. Image generators and
       editors leave megabytes of text in their files, which Pillow refuses whole.

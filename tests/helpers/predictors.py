@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from face_d2.ops.resize import SizeRule
@@ -48,6 +49,18 @@ class SquareFinder:
         x, y, width, height, area = stats[1:].astype(np.float32).T
         boxes = np.stack([x, y, x + width, y + height], axis=1)
         return Found(boxes, (0.5 + area / 1e6).astype(np.float32), np.zeros(len(boxes), np.int64))
+
+
+def interrupt_at(call: int, backend: SquareFinder, patch: pytest.MonkeyPatch) -> None:
+    """Lets the backend's call of this number, counted from 0, end like a run by Ctrl-C."""
+    detect = backend.detect
+
+    def interrupted(images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        if len(backend.calls) == call:
+            raise KeyboardInterrupt
+        return detect(images)
+
+    patch.setattr(backend, "detect", interrupted)
 
 
 def draw_squares(shape: tuple[int, int], squares: Sequence[tuple[int, int, int]]) -> Any:

@@ -63,7 +63,7 @@ def is_labels_of_another_form(text: str) -> bool:
     path = Path(text)
     if path.is_dir():
         official = any(path.glob("*.mat")) or (path / "eval_tools").is_dir()
-        return not official and any(_form_of(file) for file in path.rglob("*") if file.is_file())
+        return not official and bool(_forms_in(path))
     return not path.is_file() or _form_of(path) not in (None, "wider")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares
+from helpers.predictors import REFERENCE_PHOTOS, SquareFinder, draw_squares, interrupt_at
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -617,15 +617,8 @@ def test_a_video_of_200_frames(
 def test_a_video_that_was_interrupted_is_done_anew(
     backend: SquareFinder, folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    detect = backend.detect
-
-    def until_frame_80(images: Any) -> Any:
-        if len(backend.calls) == 10:
-            raise KeyboardInterrupt
-        return detect(images)
-
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "detect", until_frame_80)
+        interrupt_at(10, backend, patch)  # frame 80
         assert run(folder, "--draw", inputs=(str(clip),)) == 130
     assert list((folder / "out/drawn").iterdir()) == []  # no half video
     assert run(folder, "--draw", inputs=(str(clip),)) == 0
@@ -667,15 +660,7 @@ def test_a_camera_runs_for_the_frames_asked(
     records = json.loads((folder / "out/detections.json").read_text())
     assert [(r["name"], r["frame"]) for r in records] == [("camera-0", n) for n in range(5)]
     # Ctrl-C ends the run, and what was recorded until then is kept.
-    detect = backend.detect
-
-    def stopped(images: Any) -> Any:
-        if len(backend.calls) == calls + 2:
-            raise KeyboardInterrupt
-        return detect(images)
-
-    calls = len(backend.calls)
-    monkeypatch.setattr(backend, "detect", stopped)
+    interrupt_at(len(backend.calls) + 2, backend, monkeypatch)
     assert run(folder, "--blur", "--output", str(folder / "kept"), inputs=("0",)) == 130
     recorded = capture(str(folder / "kept/blurred/camera-0.mp4"))
     # A clip in place of a camera is faster than its clock: frames of one instant are one.

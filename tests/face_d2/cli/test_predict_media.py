@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers.clips import CONSTANT, VARIABLE, frame_times, seconds, sound_packets, write_clip
 from helpers.image_files import encoded, picture
-from helpers.predictors import SquareFinder, draw_squares
+from helpers.predictors import SquareFinder, draw_squares, interrupt_at
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -257,15 +257,8 @@ def test_a_video_killed_midway_leaves_nothing_and_starts_again_to_the_same(
 ) -> None:
     pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")
     clip = write_clip(tmp_path / "clip.mp4", CONSTANT, scene, sound="aac")
-    detect = backend.detect
-
-    def until_frame_40(images: Any) -> Any:
-        if len(backend.calls) == 5:
-            raise KeyboardInterrupt
-        return detect(images)
-
     with monkeypatch.context() as patch:
-        patch.setattr(backend, "detect", until_frame_40)
+        interrupt_at(5, backend, patch)  # frame 40
         assert run(tmp_path, str(clip), "--blur") == 130
     left = [p for kind in ("blurred", "tracks") for p in (tmp_path / "out" / kind).rglob("*.*")]
     assert left == []
