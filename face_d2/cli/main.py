@@ -12,7 +12,7 @@ __all__ = ["COMMANDS", "main"]
 #: Name, module with ``main(argv)``, what it does. LFFD's commands belong to LFFD's package.
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
-    "train": ("face_d2.train_net", "train a detector, or evaluate its weights (--eval-only)"),
+    "train": ("face_d2.cli.train", "train on your own pictures (--data), or by a config file"),
     "evaluate": ("face_d2.cli.evaluate", "score detections on WIDER FACE or FDDB; coverage"),
     "compare": ("face_d2.cli.compare", "compare detectors on the same images, on one page"),
     "export": ("face_d2.cli.export", "write a detector as an ONNX file, float or int8"),

@@ -1,0 +1,177 @@
+"""What comes out of a training: scores, the better weights, ONNX files and the page."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+
+from face_d2.analysis.compare.comparison import CompareSettings, compare
+from face_d2.analysis.compare.data import ImageSet, read_image_set
+from face_d2.analysis.compare.measures import MeasureSettings, measure
+from face_d2.analysis.compare.opening import DetectorChoice
+from face_d2.analysis.compare.page import write_results
+from face_d2.analysis.compare.run import run_detector
+from face_d2.export.onnx_file import export_onnx
+from face_d2.export.quantize import Quantisation, quantize
+from face_d2.predictor.torch_backend import build_detector, configured_size_rule
+from face_d2.pretrained import PRETRAINED
+
+__all__ = ["INT8_LOSS", "Validation", "export", "keep", "page", "write_int8_file"]
+
+#: An int8 file that loses more points is not written.
+INT8_LOSS = 5.0
+_PICTURES = 16
+_TIMED = 4  # pictures by which the time of an evaluation is told
+
+
+def export(cfg: CfgNode, weights: str, path: Path, name: str) -> None:
+    """Writes the detector of some weights as an ONNX file, checked against PyTorch.
+
+    Raises:
+        FileNotFoundError, RuntimeError, ValueError: see :func:`export_onnx` and
+            :func:`build_detector`.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    file = PRETRAINED[weights].weights if weights in PRETRAINED else Path(weights)
+    export_onnx(
+        build_detector(cfg, weights),
+        path,
+        size_rule=configured_size_rule(cfg),
+        config=name,
+        weights=file,
+    )
+
+
+class Validation:
+    """Scores ONNX files on the validation pictures; detections are kept for the page.
+
+    Args:
+        data: the data set's notation.
+        folder: folder of the detections.
+        recall: the recall for which a threshold is sought.
+        progress: show bars.
+    """
+
+    def __init__(self, data: str, folder: Path, recall: float, progress: bool = True) -> None:
+        self.images: ImageSet = read_image_set(data)
+        self.all_images = len(self.images.files)
+        self.seconds = 0.0  # of one picture
+        self._folder = folder
+        self._progress = progress
+        self._recall = recall
+
+    def limit(self, model: Path, seconds: float | None) -> None:
+        """Measures the time of a picture and drops pictures so that a pass takes at most this."""
+        names = list(self.images.files)
+        step = max(1, len(names) // _TIMED)
+        few = self.images.subset(names[::step][:_TIMED], "timed")
+        start = time.monotonic()
+        run_detector(_choice("timed", model), few, self._folder / "timed", progress=False)
+        self.seconds = (time.monotonic() - start) / len(few.files)
+        shutil.rmtree(self._folder / "timed", ignore_errors=True)
+        if seconds is None or len(names) * self.seconds <= seconds:
+            return
+        count = max(min(len(names), 2 * _TIMED), int(seconds / self.seconds))
+        step_size = len(names) / count
+        kept = [names[int(index * step_size)] for index in range(count)]
+        self.images = self.images.subset(kept, f"{count} of {len(names)}")
+
+    def average_precision(self, name: str, model: Path) -> float:
+        """AP of the faces above 10 pixels (Hard), in percent; 0 if it is not defined."""
+        found = run_detector(
+            _choice(name, model),
+            self.images,
+            self._folder,
+            threads=torch.get_num_threads(),
+            progress=self._progress,
+        )
+        settings = MeasureSettings(bootstrap=0)
+        figures = measure(found, self.images.ground_truth, settings).figures
+        value = float(figures["AP_hard"])
+        return value if value == value else 0.0
+
+    def compare(self, models: dict[str, Path], output: Path) -> dict[str, Any]:
+        """All figures of several files, see :func:`compare`."""
+        settings = CompareSettings(
+            measures=MeasureSettings(recall=self._recall),
+            threads=torch.get_num_threads(),
+            timing_images=0,
+            pictures=_PICTURES,
+        )
+        specs = [_choice(name, model) for name, model in models.items()]
+        return compare(
+            specs, [self.images], output, settings, cache=self._folder, progress=self._progress
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which weights are the result.
+
+    Attributes:
+        trained: whether they are those at the end of the training.
+        sentence: why.
+    """
+
+    trained: bool
+    sentence: str
+
+
+def keep(start: float, end: float, images: int) -> Kept:
+    """The better of start and end by AP (Hard), in percent; the start if both are equal."""
+    figures = f"AP {end:.2f} after the training, {start:.2f} before it, on {images} pictures"
+    if end > start:
+        return Kept(True, f"The trained weights are kept: {figures}.")
+    return Kept(
+        False, f"The training did not help, so the weights it started from stay: {figures}."
+    )
+
+
+def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantisation:
+    """Writes an int8 file, its value ranges taken from training pictures.
+
+    Args:
+        model: the float file.
+        path: the file to write.
+        train: the data set with the pictures.
+        count: how many of them.
+
+    Raises:
+        RuntimeError, ValueError: see :func:`face_d2.export.quantize.quantize`.
+    """
+    return quantize(
+        model, path, _calibration(train, count), max_loss=INT8_LOSS, runtimes=["onnxruntime"]
+    )
+
+
+def page(results: dict[str, Any], training: dict[str, Any], folder: Path) -> Path:
+    """Writes the comparison's page with a section about the training; returns the page."""
+    results = {**results, "published": [], "training": training}
+    return write_results(results, folder)
+
+
+def _calibration(train: str, count: int) -> Sequence[str]:
+    """Evenly chosen pictures, with faces where there are enough, each of its own name."""
+    records = sorted(DatasetCatalog.get(train), key=lambda r: not r["annotations"])
+    with_faces = [r for r in records if r["annotations"] and r["height"] > 0]
+    by_name = {
+        f"{Path(r['file_name']).parent.name}/{Path(r['file_name']).stem}": r for r in with_faces
+    }
+    files = [r["file_name"] for r in by_name.values()]
+    step = max(1, len(files) // count)
+    return files[::step][:count]
+
+
+def _choice(name: str, model: Path) -> DetectorChoice:
+    return DetectorChoice(name, "face-d2", str(model), {})
