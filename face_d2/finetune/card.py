@@ -32,10 +32,12 @@ def format_card(facts: Mapping[str, Any], detectors: Mapping[str, Mapping[str, A
         for setting in _SETTINGS:
             low, high = figures["interval_95"].get(setting, (None, None))
             between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-            cells.append(f"{figures[f'AP_{setting}']:.1f}{between}")
+            value = figures[f"AP_{setting}"]
+            cells.append(f"{value:.1f}{between}" if value == value else "no faces")
         rows.append(cells)
     kept = detectors[facts["kept_name"]]
-    protocol = "; ".join(f"{key}: {value}" for key, value in kept["protocol"].items())
+    shown = {key: value for key, value in kept["protocol"].items() if key != "file"}
+    protocol = "; ".join(f"{key}: {value}" for key, value in shown.items())
     parts = [
         f"# {facts['title']}",
         f"A face detector, fine-tuned from `{facts['start']}` by `face-d2-train --data`.",

@@ -28,6 +28,8 @@ _SEED = 1
 _MOST_PICTURES = 150
 #: A network, or a size, is changed for a gain of at least this share of the faces.
 _GAIN = 0.02
+#: Larger crops cost more time, so they have to gain more.
+_CROP_GAIN = 0.05
 #: Sides of crops in pixels; a step on a CPU takes too long with larger ones.
 _CROPS = {"cpu": (384, 512), "cuda": (384, 512, 640)}
 #: Shorter sides of the images as they are searched, for faces that are too large in the original.
@@ -210,11 +212,11 @@ def _crop(cfg: CfgNode, sample: str, key: str) -> tuple[int, str]:
         side: _covered(_merged(cfg, [key, side]), sample, training=True) for side in _CROPS[device]
     }
     best = max(shares.values())
-    side = next(side for side, share in shares.items() if best - share < _GAIN)
+    side = next(side for side, share in shares.items() if best - share < _CROP_GAIN)
     listed = ", ".join(f"{s} pixels {100 * share:.1f} %" for s, share in shares.items())
     return side, (
-        f"Crops of {side} pixels, the smallest that lose less than 2 %. Faces in them that can be "
-        f"learned: {listed}."
+        f"Crops of {side} pixels, the smallest that lose less than 5 % of the faces. Faces in "
+        f"crops that can be learned: {listed}."
     )
 
 

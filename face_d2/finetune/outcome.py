@@ -133,9 +133,7 @@ def keep(start: float, end: float, images: int) -> Kept:
     figures = f"AP {end:.2f} after the training, {start:.2f} before it, on {images} pictures"
     if end > start:
         return Kept(True, f"The trained weights are kept: {figures}.")
-    return Kept(
-        False, f"The training did not help, so the weights it started from stay: {figures}."
-    )
+    return Kept(False, f"The start is kept, because the training did not help: {figures}.")
 
 
 def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantisation:
@@ -162,13 +160,13 @@ def page(results: dict[str, Any], training: dict[str, Any], folder: Path) -> Pat
 
 
 def _calibration(train: str, count: int) -> Sequence[str]:
-    """Evenly chosen pictures, with faces where there are enough, each of its own name."""
-    records = sorted(DatasetCatalog.get(train), key=lambda r: not r["annotations"])
-    with_faces = [r for r in records if r["annotations"] and r["height"] > 0]
-    by_name = {
-        f"{Path(r['file_name']).parent.name}/{Path(r['file_name']).stem}": r for r in with_faces
-    }
-    files = [r["file_name"] for r in by_name.values()]
+    """Evenly chosen pictures with faces, each of its own name."""
+    by_name = {}
+    for record in DatasetCatalog.get(train):
+        if record["annotations"] and record["height"] > 0:
+            file = Path(record["file_name"])
+            by_name[file.parent.name, file.stem] = record["file_name"]
+    files = list(by_name.values())
     step = max(1, len(files) // count)
     return files[::step][:count]
 

@@ -19,9 +19,10 @@ import torch
 from detectron2.config import CfgNode
 
 from face_d2.analysis.compare.page import make_page
+from face_d2.config import load_config
 from face_d2.data.labels.notation import plain_name
 from face_d2.finetune.card import average_last, format_card, plot_loss
-from face_d2.finetune.choices import EPOCHS, Choices, choose, configure
+from face_d2.finetune.choices import DEFAULT_MODEL, EPOCHS, Choices, choose, configure
 from face_d2.finetune.data import TrainingData, read_training_data
 from face_d2.finetune.outcome import (
     Validation,
@@ -47,6 +48,8 @@ _FLAGS = {
 _STATE = "run.json"
 #: Shares of the time for one evaluation and for int8, and what is left for the unforeseen.
 _EVALUATION, _INT8, _SPARE = 0.2, 0.12, 0.04
+#: There is no int8 file if the training would have less than this share of the time.
+_LEAST_TRAINING = 0.2
 #: Cost of int8 in evaluations of a picture: a constant part and one for each picture.
 _INT8_COST = (14, 6)
 _INT8_PICTURES = (4, 32)
@@ -200,7 +203,7 @@ class _Run:
             "kept": facts["kept_name"],
             "validation_pictures": used,
             "threshold": point["threshold"],
-            "summary": [kept.sentence, *facts["threshold"], *int8],
+            "summary": [kept.sentence, *facts["threshold"]],
             "seconds": round(time.monotonic() - self.started, 1),
         }
         self._save()
@@ -229,7 +232,11 @@ class _Run:
         int8 = (constant + each * pictures) * validation.seconds
         report = 4 * export_seconds
         spare = _SPARE * self.request.seconds
-        return pictures, export_seconds + evaluation + int8 + report + spare
+        reserve = export_seconds + evaluation + report + spare
+        passed = time.monotonic() - self.started
+        if self.request.seconds - passed - reserve - int8 < _LEAST_TRAINING * self.request.seconds:
+            return 0, reserve
+        return pictures, reserve + int8
 
     def _train(self, reserve: float) -> int:
         length = Length(self.state.get("iterations", 0))
@@ -248,7 +255,7 @@ class _Run:
         else:
             length.deadline = self.deadline - reserve
             left = length.deadline - time.monotonic()
-            if left < 0.1 * reserve:
+            if left < 0.05 * self.request.seconds:
                 raise ValueError(
                     f"--time is too short: start, evaluation and export alone take about "
                     f"{minutes(self.request.seconds - left)}; give at least "
@@ -282,14 +289,15 @@ class _Run:
         path = self.output / "model_int8.onnx"
         path.unlink(missing_ok=True)
         constant, each = _INT8_COST
-        if self.deadline is not None:
+        if self.deadline is not None and pictures:
             least = (constant + each * _INT8_PICTURES[0]) * seconds
-            left = self.deadline - time.monotonic()
-            if left < least / 2:
-                return [
-                    "There is no int8 file, because the time was over: face-d2-export --int8 "
-                    "writes one from model.pth."
-                ]
+            if self.deadline - time.monotonic() < least / 2:
+                pictures = 0
+        if not pictures:
+            return [
+                "There is no int8 file, because the time was too short; face-d2-export --int8 "
+                "writes one from config.yaml and model.pth."
+            ]
         try:
             result = write_int8_file(self.output / "model.onnx", path, self.data.train, pictures)
         except (RuntimeError, ValueError) as error:
@@ -321,7 +329,7 @@ class _Run:
         if (self.output / "model_int8.onnx").is_file():
             files["model_int8.onnx"] = "the same in int8"
         return {
-            "title": f"{self.output.name}: {self.choices.model} on {self.request.data}",
+            "title": f"{self.start_name}, fine-tuned on {self.request.data}",
             "start": self.start_name,
             "kept": sentence,
             "kept_name": kept_name,
@@ -399,6 +407,8 @@ def _check(request: Request) -> None:
             raise RequestError(f"{key} is set by {flag}.")
     if request.seconds is not None and "SOLVER.MAX_ITER" in request.overrides[::2]:
         raise RequestError("--time and SOLVER.MAX_ITER both set the length; give one of them.")
+    model = request.model or DEFAULT_MODEL
+    load_config(PRETRAINED[model].config, request.overrides)  # tells a wrong key
 
 
 def _earlier(request: Request, output: Path, must_exist: bool) -> dict[str, Any]:
