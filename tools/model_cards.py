@@ -6,7 +6,9 @@
     python tools/model_cards.py output/fold/results.json
 
 The figures of a card come from that file and from benchmarks/results/shipped_speed.json, its
-sentences from this module. A card is written to face_d2/weights and to docs/models.
+sentences from this module. A card is written to face_d2/weights and to docs/models. What was used of
+the comparison is kept in benchmarks/results/shipped_detectors.json; without an argument, the cards
+are written from there.
 """
 
 from __future__ import annotations
@@ -22,6 +24,12 @@ from typing import Any
 from face_d2.pretrained import find_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORD = ROOT / "benchmarks" / "results" / "shipped_detectors.json"
+#: What is kept of a detector's results.
+KEPT = (
+    *("AP_easy", "AP_medium", "AP_hard", "interval_95", "parameters", "at_threshold"),
+    *("errors", "slices"),
+)
 SLICES = ("height, px", "blur", "occlusion", "pose")
 
 
@@ -108,20 +116,23 @@ CARDS = {
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, help="results.json of face-d2-compare")
+    parser.add_argument("results", type=Path, nargs="?", help="results.json of face-d2-compare")
     options = parser.parse_args(argv)
-    ((_, data),) = json.loads(options.results.read_text())["data"].items()
+    if options.results:
+        ((_, data),) = json.loads(options.results.read_text())["data"].items()
+        kept = {name: {key: data["detectors"][name][key] for key in KEPT} for name in CARDS}
+        RECORD.write_text(json.dumps(kept, indent=1) + "\n")
     for name in CARDS:
-        text = card(name, data["detectors"])
+        text = card(name)
         for path in (find_pretrained(name).card, ROOT / "docs" / "models" / f"{name}.md"):
             path.write_text(text, encoding="utf-8")
             print(path)
 
 
-def card(name: str, detectors: Mapping[str, Mapping[str, Any]]) -> str:
-    """The Markdown text of a card; ``detectors`` is that of a data set in results.json."""
-    words, own = CARDS[name], detectors[name]
-    speed = json.loads((ROOT / "benchmarks" / "results" / "shipped_speed.json").read_text())
+def card(name: str) -> str:
+    """The Markdown text of a card."""
+    words, own = CARDS[name], json.loads(RECORD.read_text())[name]
+    speed = json.loads((RECORD.parent / "shipped_speed.json").read_text())
     settings = ("easy", "medium", "hard")
     precision = " | ".join(f"{own['AP_' + setting]:.1f}" for setting in settings)
     intervals = " | ".join("{:.1f} - {:.1f}".format(*own["interval_95"][s]) for s in settings)
