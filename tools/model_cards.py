@@ -6,9 +6,9 @@
     python tools/model_cards.py output/fold/results.json
 
 The figures of a card come from that file and from benchmarks/results/shipped_speed.json, its
-sentences from this module. A card is written to face_d2/weights and to docs/models. What was used of
-the comparison is kept in benchmarks/results/shipped_detectors.json; without an argument, the cards
-are written from there.
+sentences from this module. A card is written to face_d2/weights and to docs/models. What was used
+of the comparison is kept in benchmarks/results/shipped_detectors.json; without an argument, the
+cards are written from there.
 """
 
 from __future__ import annotations
