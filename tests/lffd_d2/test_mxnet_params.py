@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from face_d2.cli.convert_lffd import main
 from lffd_d2 import LFFDNet
-from lffd_d2.cli.convert import main
 from lffd_d2.convert import convert_file
 from lffd_d2.head import LFFDHead
 from lffd_d2.mxnet_params import (
