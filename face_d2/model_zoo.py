@@ -57,7 +57,7 @@ class ReleasedFile:
     Attributes:
         url: the address; its last part is the name of the file in the cache.
         checksum: see :func:`face_d2.utils.download.verify`.
-        licence: license of the weights.
+        license: license of the weights.
         size: size in bytes, if known.
         convert: converts the file (first argument) to a checkpoint (second argument); None if the
             file is a checkpoint.
@@ -65,7 +65,7 @@ class ReleasedFile:
 
     url: str
     checksum: str
-    licence: str
+    license: str
     size: int | None = None
     convert: Callable[[Path, Path], object] | None = None
 

@@ -192,8 +192,8 @@ class LFFD(OneStageDetector):
             columns = torch.arange(score.shape[3], device=score.device, dtype=offset.dtype)
             rows, columns = torch.meshgrid(rows, columns, indexing="ij")
             cells = torch.stack([columns, rows, columns, rows])  # (4, h, w)
-            centres = branch.rf.start + branch.rf.stride * cells
-            box = centres - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
+            centers = branch.rf.start + branch.rf.stride * cells
+            box = centers - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
             boxes.append(box.flatten(2).transpose(1, 2))
             scores.append(flat)
             levels.append(torch.full_like(flat[0], index, dtype=torch.int64))

@@ -39,7 +39,7 @@ MODELS = (
                 f"https://raw.githubusercontent.com/{release.repository}/{release.commit}/"
                 f"{release.path}",
                 f"git-blob:{blob}",
-                release.licence,
+                release.license,
                 release.size,
                 partial(_convert, release.variant),
             ),

@@ -189,7 +189,7 @@ class Plan:
                 flags += ["--num-processes", str(processes)]
             keys = (
                 *(*FROM_RANDOM, *self.opts, "SOLVER.IMS_PER_BATCH", self.batch * processes),
-                # Frozen norms of random weights do not normalise.
+                # Frozen norms of random weights do not normalize.
                 *("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0),
                 *("SOLVER.MAX_ITER", self.iterations, "SOLVER.STEPS", ()),
                 *("SOLVER.EMA.ENABLED", True, "SOLVER.WARMUP_ITERS", 1000),

@@ -33,9 +33,9 @@ def released_table() -> str:
             published = str(figures) if figures and not figures.measured_here else "-"
             checked = str(figures) if figures and figures.measured_here else model.checked or "-"
             link = f"[`{file.name}`]({file.url})"
-            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.licence]
+            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "licence", "WIDER val, published")
+    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 

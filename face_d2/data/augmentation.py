@@ -52,7 +52,7 @@ class SquareFaceCrop(T.Augmentation):
     Args:
         size: side of the result, in pixels.
         min_scale: smallest side of a square as a share of the shorter side.
-        attempts: a square without a face centre is drawn again, at most this often; the last one is
+        attempts: a square without a face center is drawn again, at most this often; the last one is
             kept as background.
         zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
             ``size / factor`` pixels, at most ``max_scale`` times the shorter side. Empty for S3FD's
@@ -96,10 +96,10 @@ class SquareFaceCrop(T.Augmentation):
     def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
         """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
         height, width = image.shape[:2]
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
         for _ in range(self.attempts):
             x, y, side = self._draw_square(height, width)
-            inside = (centres >= (x, y)) & (centres < (x + side, y + side))
+            inside = (centers >= (x, y)) & (centers < (x + side, y + side))
             if len(boxes) == 0 or inside.all(axis=1).any():
                 break
         if side <= min(height, width):
@@ -192,12 +192,12 @@ class PhotometricDistortion(T.Augmentation):
                 before = after[before]
             if saturation == 1.0 and hue == 0.0:
                 return cv2.LUT(pixels, before if contrast_first else after[before])
-            pixels = self._shift_colour(cv2.LUT(pixels, before), saturation, hue)
+            pixels = self._shift_color(cv2.LUT(pixels, before), saturation, hue)
             return pixels if contrast_first else cv2.LUT(pixels, after)
 
         return T.ColorTransform(distort)
 
-    def _shift_colour(
+    def _shift_color(
         self, pixels: NDArray[np.uint8], saturation: float, hue: float
     ) -> NDArray[np.uint8]:
         values = np.arange(256)

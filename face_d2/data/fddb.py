@@ -1,7 +1,7 @@
 """Reader of FDDB's folds: images and the ellipses around their faces. NumPy only.
 
 ``FDDB-fold-NN-ellipseList.txt`` gives, for every image, a line with its path (no extension), a line
-with the number of faces N, and N lines "major_radius minor_radius angle centre_x centre_y 1", the
+with the number of faces N, and N lines "major_radius minor_radius angle center_x center_y 1", the
 angle of the major axis in radians (Jain and Learned-Miller, "FDDB: A Benchmark for Face Detection
 in Unconstrained Settings", UM-CS-2010-009).
 """
@@ -32,7 +32,7 @@ class FDDBImage:
     Attributes:
         name: path without extension, e.g. ``2002/08/11/big/img_591``.
         ellipses: (N, 5) float64: major radius, minor radius, angle of the major axis in radians,
-            centre x, centre y; pixels.
+            center x, center y; pixels.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Image files that nobody checked, as arrays: one reader for training, evaluation and prediction.
 
-A file is either read whole or refused. OpenCV fills the missing part of a truncated JPEG with grey
+A file is either read whole or refused. OpenCV fills the missing part of a truncated JPEG with gray
 and says nothing; Pillow, which decodes here, does not. Images of more than 178,956,970 pixels
 (twice ``PIL.Image.MAX_IMAGE_PIXELS``) are refused by their header.
 """

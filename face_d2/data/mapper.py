@@ -200,7 +200,7 @@ def face_instances(
 ) -> Instances:
     """Faces of an augmented image.
 
-    A face stays when its centre is in the image (S3FD's rule), or as one to ignore, when enough of
+    A face stays when its center is in the image (S3FD's rule), or as one to ignore, when enough of
     it is. A box without area leaves nothing to learn or to ignore.
 
     Args:
@@ -208,7 +208,7 @@ def face_instances(
         ignore: (N,) faces that are neither positive nor background.
         image_size: (height, width) of the augmented image.
         clip: cut the boxes at the border.
-        ignore_visible: share of its area in the image from which a face is ignored whose centre is
+        ignore_visible: share of its area in the image from which a face is ignored whose center is
             not in the image; 1 drops all of those.
 
     Returns:
@@ -236,8 +236,8 @@ def _stand_in(dataset_dict: dict[str, Any], error: Exception) -> dict[str, Any]:
 
 
 def _faces_inside(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.bool_]:
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres >= 0) & (centres < image_size[::-1])).all(axis=1)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centers >= 0) & (centers < image_size[::-1])).all(axis=1)
     return inside & _with_area(boxes)
 
 

@@ -113,7 +113,7 @@ def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str
     """Reads all ten folds of FDDB into dataset dicts; ``image_id`` is FDDB's own image name.
 
     Every annotation has the upright box of its ellipse and the ellipse itself (major radius, minor
-    radius, angle in radians, centre x, centre y).
+    radius, angle in radians, center x, center y).
 
     Raises:
         FileNotFoundError: when a folder or an image is missing, with the expected tree.

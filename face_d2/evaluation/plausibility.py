@@ -1,4 +1,4 @@
-"""Detections in another form than the protocols' score 0; here the form is recognised and said."""
+"""Detections in another form than the protocols' score 0; here the form is recognized and said."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fractions_warning(boxes: NDArray[np.float64]) -> str:
         return ""
     return (
         f"none of the {len(boxes)} detections is longer than a pixel; are they fractions of the "
-        "image's sides (normalised)? Expected x y w h in pixels of the image"
+        "image's sides (normalized)? Expected x y w h in pixels of the image"
     )
 
 

@@ -226,12 +226,12 @@ def _clear_of_edges(
     kept = np.ones(len(rows), dtype=bool)
     for axis, length in enumerate((image_size[1], image_size[0])):
         start, end = int(tile[axis]), int(tile[axis + 2])
-        centre = (rows[:, axis] + rows[:, axis + 2]) / 2
+        center = (rows[:, axis] + rows[:, axis + 2]) / 2
         margin = _MARGIN * np.maximum(overlap, rows[:, axis + 2] - rows[:, axis])
         if start > 0:
-            kept &= centre > margin
+            kept &= center > margin
         if end < length:
-            kept &= (end - start) - centre > margin
+            kept &= (end - start) - center > margin
     return kept
 
 

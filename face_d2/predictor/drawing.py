@@ -17,7 +17,7 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["STYLES", "crop_faces", "draw_faces", "picture_name", "redact_faces", "save_image"]
 
-_COLOUR, _LABEL_COLOUR = (70, 190, 40), (255, 255, 255)
+_COLOR, _LABEL_COLOR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 #: With more faces than this their scores would hide the image.
 _MAX_LABELS = 30
@@ -37,18 +37,16 @@ def draw_faces(image: _Image, result: FaceResult) -> _Image:
     size = 0.3 + 0.1 * thickness
     for box, score in reversed(list(result)):  # the best on top
         x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-        cv2.rectangle(drawn, (x1, y1), (x2, y2), _COLOUR, thickness, cv2.LINE_AA)
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), _COLOR, thickness, cv2.LINE_AA)
         (width, height), base = cv2.getTextSize(f"{score:.2f}", _FONT, size, thickness)
         if len(result) > _MAX_LABELS or x2 - x1 < width:
             continue
         left = max(min(x1, image.shape[1] - width - 2), 0)
         bottom = y1 if y1 > height + base else y1 + height + base
         corner = (left + width + 2, bottom - height - base)
-        cv2.rectangle(drawn, (left, bottom), corner, _COLOUR, cv2.FILLED)
+        cv2.rectangle(drawn, (left, bottom), corner, _COLOR, cv2.FILLED)
         place = (left + 1, bottom - base // 2 - 1)
-        cv2.putText(
-            drawn, f"{score:.2f}", place, _FONT, size, _LABEL_COLOUR, thickness, cv2.LINE_AA
-        )
+        cv2.putText(drawn, f"{score:.2f}", place, _FONT, size, _LABEL_COLOR, thickness, cv2.LINE_AA)
     return drawn
 
 
@@ -59,7 +57,7 @@ def redact_faces(
     colors: int = 3,
     margin: float = REDACT_MARGIN,
 ) -> NDArray[Any]:
-    """A copy of an image with every face made unrecognisable.
+    """A copy of an image with every face made unrecognizable.
 
     A face and a margin round it are replaced. "blur" is the smooth surface through 5 x 5 mean
     colors, from which nothing else can be had back; "pixelate" the 5 x 5 colors as flat blocks;

@@ -28,7 +28,7 @@ def rule_of(*overrides: object, base: str = "quick/df2s2_synth.yaml") -> AnchorC
 
 @pytest.fixture(scope="module")
 def one_shape() -> AnchorCoverage:
-    """One anchor a cell: a square of 4 strides round the cell's centre."""
+    """One anchor a cell: a square of 4 strides round the cell's center."""
     sizes = [[16.0], [32.0], [64.0], [128.0], [256.0], [512.0]]
     return rule_of(
         "MODEL.ANCHOR_GENERATOR.SIZES", sizes, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0]]
@@ -41,8 +41,8 @@ def judge(rule: AnchorCoverage, *boxes: tuple[float, ...], size: int = 64) -> An
 
 
 def test_by_hand(one_shape: AnchorCoverage) -> None:
-    # Cell (8, 8) of stride 4 has its centre at 34, 34 and its anchor at 26 to 42. A face there has
-    # IoU 1 with it, 12 x 16 / (2 x 256 - 192) = 0.6 with four neighbours, 144 / 368 with the
+    # Cell (8, 8) of stride 4 has its center at 34, 34 and its anchor at 26 to 42. A face there has
+    # IoU 1 with it, 12 x 16 / (2 x 256 - 192) = 0.6 with four neighbors, 144 / 368 with the
     # diagonal ones.
     assert judge(one_shape, (26, 26, 42, 42)) == ([0], [[5, 0, 0, 0, 0, 0]])
     # 8 x 8 pixels: at most 64 / 256 = 0.25, with all anchors that hold it: 3 x 3 of them.

@@ -73,7 +73,7 @@ def test_entries_are_complete() -> None:
         assert cfg.MODEL.META_ARCHITECTURE in ("DF2S2", "LFFD")
         if isinstance(model.weights, ReleasedFile):
             assert model.weights.url.startswith("https://")
-            assert model.weights.licence
+            assert model.weights.license
             assert model_zoo.get_checkpoint_url(name) == model.weights.url
         if model.figures:
             assert 0 < model.figures.hard <= max(model.figures.medium, model.figures.easy) <= 100
@@ -88,7 +88,7 @@ def test_page_has_the_tables(repo: Path) -> None:
         (row,) = (line for line in tables[0].splitlines() if blob in line)
         assert f"lffd_{release.variant}.yaml`" in row
         assert f"`{Path(release.path).name}`" in row
-        assert f"| {release.licence} |" in row
+        assert f"| {release.license} |" in row
         assert release.repository in page
         assert f"`{release.commit[:7]}`" in page
 

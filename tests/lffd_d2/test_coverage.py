@@ -15,20 +15,20 @@ SIZE = (80, 101)
 
 @pytest.fixture
 def rule(tiny_cfg: CfgNode) -> ReceptiveFieldCoverage:
-    """Centres 3, 7, 11 ... for faces of 10 to 20 pixels, and 7, 15, 23 ... for 20 to 40."""
+    """Centers 3, 7, 11 ... for faces of 10 to 20 pixels, and 7, 15, 23 ... for 20 to 40."""
     return build_coverage_rule(tiny_cfg, training=False)
 
 
 @pytest.mark.parametrize(
     ("faces", "verdicts", "positives"),
     [
-        ([(10, 10, 22, 22)], [0], [[9, 0]]),  # centres 11, 15, 19 either way
+        ([(10, 10, 22, 22)], [0], [[9, 0]]),  # centers 11, 15, 19 either way
         ([(10, 10, 30, 30)], [0], [[25, 4]]),  # size 20 is in both ranges: 11 ... 27; 15, 23
         ([(10, 10, 40, 40)], [0], [[0, 16]]),  # 15, 23, 31, 39
         ([(10, 10, 19, 19)], [1], [[0, 0]]),  # gray: 9 pixels
         ([(10, 10, 70, 70)], [1], [[0, 0]]),
         ([(10, 16, 40, 22)], [2], [[0, 0]]),  # between the rows 15 and 23
-        ([(10, 10, 22, 22)] * 2, [2, 2], [[0, 0]] * 2),  # every centre in both
+        ([(10, 10, 22, 22)] * 2, [2, 2], [[0, 0]] * 2),  # every center in both
         # The second face leaves the first its left column (11) and has 23, 27 to itself.
         ([(10, 10, 22, 22), (14, 10, 28, 22)], [0, 0], [[3, 0], [6, 0]]),
     ],

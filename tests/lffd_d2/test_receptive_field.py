@@ -9,7 +9,7 @@ import pytest
 from lffd_d2.receptive_field import ReceptiveField, Variant, branch_table
 from lffd_d2.variants import SLIM_VARIANTS, VARIANTS, get_variant, slimmed
 
-# tap, channels, RF, stride, first centre, face range, gray range; then the side of the training
+# tap, channels, RF, stride, first center, face range, gray range; then the side of the training
 # input and the sides of its maps. From the paper's Table 2 and the released code.
 PUBLISHED = {
     "25L8S": (

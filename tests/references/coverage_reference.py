@@ -44,7 +44,7 @@ def field_coverage(
     scale_measure: str,
     min_face: float,
 ) -> tuple[list[int], list[list[int]]]:
-    """Verdicts (0 answered, 1 in no range, 2 no centre) and positives per branch of every face."""
+    """Verdicts (0 answered, 1 in no range, 2 no center) and positives per branch of every face."""
     verdicts, positives = [], []
     sizes = [lffd_assignment_reference.face_size(box, scale_measure) for box in boxes]
     for m, (box, size) in enumerate(zip(boxes, sizes)):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
-from face_d2.data.labels.model import Findings, LabelledImage, Labels, RawFace, RawImage, RawLabels
+from face_d2.data.labels.model import Findings, LabeledImage, Labels, RawFace, RawImage, RawLabels
 from face_d2.data.locate import IMAGE_SUFFIXES, ImageFolder, missing_images
 from face_d2.data.wider_face import ATTRIBUTES
 
@@ -241,7 +241,7 @@ def _image(
     raw: RawImage,
     chosen: set[str | None],
     findings: Findings,
-) -> LabelledImage:
+) -> LabeledImage:
     faces = [face for face in raw.faces if face.label in chosen]
     if size == UNREADABLE_SIZE:
         findings.add("unreadable", raw.name)
@@ -271,7 +271,7 @@ def _image(
     attributes = None
     if kept and all(face.attributes is not None for face in kept):
         attributes = np.array([face.attributes for face in kept], np.int64)
-    return LabelledImage(
+    return LabeledImage(
         file=path,
         name=name,
         height=size[0],

@@ -1,4 +1,4 @@
-"""Labels in json files of labelling tools: LabelMe's file per image, and Label Studio."""
+"""Labels in json files of labeling tools: LabelMe's file per image, and Label Studio."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
     """Reads an export of Label Studio: JSON or JSON-MIN, rectangles, polygons and ellipses.
 
     Of several annotations of a picture the one marked as ground truth counts, else the newest;
-    cancelled ones and predictions do not.
+    canceled ones and predictions do not.
 
     Raises:
         OSError: when it cannot be read.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 
-__all__ = ["FINDINGS", "Findings", "LabelledImage", "Labels", "RawFace", "RawImage", "RawLabels"]
+__all__ = ["FINDINGS", "Findings", "LabeledImage", "Labels", "RawFace", "RawImage", "RawLabels"]
 
 _EXAMPLES = 3
 _TOO_LARGE = 1e9
@@ -25,9 +25,9 @@ FINDINGS = {
     "elsewhere": "names are paths of another machine; the images were found by their last parts",
     "listed_twice": "images are listed more than once; their faces were put together",
     "unreadable": "images cannot be read",
-    "unlabelled": "images have no label file and are background",
+    "unlabeled": "images have no label file and are background",
     "left_out": "images have no label file and are left out",
-    "annotators": "images were labelled more than once; the newest labels were taken",
+    "annotators": "images were labeled more than once; the newest labels were taken",
     "turned": "boxes of negative width or height were turned round",
     "no_area": "boxes without area are ignored: neither faces nor background",
     "repeated": "boxes repeat another one of their image and were dropped",
@@ -40,7 +40,7 @@ FINDINGS = {
     "predictions": "predictions of a model in the export were not read",
 }
 #: Findings that tell how the labels are written; nothing was lost or changed.
-_HARMLESS = ("windows", "unicode", "case", "elsewhere", "unlabelled", "around", "taken", "no_label")
+_HARMLESS = ("windows", "unicode", "case", "elsewhere", "unlabeled", "around", "taken", "no_label")
 
 
 class Findings:
@@ -83,7 +83,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """One image and its faces.
 
     Attributes:
@@ -123,7 +123,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Labels:
-    """A labelled set of images.
+    """A labeled set of images.
 
     Attributes:
         format: name of the form, a key of ``FORMATS``.
@@ -136,12 +136,12 @@ class Labels:
     format: str
     source: Path
     image_root: Path
-    images: list[LabelledImage] = field(repr=False)
+    images: list[LabeledImage] = field(repr=False)
     findings: Findings = field(repr=False)
 
     @property
     def faces(self) -> int:
-        """How many faces are labelled, those to ignore included."""
+        """How many faces are labeled, those to ignore included."""
         return sum(len(image.boxes) for image in self.images)
 
     @property
@@ -159,7 +159,7 @@ class Labels:
         )
         return "\n  ".join([head, *self.findings.lines(self.faces)])
 
-    def relative_name(self, image: LabelledImage) -> str:
+    def relative_name(self, image: LabeledImage) -> str:
         """The image's path below ``image_root``; its absolute path when it is not there."""
         path = Path(image.file)
         root = self.image_root.absolute()

@@ -1,4 +1,4 @@
-"""The notation of a labelled set, ``PATH`` or ``FORMAT:LABELS:IMAGES:CATEGORY``, and its reading.
+"""The notation of a labeled set, ``PATH`` or ``FORMAT:LABELS:IMAGES:CATEGORY``, and its reading.
 
 IMAGES and CATEGORY may be left out: the images are then looked for around the labels, and the faces
 are the labels called face, or the only kind there is.
@@ -28,7 +28,7 @@ __all__ = [
     "is_notation",
     "plain_name",
     "read_labels",
-    "recognise",
+    "recognize",
 ]
 
 _Reader = Callable[[Path, "Path | None", Findings], RawLabels]
@@ -73,10 +73,10 @@ def plain_name(text: str) -> str:
 
 
 def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> Labels:
-    """Reads a labelled set.
+    """Reads a labeled set.
 
     Args:
-        text: a file or folder of labels, whose form is recognised by looking at it; or
+        text: a file or folder of labels, whose form is recognized by looking at it; or
             ``FORMAT:LABELS``, ``FORMAT:LABELS:IMAGES`` or ``FORMAT:LABELS:IMAGES:CATEGORY``.
         folder: first part of the names of images that lie in the image folder itself; by default
             the image folder's name.
@@ -97,7 +97,7 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     if image_root is not None and not image_root.is_dir():
         raise FileNotFoundError(f"{image_root}: no such folder of images.")
     if form is None:
-        form, source = recognise(source)
+        form, source = recognize(source)
     if form not in _PER_IMAGE and source.is_dir():
         form, source = _only_file(form, source)
     findings = Findings()
@@ -113,7 +113,7 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     )
 
 
-def recognise(path: Path) -> tuple[str, Path]:
+def recognize(path: Path) -> tuple[str, Path]:
     """The form of labels, by looking at them.
 
     Args:

@@ -118,7 +118,7 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
             listed.append(RawImage(name, (name,), faces, fractions=True))
     for stem in sorted(pictures.keys() - rows.keys()):
         for name in pictures[stem]:
-            findings.add("unlabelled", name)
+            findings.add("unlabeled", name)
             listed.append(RawImage(name, (name,), [], fractions=True))
     listed.sort(key=lambda image: image.name)
     used = {face.label for image in listed for face in image.faces}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from face_d2.data.labels.model import LabelledImage, Labels
+from face_d2.data.labels.model import LabeledImage, Labels
 from face_d2.data.wider_face import ATTRIBUTES, annotation_lines
 from face_d2.utils.files import replaced_file, replaced_folder
 
@@ -119,7 +119,7 @@ def write_yolo(labels: Labels, target: Path) -> str:
     return f"yolo:{target / 'labels'}:{target / 'images'}"
 
 
-def _yolo_rows(image: LabelledImage) -> list[str]:
+def _yolo_rows(image: LabeledImage) -> list[str]:
     rows = []
     for (x, y, w, h), ignored in zip(image.boxes.tolist(), image.ignored.tolist()):
         if not ignored:

@@ -44,7 +44,7 @@ def record(size: tuple[int, int], *faces: tuple[float, ...], ignored: int = 0) -
     }
 
 
-# What DF2S2 says of squares on the centre (34, 34) of a cell of stride 4, by hand: IoU 1 with the
+# What DF2S2 says of squares on the center (34, 34) of a cell of stride 4, by hand: IoU 1 with the
 # anchor of 16 pixels; 8 x 8 / 256 = 0.25; 6 x 6 / 256 = 0.14.
 FACES = [(26, 26, 16, 16), (30, 30, 8, 8), (31, 31, 6, 6)]
 
@@ -96,7 +96,7 @@ def test_shares_by_hand(data_set: Callable[..., str]) -> None:
 
 
 def test_lffd_by_hand(data_set: Callable[..., str]) -> None:
-    """Faces of 14 to 32 pixels have centres 7, 15, ... of the first branch of the quick LFFD."""
+    """Faces of 14 to 32 pixels have centers 7, 15, ... of the first branch of the quick LFFD."""
     faces = [(10, 10, 20, 20), (10, 10, 12, 12), (200, 16, 20, 6)]
     found = measure(data_set(*(record((256, 256), face) for face in faces)), name="lffd")
     assert found.answers == ("receptive field",)

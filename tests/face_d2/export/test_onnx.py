@@ -44,7 +44,7 @@ RUNTIMES = [
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth colours, on which scores differ from place to place."""
+    """Smooth colors, on which scores differ from place to place."""
     generator = np.random.default_rng(seed)
     small = generator.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)

@@ -171,7 +171,7 @@ def test_boxes_of_the_finest_image_are_kept() -> None:
         rows[:, 4] = 1 / image.size
         return rows
 
-    squares = [(3, 5, 50)]  # centre 28, 30; the first tile ends at 98: 70 > 5/8 x 50
+    squares = [(3, 5, 50)]  # center 28, 30; the first tile ends at 98: 70 > 5/8 x 50
     rows = detect_tiled(detect, draw(150, 150, squares), max_pixels=CAP, overlap=OVERLAP)
     assert rows[:, :4].tolist() == [[3, 5, 53, 55]]
 

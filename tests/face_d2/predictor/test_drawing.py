@@ -39,7 +39,7 @@ def test_nothing_found_changes_nothing(image: NDArray[np.uint8]) -> None:
     assert list(crop_faces(image, nothing)) == []
 
 
-def test_a_blurred_face_is_25_colours_and_the_rest_untouched(image: NDArray[np.uint8]) -> None:
+def test_a_blurred_face_is_25_colors_and_the_rest_untouched(image: NDArray[np.uint8]) -> None:
     before = image.copy()
     blurred = redact_faces(image, result_of([[40, 30, 80, 70]]).boxes)
     np.testing.assert_array_equal(image, before)

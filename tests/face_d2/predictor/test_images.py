@@ -81,7 +81,7 @@ def test_gray_in_every_form(rgb: NDArray[np.uint8], bits: int) -> None:
         np.testing.assert_array_equal(load_image(image), expected)
 
 
-def test_16_bit_colour(rgb: NDArray[np.uint8]) -> None:
+def test_16_bit_color(rgb: NDArray[np.uint8]) -> None:
     deep = rgb.astype(np.uint16) * 257
     np.testing.assert_array_equal(load_image(deep, "RGB"), rgb[:, :, ::-1])
     png = cv2.imencode(".png", deep)[1].tobytes()  # what is called BGR there is as good a picture
