@@ -145,8 +145,8 @@ def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
     magic, reserved = reader.unpack("<QQ", "the file header")
     if magic != _LIST_MAGIC or reserved != 0:
         raise MXNetFileError("not an MXNet parameter file (its first 16 bytes are something else)")
-    arrays = [reader.array(i) for i in range(reader.count("arrays", least_bytes=4))]
-    names = [reader.name(i) for i in range(reader.count("names", least_bytes=8))]
+    arrays = [reader.array(i) for i in range(reader.count("arrays", min_bytes=4))]
+    names = [reader.name(i) for i in range(reader.count("names", min_bytes=8))]
     if reader.left:
         raise MXNetFileError(f"{reader.left} bytes too many at the end")
     if len(names) != len(arrays):
@@ -180,10 +180,10 @@ class _Reader:
     def unpack(self, layout: str, what: str) -> tuple[int, ...]:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))
 
-    def count(self, what: str, least_bytes: int) -> int:
-        """Reads the number of items, of which each takes at least ``least_bytes`` bytes."""
+    def count(self, what: str, min_bytes: int) -> int:
+        """Reads the number of items, of which each takes at least ``min_bytes`` bytes."""
         (count,) = self.unpack("<Q", f"the number of {what}")
-        if count * least_bytes > self.left:
+        if count * min_bytes > self.left:
             raise MXNetFileError(f"claims {count} {what}, more than the file can hold")
         return int(count)
 

@@ -12,7 +12,7 @@ from face_d2.visualization.style import COLORS, STYLE, panel_figure, save_figure
 
 __all__ = ["plot_coverage"]
 
-_GAP_COLORS = ("#cccccc", "#999999", "#666666")
+_UNCOVERED_COLORS = ("#cccccc", "#999999", "#666666")
 
 
 def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
@@ -31,8 +31,8 @@ def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure, (bars, lines) = panel_figure(2, width=max(3.0, 0.62 * len(rows)))
         top = np.zeros(len(rows))
-        colors = dict(zip(coverage.answers, COLORS[2::-2]))
-        colors.update(zip(coverage.gaps, _GAP_COLORS))
+        colors = dict(zip(coverage.covered_by, COLORS[2::-2]))
+        colors.update(zip(coverage.uncovered, _UNCOVERED_COLORS))
         for name, color in colors.items():
             shares = np.array([100 * row.shares[name] for row in rows.values()])
             bars.bar(at, shares, bottom=top, width=0.75, color=color, label=name)
@@ -47,7 +47,7 @@ def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
                 markersize=3,
                 label=level,
             )
-        bars.set(title="answered for", ylabel="faces, %", ylim=(0, 101))
+        bars.set(title="covered faces", ylabel="faces, %", ylim=(0, 101))
         lines.set(title="by level (a face may have several)")
         for axes in (bars, lines):
             axes.set_xticks(at, ticks, fontsize=7)

@@ -54,7 +54,7 @@ class SquareFaceCrop(T.Augmentation):
         min_scale: smallest side of a square as a share of the shorter side.
         attempts: a square without a face center is drawn again, at most this often; the last one is
             kept as background.
-        zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
+        zoom: (min, max) factor of the resize, drawn log-uniformly: the side is
             ``size / factor`` pixels, at most ``max_scale`` times the shorter side. Empty for S3FD's
             rule.
         max_scale: largest side of a square as a share of the shorter side; above 1, squares reach
@@ -87,7 +87,7 @@ class SquareFaceCrop(T.Augmentation):
         if len(zoom) and not (len(zoom) == 2 and 0 < zoom[0] <= zoom[1] < math.inf):
             raise ValueError(
                 f"INPUT.FACE_CROP.ZOOM is {list(zoom)}; expected [] or two factors "
-                "[least, greatest] with 0 < least <= greatest, for example [0.5, 2.0]."
+                "[min, max] with 0 < min <= max, for example [0.5, 2.0]."
             )
         self.size, self.attempts, self.zoom = size, attempts, tuple(zoom)
         self.min_scale, self.max_scale = min_scale, max_scale

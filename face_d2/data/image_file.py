@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from face_d2.data.file_kind import HEAD_BYTES, kind_of_bytes
-from face_d2.data.mended_file import mended_bytes
+from face_d2.data.repaired_file import repaired_bytes
 from face_d2.utils.known_mistake import known_mistake
 
 __all__ = [
@@ -298,16 +298,16 @@ def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
 
 
 def with_image(source: str | Path | bytes, use: Callable[[Image.Image], _Result]) -> _Result:
-    """What ``use`` makes of an image; of a mended copy where the decoder's guards refuse it."""
+    """Calls ``use`` with an image, or with a repaired copy if the decoder refuses the file."""
     try:
         with opened_image(source) as image:
             return use(image)
     except UnreadableImageError as error:
-        mended = mended_bytes(_bytes_of(source)())
-        if mended is None:
+        repaired = repaired_bytes(_bytes_of(source)())
+        if repaired is None:
             raise
         try:
-            with opened_image(mended) as image:
+            with opened_image(repaired) as image:
                 return use(image)
         except UnreadableImageError:
             raise error from None

@@ -51,8 +51,8 @@ def other_form_warning(
     scores = np.concatenate([rows[:, 4] for rows in detections])
     if len(scores) < _LEAST:
         return ""
-    least = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
-    best = [rows[rows[:, 4] >= least] for rows in detections]
+    lowest = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
+    best = [rows[rows[:, 4] >= lowest] for rows in detections]
     as_read = _overlapping(best, ground_truth)
     forms = {"x1 y1 x2 y2": _from_corners(best), "center_x center_y w h": _from_centers(best)}
     for form, boxes in forms.items():

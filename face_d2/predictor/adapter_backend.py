@@ -14,7 +14,7 @@ from face_d2.detectors.onnx_detector import OnnxDetector
 from face_d2.detectors.registry import open_onnx
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 
 __all__ = ["AdapterBackend"]
 
@@ -57,7 +57,7 @@ class AdapterBackend:
             config=Path(path).stem,
             input_format="BGR",
             size_rule=_AdapterSize(canvas=pixels),
-            least_side=1,
+            min_image_side=1,
             levels=(Level("", self.detector.multiple, (0.0, math.inf)),),
             suppression=Suppression(
                 settings.score, _UNLIMITED, False, "iou", settings.nms, _UNLIMITED
@@ -65,9 +65,10 @@ class AdapterBackend:
         )
         self.runtime = f"{self.detector.graph.runtime}, {self.detector.about.title}"
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`; an adapter tells no levels."""
-        answers = [self.detector.detect(image) for image in images]
+        results = [self.detector.detect(image) for image in images]
         return [
-            Found(boxes, scores, np.full(len(scores), -1, np.int64)) for boxes, scores in answers
+            RawDetections(boxes, scores, np.full(len(scores), -1, np.int64))
+            for boxes, scores in results
         ]

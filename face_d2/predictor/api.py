@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from face_d2.ops.resize import resize
 from face_d2.ops.spec import DetectorSpec
-from face_d2.ops.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.tiling import detect_tiled, min_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.pretrained import DEFAULT, Pretrained, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
 #: What belongs to one image; anything else is the network's or the machine's trouble.
 _IMAGE_ERRORS = (ValueError, TypeError, OSError)
-_NOTHING = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class Backend(Protocol):
@@ -32,7 +31,7 @@ class Backend(Protocol):
     #: What runs it, for people: "PyTorch 2.14.1 on cpu".
     runtime: str
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """Finds the faces of images (H, W, 3) in the network's channel order, of any sizes.
 
         Every image's faces are those that it would have alone.
@@ -89,10 +88,9 @@ class FaceDetector:
             backend = _onnx_backend(find_pretrained(DEFAULT))
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
-        least = least_max_pixels(self._shared_faces, self._tile_align)
         for name, value, lowest in (
             ("tile_overlap", tile_overlap, 1),
-            ("max_pixels", max_pixels, least),
+            ("max_pixels", max_pixels, min_max_pixels(self._shared_faces, self._tile_align)),
             ("batch_size", batch_size, 1),
         ):
             if value < lowest:
@@ -311,21 +309,21 @@ class FaceDetector:
             for item in batch
             if item.searched is not None and self._pixels(item.searched) <= self.max_pixels
         ]
-        answers = iter(self.backend.detect(whole) if whole else [])
+        detections = iter(self.backend.detect(whole) if whole else [])
         for item in batch:
             if item.searched is None:
                 assert item.error is not None
-                yield FaceResult.of_error(item.error, item.source)
+                yield FaceResult.from_error(item.error, item.source)
                 continue
             if self._pixels(item.searched) <= self.max_pixels:
-                found = next(answers)
+                found = next(detections)
             else:
                 found = self._search_tiles(item.searched)
             height, width = item.size
             scale = (width / item.searched.shape[1], height / item.searched.shape[0])
-            yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
+            yield FaceResult.from_raw(found, scale, height=height, width=width, source=item.source)
 
-    def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
+    def _search_tiles(self, image: NDArray[np.uint8]) -> RawDetections:
         """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.
 
         A strip is thinner than the side to which the network enlarges: there the limits are divided
@@ -333,8 +331,8 @@ class FaceDetector:
         that are that thin would only be enlarged again and are left out.
         """
         min_side, shorter = self.backend.spec.size_rule.min_side, min(image.shape[:2])
-        if shorter < self.backend.spec.least_side:
-            return _NOTHING
+        if shorter < self.backend.spec.min_image_side:
+            return RawDetections.empty()
         max_pixels, overlap, align = self.max_pixels, self._shared_faces, self._tile_align
         if shorter < min_side:
             enlarged = min_side / shorter
@@ -344,7 +342,7 @@ class FaceDetector:
 
         def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
             if min(tile.shape[:2]) < min(shorter, min_side):
-                found = _NOTHING
+                found = RawDetections.empty()
             else:
                 (found,) = self.backend.detect([np.ascontiguousarray(tile)])
             return np.column_stack([found.boxes, found.scores, found.levels.astype(np.float32)])
@@ -357,7 +355,7 @@ class FaceDetector:
             align=align,
             iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
-        return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
+        return RawDetections(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
 
 
 def _onnx_backend(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from face_d2.ops.nms import select
 from face_d2.ops.spec import DetectorSpec
 from face_d2.predictor.int8_probe import int8_sums_saturate
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
 from face_d2.utils.known_mistake import known_mistake
 
@@ -69,19 +69,19 @@ class OnnxBackend:
             settings = replace(self.spec.suppression, score_threshold=score_threshold)
             self.spec = replace(self.spec, suppression=settings)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`.
 
         One image at a time: on a CPU several together are no faster.
         """
         return [self._detect_one(image) for image in images]
 
-    def _detect_one(self, image: NDArray[np.uint8]) -> Found:
-        if min(image.shape[:2]) < self.spec.least_side:
-            return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
+    def _detect_one(self, image: NDArray[np.uint8]) -> RawDetections:
+        if min(image.shape[:2]) < self.spec.min_image_side:
+            return RawDetections.empty()
         boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
         chosen = select(boxes[0], scores[0], levels, self.spec.suppression)
-        return Found(boxes[0, chosen], scores[0, chosen], levels[chosen])
+        return RawDetections(boxes[0, chosen], scores[0, chosen], levels[chosen])
 
 
 def _warn_if_wrong_here(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:

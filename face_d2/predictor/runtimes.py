@@ -91,13 +91,13 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
     core = openvino_core()
     model = core.read_model(path)
     source = model.input()
-    # By itself OpenVINO calculates in bfloat16 where the processor can.
+    # OpenVINO's default is bfloat16 on processors that support it.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     compiled = core.compile_model(model, "CPU", settings)
 
     def run(images: NDArray) -> list[NDArray]:
-        answers = compiled(images)
-        return [answers[index] for index in range(len(answers))]
+        outputs = compiled(images)
+        return [outputs[index] for index in range(len(outputs))]
 
     return Graph(
         run=run,

@@ -19,7 +19,7 @@ from face_d2.config import load_config, with_weights
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 from face_d2.utils.malloc import HeapTrimmer
 
 __all__ = ["TorchBackend", "build_detector", "configured_size_rule", "detector_node"]
@@ -63,7 +63,7 @@ class TorchBackend:
         return cls(model, cfg, Path(config_file).stem)
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`.
 
         A GPU is given images of one size together, which leaves an image's answer the same up to
@@ -126,13 +126,13 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _found(instances: Any) -> Found:
+def _found(instances: Any) -> RawDetections:
     levels = (
         instances.pred_levels.cpu().numpy()
         if instances.has("pred_levels")
         else np.full(len(instances), -1)
     )
-    return Found(
+    return RawDetections(
         instances.pred_boxes.tensor.float().cpu().numpy(),
         instances.scores.float().cpu().numpy(),
         levels.astype(np.int64),

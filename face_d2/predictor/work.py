@@ -174,7 +174,7 @@ class Worker:
                 try:
                     self._save(source, result)
                 except (ValueError, OSError) as error:  # a name or size that cannot be written
-                    result = FaceResult.of_error(error, source.file)
+                    result = FaceResult.from_error(error, source.file)
             self.journal.add(source, make_record(source, result, self.detector.levels))
             progress.update()
 

@@ -1,4 +1,4 @@
-"""Which faces anchors answer for: by hand, against plain loops, and on the network's own grids."""
+"""Which faces anchors cover: by hand, against plain loops, and on the network's own grids."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def one_shape() -> AnchorCoverage:
 
 def judge(rule: AnchorCoverage, *boxes: tuple[float, ...], size: int = 64) -> Any:
     found = rule(np.array(boxes), np.zeros(len(boxes), dtype=bool), (size, size))
-    return found.verdicts.tolist(), found.positives.tolist()
+    return found.outcomes.tolist(), found.positives.tolist()
 
 
 def test_by_hand(one_shape: AnchorCoverage) -> None:
@@ -55,7 +55,7 @@ def test_by_hand(one_shape: AnchorCoverage) -> None:
 
 def test_low_quality_matches_can_be_off() -> None:
     rule = rule_of("MODEL.DF2S2.LOW_QUALITY_MIN_IOU", 1.0)
-    assert rule.answers == ("IoU >= 0.5", "low quality (off)")
+    assert rule.covered_by == ("IoU >= 0.5", "low quality (off)")
     assert judge(rule, (30, 30, 38, 38))[0] == [2]
 
 
@@ -112,11 +112,11 @@ def test_equals_plain_loops(one_shape: AnchorCoverage, scene: tuple) -> None:
     size = (50, 61)
     found = one_shape(boxes, ignore, size)
     grid = one_shape._grid(size)
-    verdicts, positives = coverage_reference.anchor_coverage(
+    outcomes, positives = coverage_reference.anchor_coverage(
         grid.boxes.numpy(), grid.levels.numpy(), boxes, ignore, 0.4, 0.5, 0.2
     )
     assert found.positives.tolist() == positives
-    assert found.verdicts[~ignore].tolist() == np.array(verdicts)[~ignore].tolist()
+    assert found.outcomes[~ignore].tolist() == np.array(outcomes)[~ignore].tolist()
 
 
 @pytest.mark.parametrize("base", ["quick/df2s2_synth.yaml", "quick/retinanet_synth.yaml"])

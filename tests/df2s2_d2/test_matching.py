@@ -237,9 +237,9 @@ def test_faces_below_min_face_are_neither_faces_nor_background() -> None:
     expected = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, others, torch.tensor([True, False, False]))
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.faces, expected.faces)
-    shunned = found.labels[(plain.labels == 0) & (found.labels != 0)]
-    assert len(shunned) > 10
-    assert (shunned == -1).all()
+    ignored = found.labels[(plain.labels == 0) & (found.labels != 0)]
+    assert len(ignored) > 10
+    assert (ignored == -1).all()
     every = FaceAnchorMatcher((0.4, 0.5), 0.2, min_face=19)(grid, boxes, none)
     assert (every.labels != 1).all()
     assert every.ignore.all()

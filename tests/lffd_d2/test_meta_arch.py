@@ -97,7 +97,7 @@ def test_a_gpu_step_waits_for_the_host_as_seldom_whatever_the_branches(
     images = model.preprocess_image(inputs)
     targets = [item["instances"] for item in inputs]
     with EventStorage(start_iter=iteration), host_waits() as waits:
-        sum(model.losses_on(images, targets).values()).backward()
+        sum(model.losses(images, targets).values()).backward()
     assert waits["tolist"] == (3 if iteration == 19 else 2)
     assert sum(waits.values()) <= most, dict(waits)
 

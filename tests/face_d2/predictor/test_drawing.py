@@ -17,14 +17,16 @@ from face_d2.predictor.drawing import (
     redact_faces,
     save_image,
 )
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.predictor.sources import Source
 
 
 def result_of(boxes: list[list[float]], size: tuple[int, int] = (100, 120)) -> FaceResult:
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    found = Found(array, np.linspace(0.9, 0.8, len(array), dtype=np.float32), np.zeros(len(array)))
-    return FaceResult.of_found(found, (1.0, 1.0), height=size[0], width=size[1])
+    found = RawDetections(
+        array, np.linspace(0.9, 0.8, len(array), dtype=np.float32), np.zeros(len(array))
+    )
+    return FaceResult.from_raw(found, (1.0, 1.0), height=size[0], width=size[1])
 
 
 @pytest.fixture
