@@ -25,8 +25,8 @@ class FaceCoverage:
     """The result of a rule for the faces of one image.
 
     Attributes:
-        outcomes: (M,) int64, index into the rule's ``covered_by + uncovered``; undefined for ignored
-            faces.
+        outcomes: (M,) int64, index into ``covered_by + uncovered`` of the rule; undefined for
+            ignored faces.
         positives: (M, L) int64, number of positive anchors or receptive fields of each face on
             every level.
     """

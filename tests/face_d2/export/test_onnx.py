@@ -348,7 +348,7 @@ def test_files_that_are_no_detectors(tiny_onnx: dict[str, Path], tmp_path: Path)
         FaceDetector.from_onnx(tmp_path / "bare.onnx", runtime="onnxruntime")
     with pytest.raises(ValueError, match="runtime is"):
         FaceDetector.from_onnx(tiny_onnx["lffd"], runtime="tensorrt")
-    with pytest.raises(ValueError, match="threads must be at least 1"):
+    with pytest.raises(ValueError, match="threads is 0; expected at least 1"):
         FaceDetector.from_onnx(tiny_onnx["lffd"], threads=0)
 
 

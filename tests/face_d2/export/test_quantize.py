@@ -255,7 +255,7 @@ def _flat(folder: Path) -> None:
     ("prepare", "words", "message"),
     [
         (_touch_nothing, [], "calibration: no such file or folder"),
-        (_without_image, [], "calibration: no images or videos there"),
+        (_without_image, [], "calibration: contains no images or videos"),
         (_unreadable, [], "broken.jpg cannot be decoded"),
         (_flat, ["--ground-truth", "TRUTH"], "must be the folder of EVENT folders"),
         (_flat, ["--ground-truth", "nowhere"], "nowhere: no such ground truth"),

@@ -216,6 +216,6 @@ def test_damaged_files_are_refused_as_in_training(name: str, tmp_path: Path) -> 
 
 def test_an_address_is_not_taken_for_a_file() -> None:
     with pytest.raises(
-        ValueError, match=r"http://example\.com/a\.jpg is an address, and nothing is"
+        ValueError, match=r"http://example\.com/a\.jpg is a URL, and images are not"
     ):
         load_image("http://example.com/a.jpg")
