@@ -27,7 +27,7 @@ class AnchorGrid:
         boxes: (R, 4) all anchors, XYXY pixels.
         levels: (R,) the level of every anchor.
         shape_sizes: (S, 2) width and height of every shape.
-        shape_centres: (S, 2) x, y of the shape's first center.
+        shape_centers: (S, 2) x, y of the shape's first center.
         shape_levels: (S,) the level of every shape.
         strides: (S,) pixels between neighboring cells.
         cells: (S, 2) columns and rows of the grid.
@@ -39,7 +39,7 @@ class AnchorGrid:
     boxes: Tensor
     levels: Tensor
     shape_sizes: Tensor
-    shape_centres: Tensor
+    shape_centers: Tensor
     shape_levels: Tensor
     strides: Tensor
     cells: Tensor
@@ -62,14 +62,14 @@ class AnchorGrid:
             offset: position of the first center, in strides.
             sizes: per level (rows, columns) of the feature map.
         """
-        boxes, levels, centres, rows = [], [], [], []
+        boxes, levels, centers, rows = [], [], [], []
         first = 0
         for level, (shapes, stride, (height, width)) in enumerate(
             zip(cell_anchors, strides, sizes)
         ):
             boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
             levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
-            centres.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
+            centers.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
             for a in range(len(shapes)):
                 rows.append((level, stride, width, height, first + a, len(shapes)))
             first += len(boxes[-1])
@@ -79,7 +79,7 @@ class AnchorGrid:
             boxes=torch.cat(boxes),
             levels=torch.cat(levels),
             shape_sizes=every[:, 2:] - every[:, :2],
-            shape_centres=torch.cat(centres),
+            shape_centers=torch.cat(centers),
             shape_levels=table[:, 0],
             strides=table[:, 1],
             cells=table[:, 2:4],

@@ -248,7 +248,7 @@ class DF2S2(OneStageDetector):
             config=config,
             input_format=self.input_format,
             size_rule=replace(size_rule, min_side=0),
-            least_side=1,
+            min_image_side=1,
             levels=tuple(
                 Level(name, stride, (round(side.min().item(), 2), round(side.max().item(), 2)))
                 for name, stride, side in zip(self.in_features, self.strides, sides)
@@ -294,7 +294,7 @@ class DF2S2(OneStageDetector):
         boxes, ignore = target.gt_boxes.tensor, self._ignored(target)
         return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes)
 
-    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+    def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box_reg`` and, with segmentation, ``loss_seg``."""
         logits, deltas, masks = self.head(
             self._features(images.tensor), segment=self.head.segmentation

@@ -14,6 +14,7 @@ from __future__ import annotations
 import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from torch import nn
 
 from df2s2_d2.mask_sheet import mask_sheet
 from face_d2 import FaceDetector
+from face_d2.cli.common import CommandParser, run
 from face_d2.config import get_config_file
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances
 from face_d2.data.register import register_wider_face
@@ -55,9 +57,14 @@ SHOWN_SCORE = 0.5
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photos"
 
 
-def main() -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/demo.py",
+        "Shows what the detectors find: first the shipped ones on the photographs of "
+        "examples/photos, then both detectors after a training on generated faces on the CPU.",
+        examples=("make demo", "python tools/demo.py --budget smoke --detectors lffd"),
+    )
     parser.add_argument(
         "--budget",
         choices=("full", "long", "smoke"),
@@ -65,12 +72,21 @@ def main() -> None:
         help="full: the configs' schedules, shortened; long: as they are; smoke: a handful of "
         "steps, which show that everything runs and learn nothing",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, crops and order")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of weights, crops and order (%(default)s)"
+    )
     parser.add_argument(
         "--detectors", nargs="+", choices=DETECTORS, default=DETECTORS, help="one or more"
     )
-    parser.add_argument("--output", type=Path, default=Path("output/demo"))
-    options = parser.parse_args()
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/demo"), metavar="DIR", help="(%(default)s)"
+    )
+    options = parser.parse_args(argv)
+    return run(lambda: demonstrate(options))
+
+
+def demonstrate(options: argparse.Namespace) -> None:
+    """Searches the photographs, trains the detectors and writes the pictures."""
     started = time.monotonic()
     options.output.mkdir(parents=True, exist_ok=True)
     _search_photographs(options.output)
@@ -231,4 +247,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
