@@ -21,7 +21,7 @@ from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.page import write_results
 from face_d2.analysis.compare.run import run_detector
 from face_d2.export.onnx_file import export_onnx
-from face_d2.export.quantize import Quantisation, quantize
+from face_d2.export.quantize import Quantization, quantize
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.pretrained import PRETRAINED
 
@@ -136,7 +136,7 @@ def keep(start: float, end: float, images: int) -> Kept:
     return Kept(False, f"The start is kept, because the training did not help: {figures}.")
 
 
-def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantisation:
+def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantization:
     """Writes an int8 file, its value ranges taken from training pictures.
 
     Args:
