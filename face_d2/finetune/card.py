@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 from tabulate import tabulate
 
-from face_d2.visualization.style import COLOURS, STYLE, panel_figure, save_figure
+from face_d2.visualization.style import COLORS, STYLE, panel_figure, save_figure
 
 __all__ = ["average_last", "format_card", "plot_loss"]
 
@@ -69,12 +69,12 @@ def plot_loss(losses: Sequence[tuple[int, float, float]], path: Path) -> list[Pa
     iterations, values, rates = ([row[column] for row in losses] for column in range(3))
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panel_figure(1, width=6.5)
-        axes.plot(iterations, values, color=COLOURS[5], linewidth=0.7, label="loss")
-        axes.plot(iterations, average_last(values), color=COLOURS[0], label=f"mean of {_WINDOW}")
+        axes.plot(iterations, values, color=COLORS[5], linewidth=0.7, label="loss")
+        axes.plot(iterations, average_last(values), color=COLORS[0], label=f"mean of {_WINDOW}")
         axes.set(xlabel="iteration", ylabel="loss")
         axes.set_ylim(bottom=0)
         other = axes.twinx()
-        other.plot(iterations, rates, color=COLOURS[1], linestyle="--", label="learning rate")
+        other.plot(iterations, rates, color=COLORS[1], linestyle="--", label="learning rate")
         other.set(ylabel="learning rate", ylim=(0, None))
         other.spines["right"].set_visible(True)
         other.grid(False)

@@ -151,7 +151,7 @@ def _sample(train: str) -> str:
 def _covered(cfg: CfgNode, sample: str, training: bool = False) -> float:
     """The share of the faces above 10 pixels (of all, if there are no such faces) to learn from."""
     coverage: Coverage = measure_coverage(cfg, sample, training=training, progress=False)
-    return list(coverage.totals().values())[-1].answered
+    return list(coverage.totals().values())[-1].covered
 
 
 def _network(sample: str, overrides: Sequence[str]) -> tuple[str, str]:

@@ -97,8 +97,8 @@ class Validation:
             progress=self._progress,
         )
         settings = MeasureSettings(bootstrap=0)
-        figures = measure(found, self.images.ground_truth, settings).figures
-        value = float(figures["AP_hard"])
+        metrics = measure(found, self.images.ground_truth, settings).metrics
+        value = float(metrics["AP_hard"])
         return value if value == value else 0.0
 
     def compare(self, models: dict[str, Path], output: Path) -> dict[str, Any]:

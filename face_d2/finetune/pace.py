@@ -29,10 +29,14 @@ logger = logging.getLogger(__name__)
 _WARM_STEPS = 2
 #: Steps from which the speed is told.
 _MEASURED_STEPS = 5
+#: When they take more than a tenth of the time that is left, so many are enough.
+_FEWEST_STEPS = 2
 #: A plan is changed if it would end so much later, or earlier, relative to the time that is left.
 _LATE, _EARLY = 0.1, 0.25
 #: While nothing is known of the speed, the learning rate warms up over so many steps.
 _UNKNOWN_LENGTH, _UNKNOWN_WARM_UP = 1_000_000, 100
+#: The speed is that of the last steps, at most so many.
+_RECENT_STEPS = 50
 _PROGRESS_SECONDS = 10.0
 
 
@@ -103,12 +107,14 @@ class _Pace(HookBase):
     def after_step(self) -> None:
         self._times.append(time.monotonic())
         steps = len(self._times) - 1 - _WARM_STEPS
-        if self._length.deadline is None or steps < _MEASURED_STEPS:
+        if self._length.deadline is None or steps < _FEWEST_STEPS:
             return
-        recent = self._times[-1 - max(_MEASURED_STEPS, min(steps, 50)) :]
+        left = self._length.deadline - self._times[-1]
+        recent = self._times[-1 - min(steps, _RECENT_STEPS) :]
+        if steps < _MEASURED_STEPS and recent[-1] - recent[0] < _LATE * left:
+            return
         seconds = (recent[-1] - recent[0]) / (len(recent) - 1)
         done = self.trainer.iter + 1
-        left = self._length.deadline - time.monotonic()
         planned = (self.trainer.max_iter - done) * seconds
         known = self._length.iterations > 0
         if known and (planned <= 0 or self._fits(planned, left, steps)):
