@@ -318,7 +318,8 @@ class _Run:
     ) -> dict[str, Any]:
         cfg = self.cfg
         kept_name = "fine-tuned" if trained else self.start_name
-        threshold = _threshold(results["detectors"][kept_name]["for_recall"])
+        point = results["detectors"][kept_name]["for_recall"]
+        threshold = _threshold(point, self.request.recall)
         config = PRETRAINED[self.choices.model].config
         files = {
             "model.onnx": "the detector for `face-d2-predict --onnx` and any ONNX runtime",
@@ -390,8 +391,8 @@ class _Run:
             temporary.write_text(json.dumps(self.state, indent=1) + "\n", encoding="utf-8")
 
 
-def _threshold(point: dict[str, Any]) -> list[str]:
-    wanted = 100 * point["recall"]
+def _threshold(point: dict[str, Any], recall: float) -> list[str]:
+    wanted = 100 * recall
     if point["threshold"] is None:
         return [f"No score threshold finds {wanted:g} % of the validation faces above 10 pixels."]
     return [
