@@ -25,7 +25,7 @@ LEARNING_RATE_SHARE = 0.15
 EPOCHS = 10
 _SEED = 1
 #: Pictures that the choices look at; so many settle a percent.
-_MOST_PICTURES = 150
+_MOST_PICTURES = 100
 #: A network, or a size, is changed for a gain of at least this share of the faces.
 _GAIN = 0.02
 #: Larger crops cost more time, so they have to gain more.
@@ -66,15 +66,16 @@ def choose(train: str, model: str | None, overrides: Sequence[str]) -> Choices:
     sample = _sample(train)
     reasons = []
     if model is None:
-        model, reason = _network(sample, overrides)
+        model, share, reason = _network(sample, overrides)
         reasons.append(reason)
     else:
+        share = None
         reasons.append(f"Network: {find_pretrained(model).name}, as asked for by --model.")
     cfg = load_config(PRETRAINED[model].config, overrides)
     given = set(overrides[::2])
     pairs: list[Any] = []
     if "INPUT.MIN_SIZE_TEST" not in given:
-        size, reason = _image_size(cfg, sample)
+        size, reason = _image_size(cfg, sample, share)
         reasons.append(reason)
         if size:
             pairs += ["INPUT.MIN_SIZE_TEST", size, "INPUT.MAX_SIZE_TEST", 2 * size]
@@ -154,7 +155,8 @@ def _covered(cfg: CfgNode, sample: str, training: bool = False) -> float:
     return list(coverage.totals().values())[-1].covered
 
 
-def _network(sample: str, overrides: Sequence[str]) -> tuple[str, str]:
+def _network(sample: str, overrides: Sequence[str]) -> tuple[str, float, str]:
+    """A shipped detector, the share of the faces that it covers, and why."""
     shares = {}
     for name, shipped in PRETRAINED.items():
         try:
@@ -168,12 +170,13 @@ def _network(sample: str, overrides: Sequence[str]) -> tuple[str, str]:
     chosen = best if gained else DEFAULT_MODEL
     listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
     why = "it covers most" if gained else "the default, because no other covers 2 % more of them"
-    return chosen, f"Network: {chosen} ({why}). Faces that each network can learn: {listed}."
+    reason = f"Network: {chosen} ({why}). Faces that each network can learn: {listed}."
+    return chosen, shares[chosen], reason
 
 
-def _image_size(cfg: CfgNode, sample: str) -> tuple[int, str]:
+def _image_size(cfg: CfgNode, sample: str, share: float | None) -> tuple[int, str]:
     """The shorter side at which images are searched; 0 for the size they have."""
-    shares = {0: _covered(cfg, sample)}
+    shares = {0: _covered(cfg, sample) if share is None else share}
     if shares[0] < 1 - _GAIN and cfg.INPUT.MIN_SIZE_TEST == 0:
         for side in _SHORTER_SIDES:
             shares[side] = _covered(
