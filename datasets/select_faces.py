@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Keeps the faces of a labelled set that have a value of an attribute, and ignores all others.
+"""Keeps the faces of a labeled set that have a value of an attribute, and ignores all others.
 
     python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 --count 60
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from face_d2.data.labels import LabelledImage, is_notation, read_labels
+from face_d2.data.labels import LabeledImage, is_notation, read_labels
 from face_d2.data.labels.write import write_wider
 from face_d2.data.wider_face import ATTRIBUTES
 
@@ -77,7 +77,7 @@ def _notation(source: str) -> str:
     return f"wider:{text}:{root / f'WIDER_{split}' / 'images'}"
 
 
-def _only(image: LabelledImage, attribute: int, value: int) -> LabelledImage:
+def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:
     if image.attributes is None:
         return replace(image, ignored=np.ones_like(image.ignored))
     wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _LEAST_HEIGHT)

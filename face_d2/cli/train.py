@@ -64,7 +64,7 @@ def _fine_tune(parser: CommandParser, options: argparse.Namespace) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         "face-d2-train",
-        "Trains a shipped detector further on your own labelled pictures, and writes the detector "
+        "Trains a shipped detector further on your own labeled pictures, and writes the detector "
         "(ONNX and PyTorch), its model card and a report. The same command continues a run that "
         "was stopped.",
         examples=(

@@ -36,7 +36,7 @@ _LATE, _EARLY = 0.1, 0.25
 #: While nothing is known of the speed, the learning rate warms up over so many steps.
 _UNKNOWN_LENGTH, _UNKNOWN_WARM_UP = 1_000_000, 100
 #: The speed is that of the last steps, at most so many.
-_RECENT_STEPS = 50
+_RECENT_STEPS = 20
 _PROGRESS_SECONDS = 10.0
 
 
@@ -134,7 +134,7 @@ class _Pace(HookBase):
         if planned > left + slack:
             return False
         worth = left - planned > max(_EARLY * left, 4 * self._start_up)
-        return not (worth and steps % (4 * _MEASURED_STEPS) == 0)
+        return not (worth and steps % _MEASURED_STEPS == 0)
 
 
 class _Progress(HookBase):

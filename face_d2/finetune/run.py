@@ -65,7 +65,7 @@ class Request:
     """What is asked for.
 
     Attributes:
-        data: notation of the labelled pictures, see :mod:`face_d2.data.catalog`.
+        data: notation of the labeled pictures, see :mod:`face_d2.data.catalog`.
         val: notation of those to validate on; None cuts off a part of ``data``.
         seconds: until everything is done; None trains ten epochs.
         model: a shipped detector; None chooses.
