@@ -30,6 +30,8 @@ __all__ = ["INT8_LOSS", "Validation", "export", "keep", "page", "write_int8_file
 #: An int8 file that loses more points is not written.
 INT8_LOSS = 5.0
 _PICTURES = 16
+#: A pass in less than this share of the expected time took its detections from an earlier run.
+_CACHED = 0.25
 _TIMED = 4  # pictures by which the time of an evaluation is told
 
 
@@ -66,7 +68,7 @@ class Validation:
     def __init__(self, data: str, folder: Path, recall: float, progress: bool = True) -> None:
         self.images: ImageSet = read_image_set(data)
         self.all_images = len(self.images.files)
-        self.seconds = 0.0  # of one picture
+        self.seconds = 0.0  # of one picture, in the last pass
         self._folder = folder
         self._progress = progress
         self._recall = recall
@@ -74,12 +76,22 @@ class Validation:
     def limit(self, model: Path, seconds: float | None) -> None:
         """Measures the time of a picture and drops pictures so that a pass takes at most this."""
         names = list(self.images.files)
-        step = max(1, len(names) // _TIMED)
-        few = self.images.subset(names[::step][:_TIMED], "timed")
-        start = time.monotonic()
-        run_detector(_choice("timed", model), few, self._folder / "timed", progress=False)
-        self.seconds = (time.monotonic() - start) / len(few.files)
-        shutil.rmtree(self._folder / "timed", ignore_errors=True)
+        few = names[:: max(1, len(names) // _TIMED)][: _TIMED + 1]
+        times = []
+        for chosen in (few[:1], few[1:] or few[:1]):  # the first pass tells the cost of the start
+            images = self.images.subset(chosen, "timed")
+            start = time.monotonic()
+            run_detector(
+                _choice("timed", model),
+                images,
+                self._folder / f"timed-{len(times)}",
+                threads=torch.get_num_threads(),
+                progress=False,
+            )
+            times.append(time.monotonic() - start)
+            shutil.rmtree(self._folder / f"timed-{len(times) - 1}", ignore_errors=True)
+        more = max(1, len(few) - 2)
+        self.seconds = max((times[1] - times[0]) / more, times[1] / (2 * (more + 1)))
         if seconds is None or len(names) * self.seconds <= seconds:
             return
         count = max(min(len(names), 2 * _TIMED), int(seconds / self.seconds))
@@ -89,6 +101,7 @@ class Validation:
 
     def average_precision(self, name: str, model: Path) -> float:
         """AP of the faces above 10 pixels (Hard), in percent; 0 if it is not defined."""
+        start = time.monotonic()
         found = run_detector(
             _choice(name, model),
             self.images,
@@ -96,6 +109,9 @@ class Validation:
             threads=torch.get_num_threads(),
             progress=self._progress,
         )
+        passed = (time.monotonic() - start) / len(found)
+        if passed > _CACHED * self.seconds:  # this was searched now
+            self.seconds = passed
         settings = MeasureSettings(bootstrap=0)
         metrics = measure(found, self.images.ground_truth, settings).metrics
         value = float(metrics["AP_hard"])

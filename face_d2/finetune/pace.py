@@ -117,7 +117,7 @@ class _Pace(HookBase):
         done = self.trainer.iter + 1
         planned = (self.trainer.max_iter - done) * seconds
         known = self._length.iterations > 0
-        if known and (planned <= 0 or self._fits(planned, left, steps)):
+        if known and (planned <= 0 or self._fits(planned, left)):
             return
         # A new leg starts a new loader and repeats the slow steps.
         usable = left - self._start_up - _WARM_STEPS * seconds
@@ -128,13 +128,12 @@ class _Pace(HookBase):
         checkpoints.save()
         raise _NewLength(done + more)
 
-    def _fits(self, planned: float, left: float, steps: int) -> bool:
-        """Whether the plan stays; one is looked at again after some steps."""
+    def _fits(self, planned: float, left: float) -> bool:
+        """Whether the plan stays: a new leg costs its start."""
         slack = max(_LATE * left, 2 * self._start_up)
         if planned > left + slack:
             return False
-        worth = left - planned > max(_EARLY * left, 4 * self._start_up)
-        return not (worth and steps % _MEASURED_STEPS == 0)
+        return left - planned <= max(_EARLY * left, 4 * self._start_up)
 
 
 class _Progress(HookBase):

@@ -50,6 +50,8 @@ _STATE = "run.json"
 _EVALUATION, _INT8, _SPARE = 0.2, 0.12, 0.04
 #: There is no int8 file if the training would have less than this share of the time.
 _LEAST_TRAINING = 0.2
+#: Cost of the report in exports.
+_REPORT_COST = 3
 #: Cost of int8 in evaluations of a picture: a constant part and one for each picture.
 _INT8_COST = (14, 6)
 _INT8_PICTURES = (4, 32)
@@ -145,6 +147,7 @@ class _Run:
         self.request, self.output, self.data, self.choices = request, output, data, choices
         self.cfg, self.started = cfg, started
         self.given = set(request.overrides[::2])
+        self.report_seconds = 0.0
         self.deadline = None if request.seconds is None else started + request.seconds
         self.say = _console(cfg)
         self.state = state or {
@@ -230,9 +233,9 @@ class _Run:
         pictures = int(min(most, max(least, (affordable - constant) / each)))
         evaluation = len(validation.images.files) * validation.seconds
         int8 = (constant + each * pictures) * validation.seconds
-        report = 4 * export_seconds
+        self.report_seconds = _REPORT_COST * export_seconds
         spare = _SPARE * self.request.seconds
-        reserve = export_seconds + evaluation + report + spare
+        reserve = export_seconds + evaluation + self.report_seconds + spare
         passed = time.monotonic() - self.started
         if self.request.seconds - passed - reserve - int8 < _LEAST_TRAINING * self.request.seconds:
             return 0, reserve
@@ -288,11 +291,11 @@ class _Run:
         """Writes the int8 file; a sentence about it."""
         path = self.output / "model_int8.onnx"
         path.unlink(missing_ok=True)
-        constant, each = _INT8_COST
-        if self.deadline is not None and pictures:
-            least = (constant + each * _INT8_PICTURES[0]) * seconds
-            if self.deadline - time.monotonic() < least / 2:
-                pictures = 0
+        if self.deadline is not None:  # as many as the time that is left allows
+            constant, each = _INT8_COST
+            left = self.deadline - time.monotonic() - self.report_seconds
+            pictures = min(_INT8_PICTURES[1], int((left / seconds - constant) / each))
+            pictures = pictures if pictures >= _INT8_PICTURES[0] else 0
         if not pictures:
             return [
                 "There is no int8 file, because the time was too short; face-d2-export --int8 "
