@@ -365,15 +365,16 @@ class _Run:
             plot_loss(losses, self.output / "loss.png")
         mean = average_last([loss for _, loss, _ in losses])
         step = max(1, len(losses) // _LOSS_POINTS)
+        sentences = (
+            facts["kept"],
+            *facts["threshold"],
+            *facts["data"],
+            *facts["choices"],
+            *facts["recipe"],
+        )
         training = {
             "title": facts["title"],
-            "sentences": [
-                facts["kept"],
-                *facts["threshold"],
-                *facts["data"],
-                *facts["choices"],
-                *facts["recipe"],
-            ],
+            "sentences": [text.replace("`", "") for text in sentences],
             "iteration": [row[0] for row in losses[::step]],
             "loss": mean[::step],
             "learning_rate": [row[2] for row in losses[::step]],

@@ -305,10 +305,10 @@ function training(facts) {
       line: {color: COLORS[0]}},
     {x: facts.iteration, y: facts.learning_rate, name: "learning rate", mode: "lines",
       line: {color: COLORS[1], dash: "dash"}, yaxis: "y2"},
-  ], {showlegend: true, legend: {orientation: "h", y: 1.12}, margin: {...LAYOUT.margin, r: 64},
+  ], {showlegend: true, legend: {orientation: "h", y: 1.12}, margin: {...LAYOUT.margin, r: 84},
     xaxis: axis("iteration"), yaxis: axis("loss", {rangemode: "tozero"}),
     yaxis2: {title: {text: "learning rate"}, overlaying: "y", side: "right", showgrid: false,
-      rangemode: "tozero"}});
+      rangemode: "tozero", tickformat: ".1e"}});
 }
 
 $("published-section").hidden = !results.published.length;
