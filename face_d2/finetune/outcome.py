@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from face_d2.analysis.compare.measures import MeasureSettings, measure
 from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.page import write_results
 from face_d2.analysis.compare.run import run_detector
+from face_d2.detectors import Detections
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import Quantization, quantize
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
@@ -30,9 +31,7 @@ __all__ = ["INT8_LOSS", "Validation", "export", "keep", "page", "write_int8_file
 #: An int8 file that loses more points is not written.
 INT8_LOSS = 5.0
 _PICTURES = 16
-#: A pass in less than this share of the expected time took its detections from an earlier run.
-_CACHED = 0.25
-_TIMED = 4  # pictures by which the time of an evaluation is told
+_FIRST = 4  # pictures by which the time of an evaluation is told first
 
 
 def export(cfg: CfgNode, weights: str, path: Path, name: str) -> None:
@@ -68,54 +67,61 @@ class Validation:
     def __init__(self, data: str, folder: Path, recall: float, progress: bool = True) -> None:
         self.images: ImageSet = read_image_set(data)
         self.all_images = len(self.images.files)
-        self.seconds = 0.0  # of one picture, in the last pass
+        self.seconds = 0.0  # of one picture, in the slowest pass
         self._folder = folder
         self._progress = progress
         self._recall = recall
 
-    def limit(self, model: Path, seconds: float | None) -> None:
-        """Measures the time of a picture and drops pictures so that a pass takes at most this."""
-        names = list(self.images.files)
-        few = names[:: max(1, len(names) // _TIMED)][: _TIMED + 1]
-        times = []
-        for chosen in (few[:1], few[1:] or few[:1]):  # the first pass tells the cost of the start
-            images = self.images.subset(chosen, "timed")
-            start = time.monotonic()
-            run_detector(
-                _choice("timed", model),
-                images,
-                self._folder / f"timed-{len(times)}",
-                threads=torch.get_num_threads(),
-                progress=False,
-            )
-            times.append(time.monotonic() - start)
-            shutil.rmtree(self._folder / f"timed-{len(times) - 1}", ignore_errors=True)
-        more = max(1, len(few) - 2)
-        self.seconds = max((times[1] - times[0]) / more, times[1] / (2 * (more + 1)))
-        if seconds is None or len(names) * self.seconds <= seconds:
-            return
-        count = max(min(len(names), 2 * _TIMED), int(seconds / self.seconds))
-        step_size = len(names) / count
-        kept = [names[int(index * step_size)] for index in range(count)]
-        self.images = self.images.subset(kept, f"{count} of {len(names)}")
+    def first_pass(self, name: str, model: Path, seconds: float | None) -> float:
+        """Scores a file on as many pictures as the time allows; later passes use the same ones.
+
+        Args:
+            name: name in results.
+            model: the file.
+            seconds: time for the pass; None for all pictures.
+
+        Returns:
+            See :meth:`average_precision`.
+        """
+        if seconds is not None:
+            self._choose_pictures(name, model, seconds)
+        return self.average_precision(name, model)
+
+    def _choose_pictures(self, name: str, model: Path, seconds: float) -> None:
+        every = self.images
+        names = sorted(every.files, key=lambda n: hashlib.sha1(n.encode()).hexdigest())
+        count, start, known = min(_FIRST, len(names)), time.monotonic(), self.seconds
+        while True:
+            chosen = set(names[:count])
+            self.images = every.subset((n for n in every.files if n in chosen), f"{count} of them")
+            self._search(name, model)
+            passed = time.monotonic() - start
+            self.seconds = max(known, passed / count)  # a resumed run has searched some before
+            room = int((seconds - passed) / self.seconds)
+            if count == len(names) or room < _FIRST:
+                break
+            count = min(len(names), count + max(_FIRST, min(room // 2, count)))
+        if count == len(names):
+            self.images = every
 
     def average_precision(self, name: str, model: Path) -> float:
         """AP of the faces above 10 pixels (Hard), in percent; 0 if it is not defined."""
         start = time.monotonic()
-        found = run_detector(
+        found = self._search(name, model)
+        self.seconds = max(self.seconds, (time.monotonic() - start) / len(found))
+        settings = MeasureSettings(bootstrap=0)
+        metrics = measure(found, self.images.ground_truth, settings).metrics
+        value = float(metrics["AP_hard"])
+        return value if value == value else 0.0
+
+    def _search(self, name: str, model: Path) -> dict[str, Detections]:
+        return run_detector(
             _choice(name, model),
             self.images,
             self._folder,
             threads=torch.get_num_threads(),
             progress=self._progress,
         )
-        passed = (time.monotonic() - start) / len(found)
-        if passed > _CACHED * self.seconds:  # this was searched now
-            self.seconds = passed
-        settings = MeasureSettings(bootstrap=0)
-        metrics = measure(found, self.images.ground_truth, settings).metrics
-        value = float(metrics["AP_hard"])
-        return value if value == value else 0.0
 
     def compare(self, models: dict[str, Path], output: Path) -> dict[str, Any]:
         """All figures of several files, see :func:`compare`."""

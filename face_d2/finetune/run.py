@@ -169,7 +169,10 @@ class _Run:
         start, export_seconds = self._export_start()
         validation = Validation(self.data.val, self.output / "detections", self.request.recall)
         share = None if self.request.seconds is None else _EVALUATION * self.request.seconds
-        validation.limit(start, share)
+        validation.seconds = self.state.get("picture_seconds", 0.0)
+        before = validation.first_pass(self.start_name, start, share)
+        self.state["picture_seconds"] = validation.seconds
+        self._save()
         used = len(validation.images.files)
         if used < validation.all_images:
             self.say.info(
@@ -179,7 +182,6 @@ class _Run:
                 validation.all_images,
                 100 * _EVALUATION,
             )
-        before = validation.average_precision(self.start_name, start)
         self.say.info("Before the training: AP %.2f on %d pictures.", before, used)
         int8_pictures, reserve = self._reserve(validation, export_seconds)
         iterations = self._train(reserve)

@@ -252,6 +252,7 @@ def test_the_files_are_those_of_the_better_weights(
     begun = torch.load(tiny_weights, weights_only=True)["model"]
     same = all(torch.equal(kept[name], begun[name]) for name in begun)
     assert same == (better == "start")
+    assert not scores
     card = (tmp_path / "out" / "model.md").read_text(encoding="utf-8")
     assert ("The start is kept" in card) == (better == "start")
 
@@ -289,6 +290,27 @@ def test_the_same_command_continues_a_stopped_run(
 def keep_checkpoint(patch: pytest.MonkeyPatch) -> None:
     """Leaves the checkpoint of the fifth step to PeriodicCheckpoints alone."""
     patch.setattr("face_d2.engine.hooks.StopOnSignal.after_train", lambda _: None)
+
+
+def test_an_evaluation_takes_as_many_pictures_as_its_time_allows(
+    coco: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(lambda _: 1.0)
+    monkeypatch.setattr(outcome, "time", clock)
+    validation = outcome.Validation(coco, tmp_path, 0.9)
+    searched: set[str] = set()
+
+    def search(self: outcome.Validation, *_: object) -> None:
+        clock.now += len(set(self.images.files) - searched)
+        searched.update(self.images.files)
+
+    monkeypatch.setattr(outcome.Validation, "_search", search)
+    validation._choose_pictures("x", tmp_path, 15.0)
+    assert 12 <= len(validation.images.files) <= 15
+    assert clock.now <= 15
+    assert validation.seconds == 1.0
+    validation._choose_pictures("x", tmp_path, 1000.0)
+    assert len(validation.images.files) == len(searched)
 
 
 class Clock:
