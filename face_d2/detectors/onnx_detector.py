@@ -34,11 +34,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 32:
-            raise ValueError(f"size must be at least 32 pixels, not {self.size}")
+            raise ValueError(f"size is {self.size}; expected at least 32 pixels")
         if not 0 <= self.score < 1:
-            raise ValueError(f"score must be in [0, 1), not {self.score}")
+            raise ValueError(f"score is {self.score}; expected [0, 1)")
         if not 0 < self.nms <= 1:
-            raise ValueError(f"nms must be in (0, 1], not {self.nms}")
+            raise ValueError(f"nms is {self.nms}; expected (0, 1]")
 
 
 class OnnxDetector(Detector):

@@ -163,9 +163,8 @@ def test_faces_are_the_labels_called_face(tmp_path: Path) -> None:
     write("head")
     labels = read_labels(tmp_path)
     assert labels.faces == 1
-    assert "labels were read as faces although their class is not called face, for example 'head'" in (
-        labels.summary()
-    )
+    said = "labels were read as faces although their class is not called face, for example 'head'"
+    assert said in labels.summary()
 
 
 def test_shapes_that_are_no_boxes_are_counted(tmp_path: Path) -> None:
