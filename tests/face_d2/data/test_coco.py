@@ -127,5 +127,5 @@ def test_a_name_is_one_data_sets(tmp_path: Path) -> None:
     register_coco_faces(name, tmp_path / "one.json", tmp_path)
     with pytest.raises(ValueError, match=r"belongs to .*one\.json.* got .*two\.json"):
         register_coco_faces(name, tmp_path / "two.json", tmp_path)
-    with pytest.raises(ValueError, match="'widerface_val' is taken"):
+    with pytest.raises(ValueError, match="'widerface_val' belongs"):
         register_wider_face("widerface_val", tmp_path, tmp_path / "own.txt")

@@ -54,7 +54,7 @@ def test_missing_pictures_are_refused_with_number_and_example(tmp_path: Path) ->
     [
         ("images/a.jpg", "images/a.jpg", "images", r"begin with images/ already; give \S+ as"),
         ("faces/a.jpg", "images/a.jpg", "images", r"without the leading faces/ of the names"),
-        ("a.jpg", "images/x/a.jpg", "images", r"a\.jpg lies in \S+images/x"),
+        ("a.jpg", "images/x/a.jpg", "images", r"a\.jpg is in \S+images/x"),
         ("a.jpg", "a.jpg", "images", r"they are in \S+; give this folder"),
     ],
 )

@@ -255,7 +255,7 @@ def test_cvat_for_video_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_labels_or_several_forms_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no labels of a known form .wider, coco, yolo"):
+    with pytest.raises(ValueError, match=r"no labels of a known format .wider, coco, yolo"):
         read_labels(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder of labels"):
         read_labels(tmp_path / "nowhere")

@@ -134,7 +134,7 @@ def test_exif_orientation(
         (b"hello" * 100, r"an image of 500 bytes cannot be decoded \(not an image"),
         (b"\xff\xd8\xff", "an image of 3 bytes cannot be decoded"),
         (Image.new("F", (4, 4)), "mode F"),
-        (Image.fromarray(np.full((4, 4), -1, np.int32)), "beyond 0-65535"),
+        (Image.fromarray(np.full((4, 4), -1, np.int32)), "outside 0-65535"),
     ],
 )
 def test_what_is_no_image_is_named(image: Any, message: str) -> None:
