@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
-__all__ = ["AnchorGrid", "AnchorGridCache", "lay_anchors"]
+__all__ = ["AnchorGrid", "AnchorGridCache", "decode_maps", "lay_anchors"]
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,43 @@ def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int
     Returns:
         (rows columns A, 4) XYXY, ordered by row, column and shape.
     """
+    centers = _centers(shapes, stride, offset, size).permute(1, 2, 0).repeat(1, 1, 2)
+    return (centers[:, :, None] + shapes).reshape(-1, 4)
+
+
+def decode_maps(
+    deltas: Tensor, shapes: Tensor, stride: int, offset: float, transform: Box2BoxTransform
+) -> Tensor:
+    """The boxes of all anchors of one level, as ``transform.apply_deltas`` computes them.
+
+    Anchors of one shape differ only in their centers, so that whole maps are computed at once. In
+    an exported network this is several times as fast as a computation row by row. It also works
+    while tracing.
+
+    Args:
+        deltas: (N, 4A, rows, columns), the output of the head.
+        shapes, stride, offset: see :func:`lay_anchors`.
+        transform: the meaning of the deltas.
+
+    Returns:
+        (N, rows columns A, 4) XYXY, in the order of :func:`lay_anchors`.
+    """
+    images, _, rows, columns = deltas.shape
+    weights = deltas.new_tensor(transform.weights).view(4, 1, 1)
+    moves = deltas.reshape(images, len(shapes), 4, rows, columns) / weights
+    sizes = (shapes[:, 2:] - shapes[:, :2]).view(-1, 2, 1, 1)
+    middles = (shapes[:, 2:] + shapes[:, :2]).view(-1, 2, 1, 1) / 2
+    centers = moves[:, :, :2] * sizes + middles + _centers(shapes, stride, offset, (rows, columns))
+    halves = moves[:, :, 2:].clamp(max=transform.scale_clamp).exp() * (sizes / 2)
+    boxes = torch.cat((centers - halves, centers + halves), dim=2)  # (N, A, 4, rows, columns)
+    return boxes.reshape(images, 4 * len(shapes), -1).transpose(1, 2).reshape(images, -1, 4)
+
+
+def _centers(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
+    """(2, rows, columns) x and y of the centers of all cells."""
     y, x = (
         (torch.arange(side, device=shapes.device, dtype=torch.float32) + offset) * stride
         for side in size
     )
     yy, xx = torch.meshgrid(y, x, indexing="ij")
-    centers = torch.stack((xx, yy, xx, yy), dim=-1)  # (rows, columns, 4)
-    return (centers[:, :, None] + shapes).reshape(-1, 4)
+    return torch.stack((xx, yy))

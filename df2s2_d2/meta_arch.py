@@ -24,7 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
-from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, lay_anchors
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, decode_maps
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
@@ -226,17 +226,16 @@ class DF2S2(OneStageDetector):
         """See :meth:`OneStageDetector.decode`."""
         boxes, scores, levels = [], [], []
         for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
-            anchors = lay_anchors(
-                self._shapes()[index],
-                self.strides[index],
-                self.anchor_generator.offset,
-                logits.shape[2:],
-            )
             flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
-            moves = deltas.permute(0, 2, 3, 1).reshape(-1, 4)  # (N h w A, 4)
-            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)  # (N h w A, 4)
-            box = self.box2box_transform.apply_deltas(moves, places)
-            boxes.append(box.reshape(flat.shape[0], -1, 4))
+            boxes.append(
+                decode_maps(
+                    deltas,
+                    self._shapes()[index],
+                    self.strides[index],
+                    self.anchor_generator.offset,
+                    self.box2box_transform,
+                )
+            )
             scores.append(flat.sigmoid())
             levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
