@@ -131,7 +131,7 @@ def label_branches(
     Args:
         branches: the branches.
         map_sizes: (h, w) of the map of each.
-        boxes, ignore, reg_norm, scale_measure, min_face: as of :func:`label_branch`.
+        boxes, ignore, reg_norm, scale_measure, min_face: see :func:`label_branch`.
 
     Returns:
         The labels of each branch.
@@ -169,10 +169,10 @@ def positives_per_face(
     scale_measure: str,
     min_face: float,
 ) -> Tensor:
-    """Number of positive RFs that each face of one image has on a branch.
+    """Counts the positive RFs of each face of one image on a branch.
 
     Args:
-        branch, map_size, scale_measure, min_face: as of :func:`label_branch`.
+        branch, map_size, scale_measure, min_face: see :func:`label_branch`.
         boxes: (M, 4) XYXY in pixels of the input.
         ignore: (M,) bool.
 
@@ -190,7 +190,7 @@ def faces_in_range(
     """The faces that a branch detects, and those that it ignores, by their size.
 
     Args:
-        branch, scale_measure, min_face: as of :func:`label_branch`.
+        branch, scale_measure, min_face: see :func:`label_branch`.
         boxes: (M, 4) XYXY in pixels of the input.
         ignore: (M,) bool.
 

@@ -192,7 +192,7 @@ def _iou_losses(
     missing length is added to the loss.
 
     Args:
-        loss: of two (P, 4) sets of XYXY boxes.
+        loss: a function of two (P, 4) sets of XYXY boxes.
         predicted: (P, 4) offsets.
         wanted: (P, 4) offsets.
 

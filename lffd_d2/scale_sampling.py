@@ -141,7 +141,7 @@ class ScaleSamplingMapper:
 
     Args:
         sampler: draws sizes.
-        strides: for each range, the stride of its branch in pixels.
+        strides: strides of the branches in pixels, one per range.
         size: side of the crop in pixels.
         negative_ratio: probability of a crop without faces.
         negative_scales: minimum and maximum resize factor of such a crop.

@@ -25,7 +25,7 @@ _UNSTATED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``face-d2-evaluate``: one of the commands below, by its name."""
+    """Entry point of ``face-d2-evaluate``; runs a subcommand and returns its exit status."""
     commands = {"widerface": widerface_main, "fddb": fddb_main, "coverage": coverage_main}
     parser = CommandParser(
         "face-d2-evaluate",

@@ -207,8 +207,9 @@ def pixels_of(
 def to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Scales 16-bit values to 8 bits, by the number of bits that are used.
 
-    Thermal and scientific cameras store 10, 12 or 14 bits in 16. If no value of an image has more
-    bits than these, it is scaled from this number of bits; otherwise it would be nearly black.
+    Thermal and scientific cameras store values of 10, 12 or 14 bits in 16 bits. An image whose
+    values fit into one of these is scaled from this number of bits; from 16, it would be almost
+    black.
     """
     used = int(values.max()).bit_length() if values.size else 0
     depth = next(depth for depth in _DEPTHS if depth >= used)

@@ -101,7 +101,7 @@ class OnnxDetector(Detector):
         """Candidates of one image.
 
         Args:
-            outputs: of the graph, in its order.
+            outputs: the outputs of the graph, in its order.
             canvas: (height, width) of the input.
 
         Returns:
@@ -203,7 +203,7 @@ def cell_centers(
     Args:
         canvas: (height, width) of the input.
         stride: canvas pixels between neighboring cells.
-        offset: of the point within its cell, in cells: 0 is the corner, 0.5 the middle.
+        offset: position of the point in its cell, in cells: 0 is the corner, 0.5 the center.
         repeat: anchors of each cell.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Detections in another form than the protocols' score 0; here the form is recognized and said."""
+"""Warns about detections in a wrong format, which would score 0 without an error."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def other_form_warning(
     The detections of highest score are scored in all three forms.
 
     Args:
-        detections: for each of the ground truth's images, (N, 5) x, y, w, h, score.
+        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
         ground_truth: the faces.
 
     Returns:

@@ -43,7 +43,7 @@ class Comparison:
 
     Attributes:
         shape: (images, height, width).
-        differences: for each output, the maximum absolute difference.
+        differences: maximum absolute difference for each output.
     """
 
     shape: tuple[int, int, int]

@@ -81,14 +81,14 @@ def quantize(
 ) -> Quantization:
     """Writes an int8 file if its loss of AP is small enough.
 
-    All convolutions, and the ReLUs and sums between them, are int8. If the loss is above
-    ``max_loss``, more convolutions remain in float: first those that predict scores and boxes, then
-    also the first two, then also those directly before the predictors.
+    At first, all convolutions and the ReLUs and sums between them are int8. While the loss is above
+    ``max_loss``, more convolutions stay in float: those that predict scores and boxes, then also
+    the first two, then also those directly before the predictors.
 
     Args:
-        source: a file of ``tools/export_onnx.py`` with its outputs "candidates".
+        source: a file of ``face-d2-export`` with the outputs "candidates".
         path: the file to write.
-        images: images like those in use, for measuring value ranges and the loss.
+        images: images that resemble those of the application, for calibration and for the loss.
         ground_truth: WIDER FACE's annotation text or ``.mat`` folder for these images, which are
             then named ``event/name``. Without it, boxes of the float file with a score of at least
             0.5 are the ground truth.
@@ -98,8 +98,7 @@ def quantize(
 
     Raises:
         ValueError: there is no image, two images have the same event and name, the float file
-            detects no face in them, ``source`` is of another kind, or ``weight_bits`` is out of its
-            range.
+            detects no face, ``source`` has other outputs, or ``weight_bits`` is unknown.
         RuntimeError: the loss is too large in all cases; no file is written.
     """
     if not images:

@@ -1,4 +1,4 @@
-"""Which face of a frame is which of the frame before: association by overlap and speed.
+"""Tracking of faces from frame to frame, by overlap and speed.
 
 Kept libraries (``trackers``, supervision's ByteTrack) say where a track is now. To hide a face one
 must know where it was while it was not found, which needs the frames after the gap, and association
@@ -33,7 +33,7 @@ class Track:
         box: where, (4,) XYXY.
         speed: pixels a second of its center, (2,), averaged over its detections.
         score: the best so far.
-        found: in how many frames.
+        found: number of frames with a detection of the face.
     """
 
     number: int
@@ -44,7 +44,7 @@ class Track:
     found: int = 1
 
     def at(self, time: float) -> _Box:
-        """Where the face is at a time before or after it was found, at constant speed."""
+        """The box at a time before or after the detections, at constant speed."""
         return self.box + np.tile(self.speed, 2) * np.float32(time - self.time)
 
 
@@ -64,7 +64,7 @@ class Tracker:
         """The tracks of a frame's faces, in their order; ``time``, ``box`` are then this frame's.
 
         Args:
-            time: of the frame, in seconds; later than that of the frame before.
+            time: time of the frame in seconds; it increases from frame to frame.
             boxes: (N, 4) XYXY.
             scores: (N,).
         """

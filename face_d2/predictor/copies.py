@@ -76,7 +76,7 @@ class Page:
 
     @property
     def colors(self) -> int:
-        """How many channels are color; one more is transparency."""
+        """Number of color channels; a further channel is transparency."""
         return {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "CMYK": 4}[self.mode]
 
     def painted(self, bgr: NDArray[np.uint8]) -> Page:
@@ -96,7 +96,7 @@ def read_page(path: str | Path, keep_exif: bool = False) -> Page:
     """The first page of a picture.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`face_d2.data.image_file.read_image`.
+        UnreadableImageError, OSError: see :func:`face_d2.data.image_file.read_image`.
     """
     data = Path(path).read_bytes
     return with_image(path, lambda image: _page(image, data, 0, keep_exif))
@@ -106,7 +106,7 @@ def read_pages_as_stored(path: str | Path, count: int, keep_exif: bool = False) 
     """The first ``count`` pages or frames of a picture, one at a time.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`face_d2.data.image_file.read_image`.
+        UnreadableImageError, OSError: see :func:`face_d2.data.image_file.read_image`.
     """
     with opened_image(path) as image:
         for number in range(count):
@@ -252,7 +252,7 @@ def _options(image: Image.Image, data: Callable[[], bytes], keep_exif: bool) -> 
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """What EXIF says of place, time and camera; the pixels are upright, and shown only once."""
+    """The EXIF data without orientation and thumbnail; the pixels are stored upright."""
     found, kept = image.getexif(), Image.Exif()
     for tag, value in found.items():
         if tag not in (_ORIENTATION, *_TIFF_STORAGE, _EXIF_IFD, _GPS_IFD):

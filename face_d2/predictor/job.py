@@ -28,7 +28,7 @@ _EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False}
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What to predict on, with which model, and what to write.
+    """The inputs, the model and the outputs of a prediction run.
 
     Attributes:
         inputs: images, videos, folders, globs, camera indices, or "-" for a list on stdin.

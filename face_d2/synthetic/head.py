@@ -25,7 +25,7 @@ from face_d2.synthetic.skin import U_RANGE, U_SCALE, V_LOW, SkinMap, paint_skin
 from face_d2.synthetic.solids import FAR, Light, Pose, View, shading, smooth_union
 
 FRAME = (-1.55, -1.6, 1.55, 1.75)
-"""What a drawn head may cover, in head units about its center: left, top, right, bottom."""
+"""Limits of a drawn head, in head units from its center: left, top, right, bottom."""
 AXIS_Z = -0.25
 """Depth of the upright axis about which longitudes are measured."""
 FACE_TOP = -0.56

@@ -361,7 +361,7 @@ def annotate(stage: Stage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _camera(image: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
-    """What lens and sensor do: light falling across, color cast, contrast, noise."""
+    """The effects of lens and sensor: uneven light, color cast, contrast and noise."""
     height, width = image.shape[:2]
     picture = image.astype(np.float32)
     falling = 1 + rng.uniform(0, 0.22) * noise(rng, height, width, 0.9 * width, 1)

@@ -1,4 +1,4 @@
-"""What a file is that is not what it should be, in words that help."""
+"""Recognizes common wrong files, such as Git LFS pointers, for error messages."""
 
 from __future__ import annotations
 

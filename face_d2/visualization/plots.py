@@ -6,7 +6,7 @@ and do not touch pyplot's global state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -44,24 +44,14 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
     Raises:
         ValueError: ``results`` is empty.
     """
-    settings = _settings(results)
-    with matplotlib.rc_context(STYLE):
-        figure, panels = panel_figure(len(settings), width=3.3)
-        for axes, setting in zip(panels, settings):
-            for color, (label, result) in zip(_colors(results), results.items()):
-                curve = result.curves[setting]
-                axes.plot(
-                    *_precision_over_recall(curve),
-                    color=color,
-                    label=_entry(100 * curve.ap, ".1f", label),
-                )
-            axes.set(
-                title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01)
-            )
-            _legend(axes, "lower left")
-        panels[0].set_ylabel("precision")
-        _note(figure, results)
-        return save_figure(figure, path)
+
+    def finish(axes: Axes, title: str) -> None:
+        axes.set(title=f"{title} (AP)", xlabel="recall", xlim=(0, 1))
+        _legend(axes, "lower left")
+
+    return _plot_settings(
+        results, path, "precision", lambda c: (*_precision_over_recall(c), c.ap), finish
+    )
 
 
 def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -69,29 +59,23 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
 
     See :func:`plot_precision_recall` for arguments, return value and errors.
     """
-    settings = _settings(results)
-    with matplotlib.rc_context(STYLE):
-        figure, panels = panel_figure(len(settings), width=3.3)
-        for axes, setting in zip(panels, settings):
-            for color, (label, result) in zip(_colors(results), results.items()):
-                curve = result.curves[setting]
-                axes.plot(
-                    curve.false_positives_per_image,
-                    curve.recall,
-                    color=color,
-                    label=_entry(100 * curve.recall[-1], ".1f", label),
-                )
-            axes.set_xscale("symlog", linthresh=0.01)
-            axes.set(
-                title=f"{setting.capitalize()} (recall at the lowest score)",
-                xlabel="false positives per image",
-                ylim=(0, 1.01),
-                xlim=(0, None),
-            )
-            _legend(axes, "lower right")
-        panels[0].set_ylabel("recall")
-        _note(figure, results)
-        return save_figure(figure, path)
+
+    def finish(axes: Axes, title: str) -> None:
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set(
+            title=f"{title} (recall at the lowest score)",
+            xlabel="false positives per image",
+            xlim=(0, None),
+        )
+        _legend(axes, "lower right")
+
+    return _plot_settings(
+        results,
+        path,
+        "recall",
+        lambda c: (c.false_positives_per_image, c.recall, c.recall[-1]),
+        finish,
+    )
 
 
 def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -165,6 +149,36 @@ def plot_roc(
             )
             _legend(axes, "lower right")
         panels[0].set_ylabel("true positive rate")
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
+def _plot_settings(
+    results: Mapping[str, WiderFaceResult],
+    path: str | Path,
+    ylabel: str,
+    values: Callable[[Curve], tuple[NDArray[np.float64], NDArray[np.float64], float]],
+    finish: Callable[[Axes, str], None],
+) -> list[Path]:
+    """Plots a curve per detector, one panel per setting.
+
+    Args:
+        results: detector -> result.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
+        ylabel: label of the y axis.
+        values: returns x, y and the value for the legend (0-1) of a curve.
+        finish: sets the other properties of the axes of a setting.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = panel_figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for color, (label, result) in zip(_colors(results), results.items()):
+                x, y, shown = values(result.curves[setting])
+                axes.plot(x, y, color=color, label=_entry(100 * shown, ".1f", label))
+            axes.set_ylim(0, 1.01)
+            finish(axes, setting.capitalize())
+        panels[0].set_ylabel(ylabel)
         _note(figure, results)
         return save_figure(figure, path)
 

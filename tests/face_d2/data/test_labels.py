@@ -267,7 +267,7 @@ def test_what_is_no_labels_or_several_forms_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"2 label files \(coco\): .*one.json.*two.json"):
         read_labels(tmp_path)
     (tmp_path / "label.txt").write_text("# a/b.jpg\n1 2 3 4\n")
-    with pytest.raises(ValueError, match=r"several forms: coco .*; retinaface .*label.txt"):
+    with pytest.raises(ValueError, match=r"several formats: coco .*; retinaface .*label.txt"):
         read_labels(tmp_path)
     with pytest.raises(ValueError, match=r"at most four parts"):
         read_labels("coco:a:b:c:d")
