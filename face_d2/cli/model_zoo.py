@@ -35,7 +35,7 @@ def released_table() -> str:
             link = f"[`{file.name}`]({file.url})"
             row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
+    heads = ("config", "detects", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 
@@ -47,7 +47,7 @@ def trained_table() -> str:
         if isinstance(weights, TrainedHere):
             row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
             rows.append([*row, str(accuracy or "-"), accuracy.protocol if accuracy else "-"])
-    heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
+    heads = ("config", "detects", "file", "trained by", "easy / medium / hard", "measured on")
     return _table(heads, rows)
 
 

@@ -51,7 +51,7 @@ _WIDER = (
     "tests/face_d2/evaluation/wider_face/test_protocol.py",
     "tests/face_d2/evaluation/wider_face/test_breakdown.py",
 )
-_NMS = ("tests/face_d2/ops/test_nms.py",)
+_NMS = ("tests/face_d2/ops/test_suppression.py", "tests/face_d2/ops/test_box_merging.py")
 _EVALUATORS = (
     "tests/face_d2/evaluation/test_evaluators.py",
     "tests/face_d2/evaluation/test_coco.py",
