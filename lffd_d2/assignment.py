@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from face_d2.utils.choices import check_choice
 from lffd_d2.receptive_field import Branch
 
 __all__ = [
@@ -60,14 +61,13 @@ def face_sizes(boxes: Tensor, measure: str) -> Tensor:
     Returns:
         (M,) sizes.
     """
+    check_choice("MODEL.LFFD.SCALE_MEASURE", measure, SCALE_MEASURES)
     sides = boxes[:, 2:] - boxes[:, :2]
     if measure == "longer":
         return sides.amax(dim=1)
     if measure == "shorter":
         return sides.amin(dim=1)
-    if measure == "sqrt_area":
-        return sides.prod(dim=1).sqrt()
-    raise ValueError(f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {measure!r}")
+    return sides.prod(dim=1).sqrt()
 
 
 @torch.no_grad()

@@ -177,7 +177,7 @@ def write_int8(
         RuntimeError: with 7 bits, the sum of two products could still overflow 16 bits.
     """
     if weight_bits not in WEIGHT_BITS:
-        raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
+        raise ValueError(f"weight_bits is {weight_bits}; expected one of {sorted(WEIGHT_BITS)}")
     with replaced_file(path) as temporary:
         quantize_static(
             str(source),
