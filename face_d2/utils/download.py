@@ -66,7 +66,7 @@ def verify(file: str | Path, expected: str) -> None:
     found = checksum(file, expected.partition(":")[0])
     if found != expected:
         raise ValueError(
-            f"{file} is not the file that is wanted: its checksum is {found}, expected {expected}"
+            f"{file} is not the expected file: its checksum is {found}, expected {expected}"
         )
 
 
@@ -108,7 +108,7 @@ def download(
         except (HTTPException, urllib.error.URLError, OSError) as error:
             there = part.stat().st_size if part.exists() else 0
             raise OSError(
-                f"{url}: {error}; {there:,} bytes are in {part}, the same call goes on from there. "
+                f"{url}: {error}; {there:,} bytes are in {part}; the same call continues. "
                 f"Without a network, put the file at {file} yourself"
             ) from error
         try:

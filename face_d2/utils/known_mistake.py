@@ -10,7 +10,7 @@ _HEAD = 512
 
 
 def known_mistake(path: str | Path) -> str:
-    """Says what a file is when it is one of the usual mistakes; "" otherwise.
+    """Describes a file that is a common mistake; "" for other files.
 
     These are Git LFS pointers, web pages saved in place of a file, empty files and archives that
     were not unpacked.
