@@ -29,7 +29,7 @@ _BOX_NORMS = ("positives", "map")
 _BOX_LOSSES = ("l2", *IOU_LOSSES)
 
 # IoU losses widen boxes to at least this side, in units of the branch's divisor.
-_LEAST_SIDE = 0.1
+_MIN_SIDE = 0.1
 
 
 class LFFDLoss:
@@ -188,7 +188,7 @@ def _iou_losses(
     An offset is (RF center - corner) / divisor. IoU does not depend on origin and unit, so the
     negated offsets are used as corners. A predicted box can have its right side left of its left
     side, and a network that is initialized with zeros predicts boxes without area. Such boxes have
-    no overlap from which to learn. Sides below ``_LEAST_SIDE`` are therefore widened to it, and the
+    no overlap from which to learn. Sides below ``_MIN_SIDE`` are therefore widened to it, and the
     missing length is added to the loss.
 
     Args:
@@ -201,6 +201,6 @@ def _iou_losses(
     """
     centers = -(predicted[:, :2] + predicted[:, 2:]) / 2
     sides = predicted[:, :2] - predicted[:, 2:]
-    half = torch.where(sides < _LEAST_SIDE, _LEAST_SIDE, sides) / 2
-    lacking = F.relu(_LEAST_SIDE - sides).sum(dim=1)
+    half = torch.where(sides < _MIN_SIDE, _MIN_SIDE, sides) / 2
+    lacking = F.relu(_MIN_SIDE - sides).sum(dim=1)
     return loss(torch.cat([centers - half, centers + half], dim=1), -wanted) + lacking

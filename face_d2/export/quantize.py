@@ -41,7 +41,7 @@ WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 wit
 #: Maximum number of images for measuring value ranges.
 _CALIBRATION_IMAGES = 100
 #: Score threshold for measuring AP.
-_LEAST_SCORE = 0.02
+_MIN_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Nodes that are int8 too if they are between int8 convolutions, because a conversion to float and
 #: back takes as much time as int8 saves. ONNX Runtime and OpenVINO then fuse whole residual units.
@@ -103,7 +103,7 @@ def quantize(
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
-    detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
+    detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_MIN_SCORE)
     predictions = find_faces(detector, images)
     truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
     float_ap = average_precisions_of(predictions, truth)["AP_hard"]
@@ -113,9 +113,7 @@ def quantize(
             write_int8(detector, source, temporary, images, kept_float, weight_bits)
             aps = {
                 runtime: average_precisions(
-                    FaceDetector.from_onnx(
-                        temporary, runtime=runtime, score_threshold=_LEAST_SCORE
-                    ),
+                    FaceDetector.from_onnx(temporary, runtime=runtime, score_threshold=_MIN_SCORE),
                     images,
                     truth,
                 )["AP_hard"]

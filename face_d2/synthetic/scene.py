@@ -38,7 +38,7 @@ MIN_FACE, MAX_FACE = 8.0, 300.0
 _LARGEST = MAX_FACE / 1.2
 """Height of the largest face at rest; an open mouth or a tilt adds to it."""
 _BLUR_STEPS = (0.015, 0.04)
-_MOST_BLUR = 0.07
+_MAX_BLUR = 0.07
 _BLUR_BASIS = 25.0  # stands in for the smallest face where there is none
 
 
@@ -130,11 +130,11 @@ class Stage:
     def defocus(self, sigma: float) -> None:
         """Blurs all that is drawn so far; what is drawn later is in focus.
 
-        The blur stays within _MOST_BLUR of the smallest face, so that a face can still be told
+        The blur stays within _MAX_BLUR of the smallest face, so that a face can still be told
         from a look-alike.
         """
         smallest = min((face.box[3] - face.box[1] for face in self.faces), default=_BLUR_BASIS)
-        sigma = min(sigma, _MOST_BLUR * smallest)
+        sigma = min(sigma, _MAX_BLUR * smallest)
         self.canvas.image[:] = cv2.GaussianBlur(self.canvas.image, (0, 0), sigma)
         missing = len(self.faces) - len(self.blurs)
         self.blurs = [float(np.hypot(blur, sigma)) for blur in self.blurs] + [sigma] * missing
