@@ -1,11 +1,8 @@
 #!/usr/bin/env python
 """Keeps the faces of a labeled set that have a value of an attribute, and ignores all others.
 
-    python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 --count 60
-
 Ignored faces are neither positives nor background, in training and in evaluation, so a detector can
-be trained and evaluated for one kind of faces. Pictures without such a face are left out. A list in
-WIDER FACE's form is written.
+be trained and evaluated for one kind of faces.
 """
 
 from __future__ import annotations
@@ -13,11 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from face_d2.cli.common import CommandParser, run
 from face_d2.data.labels import LabeledImage, is_notation, read_labels
 from face_d2.data.labels.write import write_wider
 from face_d2.data.wider_face import ATTRIBUTES
@@ -25,11 +25,22 @@ from face_d2.data.wider_face import ATTRIBUTES
 _LEAST_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", help="widerface_train, widerface_val or labels by their notation")
-    parser.add_argument("target", type=Path, help="the list to write")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the list; returns the exit status."""
+    parser = CommandParser(
+        "datasets/select_faces.py",
+        "Keeps the faces of a labeled set that have a value of an attribute, and ignores all others. "
+        "Pictures without such a face are left out.",
+        examples=(
+            "python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 "
+            "--count 60",
+        ),
+    )
+    parser.add_argument(
+        "source",
+        help="widerface_train, widerface_val, a path of labels, or " "FORMAT:LABELS:IMAGES",
+    )
+    parser.add_argument("target", type=Path, help="the list in WIDER FACE's form to write")
     parser.add_argument(
         "--where",
         required=True,
@@ -38,21 +49,25 @@ def main(argv: list[str] | None = None) -> None:
         help=f"an attribute of {', '.join(ATTRIBUTES)}, for example pose=1",
     )
     parser.add_argument(
-        "--count", type=int, help="so many pictures, chosen by a hash of their names (default: all)"
+        "--count",
+        type=int,
+        metavar="N",
+        help="number of pictures, chosen by a hash of their names (default: all)",
     )
     options = parser.parse_args(argv)
-    try:
-        labels = read_labels(_notation(options.source))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+    return run(lambda: _select(options))
+
+
+def _select(options: argparse.Namespace) -> None:
+    labels = read_labels(_notation(options.source))
     if all(image.attributes is None for image in labels.images):
-        raise SystemExit(f"error: {options.source}: its faces have no attributes")
+        raise ValueError(f"{options.source}: its faces have no attributes")
     images = [_only(image, *options.where) for image in labels.images if len(image.boxes)]
     images = [image for image in images if not image.ignored.all()]
     images.sort(key=lambda image: hashlib.sha1(image.name.encode()).hexdigest())
     images = images[: options.count]
     if not images:
-        raise SystemExit(f"error: {options.source}: no face has this attribute")
+        raise ValueError(f"{options.source}: no face has this attribute")
     options.target.parent.mkdir(parents=True, exist_ok=True)
     kept = replace(labels, images=sorted(images, key=lambda image: image.file))
     notation = write_wider(kept, options.target)
@@ -85,4 +100,4 @@ def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

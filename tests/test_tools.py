@@ -22,6 +22,7 @@ SCRIPTS = (
     "tools/ship_weights.py",
     "datasets/convert.py",
     "datasets/prepare_widerface.py",
+    "datasets/select_faces.py",
     "datasets/split_widerface.py",
 )
 
