@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Writes the list; returns the exit status."""
     parser = CommandParser(
         "datasets/select_faces.py",
-        "Keeps the faces of a labeled set that have a value of an attribute and ignores the others. "
+        "Keeps the faces of a labeled set that have a value of an attribute, and ignores others. "
         "Pictures without such a face are left out.",
         examples=(
             "python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 "
