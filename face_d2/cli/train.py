@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fine_tune(parser: CommandParser, options: argparse.Namespace) -> None:
     print("Reading the labels ...", flush=True)  # the imports take seconds
-    from face_d2.finetune.run import Request, RequestError, default_output, fine_tune
+    from face_d2.finetune.request import Request, RequestError, default_output
+    from face_d2.finetune.run import fine_tune
 
     output = options.output or default_output(options.data)
     request = Request(

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import json
-import logging
 import shutil
-import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +13,9 @@ import torch
 from detectron2.config import CfgNode
 
 from face_d2.analysis.compare.page import make_page
-from face_d2.config import load_config
-from face_d2.data.labels.notation import plain_name
 from face_d2.finetune.card import average_last, format_card, plot_loss
-from face_d2.finetune.choices import DEFAULT_MODEL, EPOCHS, Choices, choose, configure
+from face_d2.finetune.choices import EPOCHS, Choices, choose, configure
+from face_d2.finetune.console import console
 from face_d2.finetune.data import TrainingData, read_training_data
 from face_d2.finetune.outcome import (
     Validation,
@@ -32,20 +25,20 @@ from face_d2.finetune.outcome import (
     write_int8_file,
 )
 from face_d2.finetune.pace import Length, minutes, read_losses, train
+from face_d2.finetune.request import (
+    STATE,
+    Request,
+    RequestError,
+    as_json,
+    check_request,
+    earlier_state,
+)
 from face_d2.predictor.torch_backend import build_detector
 from face_d2.pretrained import PRETRAINED
-from face_d2.train_net import set_up_run
 from face_d2.utils.files import replaced_file
 
-__all__ = ["Request", "RequestError", "default_output", "fine_tune"]
+__all__ = ["fine_tune"]
 
-#: Keys that flags of the command set.
-_FLAGS = {
-    "DATASETS.TRAIN": "--data",
-    "DATASETS.TEST": "--val",
-    "OUTPUT_DIR": "--output",
-}
-_STATE = "run.json"
 #: Shares of the time for one evaluation and for int8, and what is left for the unforeseen.
 _EVALUATION, _INT8, _SPARE = 0.2, 0.12, 0.04
 #: There is no int8 file if the training would have less than this share of the time.
@@ -56,36 +49,6 @@ _REPORT_COST = 3
 _INT8_COST = (14, 6)
 _INT8_PICTURES = (4, 32)
 _LOSS_POINTS = 400
-
-
-class RequestError(ValueError):
-    """The request cannot be fulfilled as it is; nothing was trained."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        data: notation of the labeled pictures, see :mod:`face_d2.data.catalog`.
-        val: notation of those to validate on; None cuts off a part of ``data``.
-        seconds: until everything is done; None trains ten epochs.
-        model: a shipped detector; None chooses.
-        recall: the recall for which a threshold is sought, in 0-1.
-        overrides: KEY, VALUE, ...
-    """
-
-    data: str
-    val: str | None = None
-    seconds: float | None = None
-    model: str | None = None
-    recall: float = 0.9
-    overrides: tuple[str, ...] = ()
-
-
-def default_output(data: str) -> Path:
-    """The folder for the results when none is given."""
-    return Path("output") / plain_name(data)
 
 
 def fine_tune(request: Request, output: Path, *, must_exist: bool = False) -> dict[str, Any]:
@@ -112,8 +75,8 @@ def fine_tune(request: Request, output: Path, *, must_exist: bool = False) -> di
     started = time.monotonic()
     make_page({})  # a missing package is told before the work
     try:
-        _check(request)
-        state = _earlier(request, output, must_exist)
+        check_request(request)
+        state = earlier_state(request, output, must_exist)
         if state.get("finished"):
             return {**state, "was_finished": True}
         data = read_training_data(request.data, request.val, output / "data")
@@ -149,9 +112,9 @@ class _Run:
         self.given = set(request.overrides[::2])
         self.report_seconds = 0.0
         self.deadline = None if request.seconds is None else started + request.seconds
-        self.say = _console(cfg)
+        self.say = console(cfg)
         self.state = state or {
-            "request": _as_json(request),
+            "request": as_json(request),
             "digest": data.digest,
             "model": choices.model,
             "pairs": list(choices.pairs),
@@ -393,7 +356,7 @@ class _Run:
         shutil.rmtree(self.output / "detections", ignore_errors=True)
 
     def _save(self) -> None:
-        with replaced_file(self.output / _STATE) as temporary:
+        with replaced_file(self.output / STATE) as temporary:
             temporary.write_text(json.dumps(self.state, indent=1) + "\n", encoding="utf-8")
 
 
@@ -408,63 +371,7 @@ def _threshold(point: dict[str, Any], recall: float) -> list[str]:
     ]
 
 
-def _check(request: Request) -> None:
-    for key, flag in _FLAGS.items():
-        if key in request.overrides[::2]:
-            raise RequestError(f"{key} is set by {flag}.")
-    if request.seconds is not None and "SOLVER.MAX_ITER" in request.overrides[::2]:
-        raise RequestError("--time and SOLVER.MAX_ITER both set the length; give one of them.")
-    model = request.model or DEFAULT_MODEL
-    load_config(PRETRAINED[model].config, request.overrides)  # tells a wrong key
-
-
-def _earlier(request: Request, output: Path, must_exist: bool) -> dict[str, Any]:
-    """The state of a run of the same request in a folder; {} if there is none."""
-    file = output / _STATE
-    if not file.is_file():
-        if must_exist:
-            raise RequestError(f"--resume: there is no run in {output}.")
-        if output.is_dir() and any(output.glob("*.pth")):
-            raise RequestError(f"{output} has another training; give another --output.")
-        return {}
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    asked = _as_json(request)
-    if state["request"] != asked:
-        other = [key for key in asked if state["request"].get(key) != asked[key]]
-        raise RequestError(
-            f"{output} has a run with another {', '.join(other)}; give another --output, or delete "
-            "the folder to begin again."
-        )
-    return state
-
-
 def _choices(request: Request, data: TrainingData, state: dict[str, Any]) -> Choices:
     if state:
         return Choices(state["model"], tuple(state["pairs"]), tuple(state["reasons"]))
     return choose(data.train, request.model, request.overrides)
-
-
-def _as_json(request: Request) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(request)))
-
-
-def _console(cfg: CfgNode) -> logging.Logger:
-    """Sets up the run: Detectron2's log goes to ``log.txt``, only its warnings to the terminal.
-
-    Returns:
-        The logger for both.
-    """
-    redirected = io.StringIO()
-    with contextlib.redirect_stdout(redirected):
-        set_up_run(cfg, argparse.Namespace(config_file="", eval_only=False))
-    for name in ("detectron2", "fvcore"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream is redirected:
-                handler.setStream(sys.stderr)
-                handler.setLevel(logging.WARNING)
-    say = logging.getLogger("face_d2.finetune")
-    terminal = logging.StreamHandler(sys.stdout)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
-    say.handlers = [terminal]
-    say.setLevel(logging.INFO)
-    return say
