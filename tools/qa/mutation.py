@@ -155,6 +155,8 @@ def run_tests(module: str, source: str, timeout: float) -> str:
         out = os.open(os.devnull, os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # Before tests/, whose folders have the names of the packages.
+        sys.path.insert(0, str(ROOT))
         sys.meta_path.insert(0, _Finder(module, source))
         words = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-k", _SKIPPED]
         code = 1
