@@ -285,6 +285,8 @@ def get(
         ValueError: see :func:`get_checkpoint_file`; or the initial weights must be downloaded and
             ``download`` is False.
     """
+    import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
+
     import torch
 
     cfg = get_config(name, trained, download=download, cache=cache)

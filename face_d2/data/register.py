@@ -6,6 +6,7 @@ start at ``$DETECTRON2_DATASETS`` (default ``datasets``), which may be read-only
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import logging
 import os
 from collections.abc import Callable

@@ -1,1 +1,5 @@
 """Figures of evaluation results."""
+
+from face_d2.utils.requirements import require
+
+require("plots")
