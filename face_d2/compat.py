@@ -6,9 +6,7 @@ detectors do not need. :func:`apply` fixes the resulting incompatibilities. It m
 first ``import detectron2.modeling``; therefore every module of this project that needs Detectron2
 imports :mod:`face_d2.needs_detectron2` first, which calls it.
 
-``python -m face_d2.compat``, which ``make install`` runs, makes every order of imports work in an
-environment: it adds a file to ``site-packages`` by which Python calls :func:`prepare` when
-Detectron2 is imported. ``python -m face_d2.compat --remove`` removes the file.
+:mod:`face_d2.startup` makes every order of imports work in an environment.
 """
 
 from __future__ import annotations
@@ -36,12 +34,6 @@ _INSTALL_DETECTRON2 = (
     "Detectron2 is not installed. From a checkout of this project, `make install` installs it; "
     "or pip install 'face-d2[train]' and the official one: pip install --no-build-isolation "
     "'git+https://github.com/facebookresearch/detectron2.git'"
-)
-#: Python runs this line when it starts.
-_STARTUP_FILE = "face_d2_detectron2.pth"
-_STARTUP_LINE = (
-    r"import sys; exec('try:\n from face_d2.compat import prepare_at_first_import as prepare\n"
-    r"except ImportError: pass\nelse: prepare()')"
 )
 
 
@@ -229,23 +221,3 @@ def _restore_pillow_constant() -> None:
 
     if "LINEAR" not in vars(Image):  # Pillow 9.1 to 9.5 still have it, with a warning
         Image.LINEAR = getattr(Image, "Resampling", Image).BILINEAR  # type: ignore[attr-defined]
-
-
-def _main(words: list[str]) -> int:
-    """Adds or removes the file by which Python prepares Detectron2; see the top of this module."""
-    import sysconfig
-    from pathlib import Path
-
-    file = Path(sysconfig.get_path("purelib")) / _STARTUP_FILE
-    if words == ["--remove"]:
-        file.unlink(missing_ok=True)
-    elif not words:
-        file.write_text(f"{_STARTUP_LINE}\n", encoding="utf-8")
-        print(f"{file}: Detectron2 can now be imported before this project")
-    else:
-        print("usage: python -m face_d2.compat [--remove]", file=sys.stderr)
-    return 0 if words in ([], ["--remove"]) else 2
-
-
-if __name__ == "__main__":
-    sys.exit(_main(sys.argv[1:]))

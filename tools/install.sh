@@ -47,6 +47,6 @@ if ! "$py" -c 'import cv2' 2>/dev/null; then
     "$py" -c 'import cv2'
 fi
 # Detectron2 0.5 can then be imported before this project, too.
-"$py" -m face_d2.compat
+"$py" -m face_d2.startup
 "$py" -c 'import detectron2.modeling, df2s2_d2, torch
 print("ready: torch", torch.__version__, "- Detectron2", detectron2.__version__)'

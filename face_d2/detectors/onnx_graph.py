@@ -12,6 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from face_d2.utils.requirements import require
+
 __all__ = ["OnnxGraph", "Signature", "Tensor"]
 
 
@@ -76,7 +78,7 @@ class OnnxGraph:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: ONNX Runtime is not installed.
+        ImportError: ONNX Runtime is not installed; or, for ``free_size``, onnx is not.
         ValueError: the file is not an ONNX model, or has several inputs.
     """
 
@@ -90,7 +92,7 @@ class OnnxGraph:
             import onnxruntime
         except ImportError as error:
             raise ImportError(
-                "onnxruntime is not installed: install this project with the extra [onnx]"
+                f"ONNX Runtime does not import ({error}): pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -151,6 +153,7 @@ def _tensor(value: Any) -> Tensor:
 
 def _with_free_size(path: Path) -> bytes:
     """The model with free batch size, height and width of inputs and outputs."""
+    require("onnx")
     import onnx
 
     model = onnx.load(str(path))
