@@ -1,4 +1,4 @@
-"""The base installation, which has neither PyTorch nor Detectron2, and what it says without them."""
+"""The base installation, without PyTorch and Detectron2, and what it says where they are needed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,9 @@ def test_detections_are_scored(hidden: dict[str, str], photos: Path, tmp_path: P
     """The WIDER FACE protocol from the command that finds the faces, and FDDB's."""
     words = ["predict", str(photos / "images"), "--format", "txt", "--output", "found"]
     wider = ["evaluate", "widerface", "found/txt", str(photos / "labels.txt")]
-    code = f"from face_d2.cli.main import main\nassert main({words}) == 0\nassert main({wider}) == 0"
+    code = (
+        f"from face_d2.cli.main import main\nassert main({words}) == 0\nassert main({wider}) == 0"
+    )
     assert "hard" in run(code, hidden, tmp_path).lower()
 
     folds = tmp_path / "folds"

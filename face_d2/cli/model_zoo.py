@@ -77,7 +77,7 @@ def plain_tables() -> str:
             tabulate(trained, heads, disable_numparse=True),
             "",
             *commands,
-            "\n--markdown shows files, addresses, checksums, and what was measured on which images.",
+            "\n--markdown adds files, addresses, checksums, and the images that were measured.",
         ]
     )
 

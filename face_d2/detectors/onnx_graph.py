@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,7 +83,9 @@ class OnnxGraph:
         ValueError: the file is not an ONNX model, or has several inputs.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0, free_size: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threads: int = 0, free_size: bool = False
+    ) -> None:
         self.path = Path(path)
         self.threads = threads
         self.free_size = free_size

@@ -27,8 +27,9 @@ def require(extra: str) -> None:
     missing = [name for name in REQUIRED_MODULES[extra] if not is_importable(name)]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
+        names = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
         raise ModuleNotFoundError(
-            f"{' and '.join(missing)} {verb} not installed: pip install 'face-d2[{extra}]'",
+            f"{names} {verb} not installed: pip install 'face-d2[{extra}]'",
             name=missing[0],
         )
 
