@@ -107,7 +107,7 @@ def _export(options: argparse.Namespace) -> None:
     for comparison in comparisons:
         batch, height, width = comparison.shape
         worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
-        print(f"  {batch} x {height} x {width}: greatest difference from PyTorch: {worst}")
+        print(f"  {batch} x {height} x {width}: maximum difference from PyTorch: {worst}")
     if options.int8:
         _quantize(options, images)
 

@@ -18,9 +18,9 @@ __all__ = ["main", "plain_tables", "released_table", "shipped_table", "trained_t
 def shipped_table() -> str:
     """Detectors that ship with the package, as a Markdown table."""
     rows = [
-        [f"`{name}`", f"`{model.config}`", str(model.figures), model.figures.protocol]
+        [f"`{name}`", f"`{model.config}`", str(model.accuracy), model.accuracy.protocol]
         for name, model in model_zoo.models().items()
-        if isinstance(model.weights, Shipped) and model.figures
+        if isinstance(model.weights, Shipped) and model.accuracy
     ]
     return _table(("name", "config", "easy / medium / hard", "measured on"), rows)
 
@@ -29,15 +29,15 @@ def released_table() -> str:
     """Models with published weights, as a Markdown table."""
     rows = []
     for model in model_zoo.models().values():
-        file, figures = model.weights, model.figures
+        file, accuracy = model.weights, model.accuracy
         if isinstance(file, ReleasedFile):
             kind, _, digits = file.checksum.partition(":")
-            published = str(figures) if figures and not figures.measured_here else "-"
-            checked = str(figures) if figures and figures.measured_here else model.checked or "-"
+            published = str(accuracy) if accuracy and not accuracy.measured_here else "-"
+            checked = str(accuracy) if accuracy and accuracy.measured_here else model.checked or "-"
             link = f"[`{file.name}`]({file.url})"
-            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.licence]
+            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "licence", "WIDER val, published")
+    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 
@@ -45,10 +45,10 @@ def trained_table() -> str:
     """Models that are trained by a command, as a Markdown table."""
     rows = []
     for model in model_zoo.models().values():
-        weights, figures = model.weights, model.figures
+        weights, accuracy = model.weights, model.accuracy
         if isinstance(weights, TrainedHere):
             row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
-            rows.append([*row, str(figures or "-"), figures.protocol if figures else "-"])
+            rows.append([*row, str(accuracy or "-"), accuracy.protocol if accuracy else "-"])
     heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
     return _table(heads, rows)
 
@@ -57,13 +57,13 @@ def plain_tables() -> str:
     """All models, for a terminal."""
     shipped, published, trained, commands = [], [], [], []
     for name, model in model_zoo.models().items():
-        figures = str(model.figures or "-")
+        accuracy = str(model.accuracy or "-")
         if isinstance(model.weights, Shipped):
-            shipped.append([name, figures, model.config])
+            shipped.append([name, accuracy, model.config])
         elif isinstance(model.weights, ReleasedFile):
-            published.append([model.config, model.finds, figures, model.weights.licence])
+            published.append([model.config, model.finds, accuracy, model.weights.license])
         else:
-            trained.append([model.config, model.finds, figures])
+            trained.append([model.config, model.finds, accuracy])
             steps = model.weights.command.split(" && ")
             commands += [f"{model.config}:", *(f"  {step}" for step in steps)]
     heads = ["config", "finds", "easy / medium / hard"]
