@@ -37,7 +37,7 @@ def released_table() -> str:
             link = f"[`{file.name}`]({file.url})"
             row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
+    heads = ("config", "detects", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 
@@ -49,7 +49,7 @@ def trained_table() -> str:
         if isinstance(weights, TrainedHere):
             row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
             rows.append([*row, str(accuracy or "-"), accuracy.protocol if accuracy else "-"])
-    heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
+    heads = ("config", "detects", "file", "trained by", "easy / medium / hard", "measured on")
     return _table(heads, rows)
 
 
@@ -66,7 +66,7 @@ def plain_tables() -> str:
             trained.append([model.config, model.finds, accuracy])
             steps = model.weights.command.split(" && ")
             commands += [f"{model.config}:", *(f"  {step}" for step in steps)]
-    heads = ["config", "finds", "easy / medium / hard"]
+    heads = ["config", "detects", "easy / medium / hard"]
     return "\n".join(
         [
             "Shipped with the package\n",
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-model-zoo``; returns the exit status."""
     parser = CommandParser(
         "face-d2-model-zoo",
-        "Lists the weights that are known, or prints the path of a config's checkpoint.",
+        "Lists the available weights, or prints the path of a config's checkpoint.",
         examples=("face-d2-model-zoo", "face-d2-model-zoo lffd/lffd_25L8S.yaml --download"),
         epilog="The cache is models/ in $FACE_D2_CACHE (default output/cache).",
     )
@@ -107,9 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "name",
         nargs="?",
         metavar="NAME",
-        help="config, for example lffd/lffd_25L8S.yaml; without it, list",
+        help="a config, for example lffd/lffd_25L8S.yaml; without it, all weights are listed",
     )
-    parser.add_argument("--download", action="store_true", help="fetch what is not in the cache")
+    parser.add_argument(
+        "--download", action="store_true", help="download the weights if they are not in the cache"
+    )
     parser.add_argument(
         "--markdown", action="store_true", help="list in Markdown, with addresses and checksums"
     )
@@ -117,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.name is None:
         if options.download or options.cache is not None:
-            parser.error("--download and --cache go with a NAME")
+            parser.error("--download and --cache need a NAME")
         return run(lambda: print(_markdown() if options.markdown else plain_tables()))
     if options.markdown:
         parser.error("--markdown lists all models; leave out NAME")

@@ -1,4 +1,4 @@
-"""Figures of evaluation results."""
+"""Plots and contact sheets of evaluation results."""
 
 from face_d2.utils.requirements import require
 

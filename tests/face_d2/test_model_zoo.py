@@ -83,7 +83,7 @@ def test_entries_are_complete() -> None:
 def test_page_has_the_tables(repo: Path) -> None:
     page = (repo / "docs" / "model_zoo.md").read_text(encoding="utf-8")
     tables = re.findall(r"<!-- \w+: tools/model_zoo.py .*? -->\n(.*?)\n<!-- end -->", page, re.S)
-    assert tables == [released_table(), trained_table()], "print them with tools/model_zoo.py --markdown"
+    assert tables == [released_table(), trained_table()], "see tools/model_zoo.py --markdown"
     assert "--output head_20L5S.pth" in tables[1]  # a row says how to make what it starts from
     for blob, release in RELEASES.items():
         (row,) = (line for line in tables[0].splitlines() if blob in line)
@@ -186,11 +186,11 @@ def test_from_a_web_server(published: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_wrong_checksum_is_an_error(published: Path, tmp_path: Path) -> None:
     name, cache = "lffd/lffd_16L3S-small.yaml", tmp_path / "cache" / "models"
     published.write_bytes(published.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         model_zoo.get_checkpoint_file(name, download=True)
     assert not list(cache.glob("*.pth"))
     shutil.copy(published, cache)  # put there by hand, and still not the right one
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         model_zoo.get(name, trained=True)
 
 

@@ -36,8 +36,8 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     :func:`warn_without_page`.
 
     Args:
-        results: of :func:`.comparison.compare`.
-        output: the folder.
+        results: the result of :func:`.comparison.compare`.
+        output: the folder for the files.
 
     Returns:
         The page, or ``results.md`` where there is none.
