@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from face_d2.cli.common import CONFIG_HELP, CommandParser, run
 from face_d2.data.labels import is_notation
+from face_d2.utils.requirements import require
 from face_d2.utils.text_lines import numbered_lines
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
     protocol = _protocol(parser, options)
 
     def score() -> None:
+        if options.plots:
+            require("plots")
         from face_d2.evaluation.wider_face.protocol import widerface_ap
         from face_d2.evaluation.wider_face.report import (
             format_widerface,
@@ -153,6 +156,8 @@ def fddb_main(arguments: Sequence[str] | None = None) -> int:
     protocol = _protocol(parser, options)
 
     def score() -> None:
+        if options.plots:
+            require("plots")
         from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
         from face_d2.evaluation.wider_face.report import write_json
 

@@ -86,14 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    try:
-        from face_d2.export.onnx_file import export_onnx
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{error.name} is not installed: pip install onnx onnxruntime, or install this project "
-            "with the extra [onnx]"
-        ) from error
     from face_d2.config import load_config
+    from face_d2.export.onnx_file import export_onnx
     from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 
     images = _images_for_int8(options) if options.int8 else []

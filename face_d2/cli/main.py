@@ -59,7 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else "face-d2 --help lists the commands"
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    return import_module(COMMANDS[name][0]).main(rest) or 0
+    try:
+        command = import_module(COMMANDS[name][0])
+    except ImportError as error:  # a package is missing, or does not import
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return command.main(rest) or 0
+
+
+def train() -> int:
+    """Entry point of ``face-d2-train``."""
+    return main(["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -240,8 +240,11 @@ class FaceDetector:
         """Name, version and device of the runtime."""
         return self.backend.runtime
 
+    # A str, bytes or array is an image, although it is a sequence too.
     @overload
-    def detect(self, images: ImageLike, *, color_order: str = "BGR") -> FaceResult: ...
+    def detect(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, color_order: str = "BGR"
+    ) -> FaceResult: ...
 
     @overload
     def detect(
@@ -268,7 +271,7 @@ class FaceDetector:
         """
         if isinstance(images, (list, tuple)):
             return list(self.stream(images, color_order=color_order))
-        (result,) = self.stream([images], color_order=color_order)
+        (result,) = self.stream([cast(ImageLike, images)], color_order=color_order)
         if result.error is not None:
             raise result.error
         return result
