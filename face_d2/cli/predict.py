@@ -60,13 +60,27 @@ def parser() -> CommandParser:
         type=float,
         metavar="S",
         help="the model's by default, which is low; then --draw and --crop start from "
-        f"{SHOWN_FROM}",
+        f"{SHOWN_FROM}, and --blur from the threshold that a shipped detector recommends for "
+        "hiding",
+    )
+    model.add_argument(
+        "--min-size",
+        type=_size,
+        default=0,
+        metavar="N",
+        help="leave out faces whose box has a longer side below N pixels; --blur does not hide "
+        "them either",
     )
     output = result.add_argument_group("output")
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
     output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
     output.add_argument("--draw", action="store_true", help="images and videos with boxes")
-    output.add_argument("--blur", action="store_true", help="images and videos with hidden faces")
+    output.add_argument(
+        "--blur",
+        action="store_true",
+        help="images and videos with hidden faces; what the model does not find stays visible, "
+        "see docs/hiding.md",
+    )
     output.add_argument("--crop", action="store_true", help="every face as an image")
     output.add_argument(
         "--redact", choices=STYLES, default="blur", help="how --blur hides faces (default: blur)"
@@ -148,14 +162,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")
 
     def find_faces() -> int:
-        onnx = str(find_pretrained(shipped).onnx) if shipped else job.onnx
+        found = job
+        if shipped:
+            model = find_pretrained(shipped)
+            hiding = model.hiding_threshold
+            found = replace(job, onnx=str(model.onnx), hiding_threshold=hiding)
         try:
-            return predict(replace(job, onnx=onnx))
+            return predict(found)
         except KeyboardInterrupt:
             print("stopped; the same command goes on from here", file=sys.stderr)
             return 130
 
     return run(find_faces)
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not 0 <= size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of pixels, 0 or more")
+    return size
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -72,6 +72,8 @@ class FaceDetector:
             full resolution, see :mod:`face_d2.ops.tiling`. A network that enlarges small
             images needs, and takes, twice the side to which it does.
         batch_size: most images that go through the network together.
+        min_size: faces whose box has a longer side below this, in pixels of the image, are left
+            out.
 
     Raises:
         ValueError: a number is out of its range.
@@ -84,6 +86,7 @@ class FaceDetector:
         max_pixels: int = 2**23,
         tile_overlap: int = 256,
         batch_size: int = 8,
+        min_size: float = 0,
     ) -> None:
         if backend is None:
             backend = _onnx_backend(find_pretrained(DEFAULT))
@@ -94,6 +97,7 @@ class FaceDetector:
             ("tile_overlap", tile_overlap, 1),
             ("max_pixels", max_pixels, least),
             ("batch_size", batch_size, 1),
+            ("min_size", min_size, 0),
         ):
             if value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, not {value}")
@@ -101,6 +105,7 @@ class FaceDetector:
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
+        self.min_size = min_size
 
     @classmethod
     def from_pretrained(
@@ -122,7 +127,7 @@ class FaceDetector:
                 low enough for a whole precision-recall curve. 0.5 suits most uses.
             device: for "torch"; see :meth:`from_config`.
             threads: for "onnx"; CPU threads, by default as many as the runtime likes.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             ValueError: the name or the backend is unknown, a setting belongs to the other backend,
@@ -165,7 +170,7 @@ class FaceDetector:
             device: "cpu", "cuda", "cuda:1"; by default CUDA where there is a GPU.
             score_threshold: detections score more than this; by default the config's.
             overrides: KEY, VALUE, ... as on Detectron2's command line.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such config or checkpoint.
@@ -204,7 +209,7 @@ class FaceDetector:
                 always the file's. Both use the CPU; ``FaceDetector.runtime`` tells which it is.
             score_threshold: detections score more than this; by default the file's.
             threads: CPU threads; by default as many as the runtime likes.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -323,7 +328,8 @@ class FaceDetector:
                 found = self._search_tiles(item.searched)
             height, width = item.size
             scale = (width / item.searched.shape[1], height / item.searched.shape[0])
-            yield FaceResult.of_found(found, scale, height=height, width=width, source=item.source)
+            image = {"height": height, "width": width, "source": item.source}
+            yield FaceResult.of_found(found, scale, self.min_size, **image)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
         """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.

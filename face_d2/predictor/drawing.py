@@ -15,7 +15,16 @@ from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
 from face_d2.utils.files import replaced_file
 
-__all__ = ["STYLES", "crop_faces", "draw_faces", "picture_name", "redact_faces", "save_image"]
+__all__ = [
+    "REDACT_MARGIN",
+    "STYLES",
+    "crop_faces",
+    "draw_faces",
+    "hidden_part",
+    "picture_name",
+    "redact_faces",
+    "save_image",
+]
 
 _COLOUR, _LABEL_COLOUR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -77,7 +86,7 @@ def redact_faces(
     hidden = image.copy()
     plain = hidden[..., None] if hidden.ndim == 2 else hidden
     for box in boxes:
-        rows, columns = _part(image.shape, box, margin)
+        rows, columns = hidden_part(image.shape, box, margin)
         region = plain[rows, columns, :colors]
         if style == "box":
             region[...] = 0
@@ -114,7 +123,7 @@ def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
 def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
     """The faces with a quarter of their size round them, best score first."""
     for box, _ in result:
-        yield image[_part(image.shape, box, _CROP_MARGIN)]
+        yield image[hidden_part(image.shape, box, _CROP_MARGIN)]
 
 
 def picture_name(source: Source) -> str:
@@ -145,7 +154,9 @@ def save_image(image: _Image, path: Path) -> None:
         temporary.write_bytes(data)
 
 
-def _part(shape: tuple[int, ...], box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:
+def hidden_part(
+    shape: tuple[int, ...], box: NDArray[np.float32], margin: float
+) -> tuple[slice, slice]:
     """Rows and columns of a box widened by a share of itself, at least one of each."""
     height, width = shape[:2]
     extra = (box[2:] - box[:2]) * margin

@@ -20,10 +20,10 @@ from face_d2.utils.files import replaced_file
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
 
 #: Where no threshold is asked for, --draw and --crop leave out what the model itself doubts: it
-#: reports all that counts for a precision-recall curve. --blur hides them all.
+#: reports all that counts for a precision-recall curve. --blur starts lower, see PredictJob.
 SHOWN_FROM = 0.5
 #: What runs did that did not yet write these settings down.
-_EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False}
+_EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False, "min_size": 0}
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,9 @@ class PredictJob:
         config_file, weights, device, opts: a model in PyTorch; see ``FaceDetector.from_config``.
         onnx, runtime: an exported model in its place; see ``FaceDetector.from_onnx``.
         score_threshold: detections score more than this; None takes the model's.
+        hiding_threshold: --blur hides faces that score more than this, where no score_threshold is
+            given; None hides all that the model reports.
+        min_size: faces whose box has a longer side below this, in pixels, are left out.
         format: one of :data:`face_d2.predictor.records.FORMATS`.
         draw, blur, crop: images to write beside the records.
         redact: how --blur hides faces, one of :data:`face_d2.predictor.drawing.STYLES`.
@@ -58,6 +61,8 @@ class PredictJob:
     onnx: str | None = None
     runtime: str = "auto"
     score_threshold: float | None = None
+    hiding_threshold: float | None = None
+    min_size: float = 0
     format: str = "json"
     draw: bool = False
     blur: bool = False
@@ -90,6 +95,7 @@ class PredictJob:
             redact=self.redact if self.blur else "",
             crop=self.crop,
             shown_from=_shown_from(self),
+            hidden_above=_hidden_above(self),
             keep_exif=self.keep_exif,
         )
 
@@ -123,13 +129,17 @@ def predict(job: PredictJob) -> int:
         return 0  # the whole is put together elsewhere
     journal = Journal(job.output)
     print(escaped(write_format(job.format, journal, job.sources)))
-    count, failed = 0, []
+    count, hidden, failed = 0, 0, []
     for record in journal.records(job.sources):  # one at a time: a video has one for every frame
-        count += sum(face["score"] > _shown_from(job) for face in record.get("faces", []))
+        scores = [face["score"] for face in record.get("faces", [])]
+        count += sum(score > _shown_from(job) for score in scores)
+        hidden += sum(score > _hidden_above(job) for score in scores)
         if "error" in record:
             failed.append(record)
     journal.close()
     print(_summary(job, count), file=sys.stderr)
+    if job.blur:
+        print(_summary_of_hiding(job, hidden), file=sys.stderr)
     for record in failed:
         print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
     _say_left_out(job, inputs)
@@ -164,8 +174,21 @@ def _summary(job: PredictJob, count: int) -> str:
     return f"{count} faces{above}{places}"
 
 
+def _summary_of_hiding(job: PredictJob, hidden: int) -> str:
+    """How many faces are hidden, by which threshold, and that others may be left."""
+    threshold = _hidden_above(job)
+    which = "all that were found"
+    if threshold:
+        which = f"those with a score above {threshold:g}, as this detector's model card recommends"
+    return f"{hidden} faces hidden: {which}; faces that were not found stay visible, check the copy"
+
+
 def _shown_from(job: PredictJob) -> float:
     return 0.0 if job.score_threshold is not None else SHOWN_FROM
+
+
+def _hidden_above(job: PredictJob) -> float:
+    return 0.0 if job.score_threshold is not None else job.hiding_threshold or 0.0
 
 
 def _work(job: PredictJob, shard: tuple[int, int]) -> None:
@@ -181,7 +204,11 @@ def _work_of_rank(job: PredictJob) -> None:
 
 
 def _detector(job: PredictJob) -> FaceDetector:
-    settings = {"max_pixels": job.max_pixels, "batch_size": job.batch_size}
+    settings: dict[str, Any] = {
+        "max_pixels": job.max_pixels,
+        "batch_size": job.batch_size,
+        "min_size": job.min_size,
+    }
     if job.onnx:
         return FaceDetector.from_onnx(
             job.onnx,
@@ -218,6 +245,8 @@ def _check_settings(job: PredictJob) -> None:
         "max_pixels": job.max_pixels,
         **{name: getattr(job, name) for name in ("draw", "blur", "crop", "first_page")},
         "redact": job.redact if job.blur else None,
+        "hidden_above": (_hidden_above(job) or None) if job.blur else None,
+        "min_size": job.min_size,
         "keep_exif": job.keep_exif and (job.draw or job.blur),
     }
     path = job.output / "run.json"

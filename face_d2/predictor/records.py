@@ -256,20 +256,18 @@ def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """One row per face; ``frame`` is empty for images of one page, and otherwise frame or page."""
+    """One row per face; ``frame`` is empty for images of one page, and otherwise frame or page.
+
+    A picture, page or frame without a face has a row without a box; what failed says why.
+    """
     writer = csv.writer(file)
-    writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level"])
+    writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level", "error"])
     for record in records():
+        what = [record["name"], _number(record, "")]
         for face in record.get("faces", []):
-            writer.writerow(
-                [
-                    record["name"],
-                    _number(record, ""),
-                    *face["box"],
-                    face["score"],
-                    face["level"],
-                ]
-            )
+            writer.writerow([*what, *face["box"], face["score"], face["level"], ""])
+        if not record.get("faces"):
+            writer.writerow([*what, *[""] * 6, record.get("error", "")])
 
 
 def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:

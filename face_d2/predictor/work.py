@@ -50,7 +50,8 @@ class Pictures:
         folder: where.
         draw, redact, crop: what is made; ``redact`` is a style of
             :func:`face_d2.predictor.drawing.redact_faces`, or "".
-        shown_from: drawn and cut-out faces have this score or more. All faces are hidden.
+        shown_from: drawn and cut-out faces have this score or more.
+        hidden_above: hidden faces score more than this.
         keep_exif: copies keep their EXIF data.
     """
 
@@ -59,6 +60,7 @@ class Pictures:
     redact: str = ""
     crop: bool = False
     shown_from: float = 0.0
+    hidden_above: float = 0.0
     keep_exif: bool = False
 
     @property
@@ -82,12 +84,16 @@ class Pictures:
         """
         if kind == "drawn":
             return page.painted(self.drawn(image, result))
-        hidden = redact_faces(page.pixels, result.boxes, self.redact, page.colors)
-        return replace(page, pixels=hidden)
+        boxes = self.hidden(result).boxes
+        return replace(page, pixels=redact_faces(page.pixels, boxes, self.redact, page.colors))
 
     def drawn(self, image: _Image, result: FaceResult) -> _Image:
         """An image with boxes."""
         return draw_faces(image, self._shown(result))
+
+    def hidden(self, result: FaceResult) -> FaceResult:
+        """The faces to hide."""
+        return result.above(self.hidden_above)
 
     def forget_crops(self, source: Source) -> None:
         """Removes the crops of what the file was before it changed."""
@@ -252,7 +258,7 @@ class Worker:
                     drawn = self.pictures.drawn(frame.pixels, result)
                     sinks["drawn"].write(replace(frame, pixels=drawn))
                 if hidden is not None:
-                    hidden.write(frame, result)
+                    hidden.write(frame, self.pictures.hidden(result))
                 self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
                 times = {"frame": count, "time": frame.time}
                 self.journal.add(source, make_record(source, result, self.detector.levels, **times))

@@ -118,7 +118,8 @@ def test_all_pages_and_frames_are_searched_and_hidden(
     for kind in ("csv", "coco"):
         assert run(tmp_path, *words, "--format", kind) == 0
     rows = (tmp_path / "out/detections.csv").read_text().splitlines()
-    assert rows[1].startswith("moving.gif,1,")
+    assert rows[1] == "moving.gif,0,,,,,,,"
+    assert rows[2].startswith("moving.gif,1,")
     assert '"pages.tif#2"' in (tmp_path / "out/detections.coco.json").read_text()
 
 
