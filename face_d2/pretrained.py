@@ -63,7 +63,7 @@ class Pretrained:
 PRETRAINED = {
     model.name: model
     for model in (
-        Pretrained("df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (75.1, 74.3, 66.0), 0.1),
+        Pretrained("df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (75.1, 74.3, 66.0), 0.2),
         Pretrained("lffd-20l5s", "lffd/lffd_20L5S_recommended.yaml", (67.5, 70.6, 63.3), 0.1),
     )
 }

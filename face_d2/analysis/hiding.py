@@ -10,15 +10,17 @@ faces: less than a quarter of its box is covered by their boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
+from tqdm import tqdm
 
 from face_d2.analysis.compare.data import ImageSet
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
@@ -27,7 +29,7 @@ from face_d2.data.image_file import image_size
 from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.detectors import Detections
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
-from face_d2.predictor.drawing import REDACT_MARGIN, hidden_part
+from face_d2.predictor.drawing import REDACT_MARGIN, hidden_corners
 
 __all__ = ["HidingSettings", "Redacted", "format_hiding", "measure_hiding", "redact_boxes"]
 
@@ -74,26 +76,49 @@ class Redacted:
 
 
 def redact_boxes(
-    size: tuple[int, int], faces: NDArray[np.float64], boxes: NDArray[np.float32]
-) -> Redacted:
-    """What hiding some boxes covers.
+    size: tuple[int, int],
+    faces: NDArray[np.float64],
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    thresholds: Sequence[float],
+) -> list[Redacted]:
+    """What hiding the detections above each of some thresholds covers.
 
     Args:
         size: (height, width) of the picture.
         faces: (F, 4) annotated XYWH boxes in pixels.
-        boxes: (N, 4) XYXY boxes that are hidden.
+        boxes: (N, 4) XYXY detections.
+        scores: (N,) their scores.
+        thresholds: detections that score more are hidden.
     """
-    hidden, annotated = np.zeros(size, bool), np.zeros(size, bool)
-    for box in boxes:
-        hidden[hidden_part(size, box, REDACT_MARGIN)] = True
-    parts = [_pixels(size, face[:2], face[:2] + face[2:]) for face in faces]
-    for part in parts:
-        annotated[part] = True
-    covered = np.array([hidden[part].mean() for part in parts])
-    false = sum(
-        annotated[_pixels(size, box[:2], box[2:])].mean() < _ON_FACES for box in boxes
-    )
-    return Redacted(covered, int(false), float((hidden & ~annotated).mean()))
+    corners = np.hstack([faces[:, :2], faces[:, :2] + faces[:, 2:]]).astype(np.float32)
+    face_parts = hidden_corners(size, corners, 0)
+    annotated, hidden = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+    _fill(annotated, face_parts)
+    false = _shares(annotated, hidden_corners(size, boxes, 0)) < _ON_FACES
+    parts = hidden_corners(size, boxes)
+    redacted, before = {}, np.inf
+    for threshold in sorted(thresholds, reverse=True):
+        _fill(hidden, parts[(scores > threshold) & (scores <= before)])
+        off_faces = np.count_nonzero(hidden > annotated) / hidden.size
+        number = int((false & (scores > threshold)).sum())
+        redacted[threshold] = Redacted(_shares(hidden, face_parts), number, off_faces)
+        before = threshold
+    return [redacted[threshold] for threshold in thresholds]
+
+
+def _fill(mask: NDArray[np.uint8], parts: NDArray[np.int64]) -> None:
+    """Sets the pixels of some parts, (N, 4), to 1."""
+    for x1, y1, x2, y2 in parts.tolist():
+        mask[y1:y2, x1:x2] = 1
+
+
+def _shares(mask: NDArray[np.uint8], parts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(N,) which share of each part is set in a mask."""
+    sums = cv2.integral(mask)
+    x1, y1, x2, y2 = parts.T
+    inside = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return inside / ((x2 - x1) * (y2 - y1))
 
 
 def measure_hiding(
@@ -138,11 +163,16 @@ def measure_hiding(
         detector = open_detector(choice, 1)
         _check_thresholds(choice.name, detector.protocol, settings.thresholds)
         found = run_detector(choice, images, cache, processes=processes, progress=progress)
+        redacted: Iterable[list[Redacted]] = _redacted(
+            truth, usable, sizes, found, settings.thresholds
+        )
+        if progress:
+            redacted = tqdm(redacted, f"{choice.name}, hiding", len(truth), unit="image")
         measured[choice.name] = {
             "protocol": detector.protocol,
             "thresholds": [
-                _at_threshold(truth, usable, sizes, found, threshold, settings, weights)
-                for threshold in settings.thresholds
+                _at_threshold(truth, usable, threshold, one, settings, weights)
+                for threshold, one in zip(settings.thresholds, zip(*redacted))
             ],
         }
     return {
@@ -155,20 +185,28 @@ def measure_hiding(
     }
 
 
-def _at_threshold(
+def _redacted(
     truth: WiderFaceGroundTruth,
     usable: NDArray[np.bool_],
     sizes: Mapping[str, tuple[int, int]],
     found: Mapping[str, Detections],
+    thresholds: Sequence[float],
+) -> Iterator[list[Redacted]]:
+    """Each photograph, redacted at every threshold."""
+    for index, name in enumerate(truth.names):
+        own = truth.faces_of(index)
+        faces = truth.boxes[own][usable[own]]
+        yield redact_boxes(sizes[name], faces, *found[name], thresholds)
+
+
+def _at_threshold(
+    truth: WiderFaceGroundTruth,
+    usable: NDArray[np.bool_],
     threshold: float,
+    redacted: Sequence[Redacted],
     settings: HidingSettings,
     weights: NDArray[np.float64],
 ) -> dict[str, Any]:
-    redacted = []
-    for index, name in enumerate(truth.names):
-        faces = truth.boxes[truth.faces_of(index)][usable[truth.faces_of(index)]]
-        boxes, scores = found[name]
-        redacted.append(redact_boxes(sizes[name], faces, boxes[scores > threshold]))
     covered = np.concatenate([one.covered for one in redacted])
     photograph = truth.image_of_face()[usable]
     heights = truth.boxes[usable, 3]
@@ -251,13 +289,6 @@ def _check_thresholds(
             f"{name} reports scores above {lowest:g} only; leave out the threshold "
             f"{min(thresholds):g}, or give {name}?score=... a lower one"
         )
-
-
-def _pixels(
-    size: tuple[int, int], low: NDArray[Any], high: NDArray[Any]
-) -> tuple[slice, slice]:
-    """The pixels of a box, at least one; boxes beyond the border end there."""
-    return hidden_part(size, np.concatenate([low, high]).astype(np.float32), 0.0)
 
 
 def _label(low: float, high: float) -> str:

@@ -20,7 +20,7 @@ __all__ = [
     "STYLES",
     "crop_faces",
     "draw_faces",
-    "hidden_part",
+    "hidden_corners",
     "picture_name",
     "redact_faces",
     "save_image",
@@ -158,8 +158,25 @@ def hidden_part(
     shape: tuple[int, ...], box: NDArray[np.float32], margin: float
 ) -> tuple[slice, slice]:
     """Rows and columns of a box widened by a share of itself, at least one of each."""
+    x1, y1, x2, y2 = hidden_corners(shape, box[None], margin)[0].tolist()
+    return slice(y1, y2), slice(x1, x2)
+
+
+def hidden_corners(
+    shape: tuple[int, ...], boxes: NDArray[np.float32], margin: float = REDACT_MARGIN
+) -> NDArray[np.int64]:
+    """Which pixels of a picture are hidden with each box.
+
+    Args:
+        shape: (height, width, ...) of the picture.
+        boxes: (N, 4) XYXY.
+        margin: what a box is widened by on each side, as a share of it.
+
+    Returns:
+        (N, 4) first column and row, and those behind the last; at least one pixel.
+    """
     height, width = shape[:2]
-    extra = (box[2:] - box[:2]) * margin
-    x1, y1 = np.floor(box[:2] - extra).astype(int).clip(0, (width - 1, height - 1)).tolist()
-    x2, y2 = np.ceil(box[2:] + extra).astype(int).clip(0, (width, height)).tolist()
-    return slice(y1, max(y2, y1 + 1)), slice(x1, max(x2, x1 + 1))
+    extra = (boxes[:, 2:] - boxes[:, :2]) * margin
+    low = np.floor(boxes[:, :2] - extra).astype(np.int64).clip(0, (width - 1, height - 1))
+    high = np.ceil(boxes[:, 2:] + extra).astype(np.int64).clip(0, (width, height))
+    return np.hstack([low, np.maximum(high, low + 1)])
