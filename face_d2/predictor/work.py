@@ -274,7 +274,7 @@ class Worker:
                 frame = waiting.popleft()
                 if self.pictures.draw:
                     drawn = self.pictures.drawn(frame.pixels, result)
-                    sinks["drawn"].write(replace(frame, pixels=drawn))
+                    sinks["drawn"].write(frame.painted(drawn))
                 if hidden is not None:
                     hidden.write(frame, self.pictures.hidden(result))
                 self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
