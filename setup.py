@@ -12,7 +12,6 @@ VERSION = re.search(r'__version__ = "(.+?)"', (ROOT / "face_d2" / "__init__.py")
 PACKAGES = [
     "df2s2_d2",
     "lffd_d2",
-    "lffd_d2.cli",
     "face_d2",
     "face_d2.analysis",
     "face_d2.analysis.ablation",
@@ -141,12 +140,12 @@ setup(
             "face-d2-benchmark=face_d2.cli.benchmark:main",
             "face-d2-check-dataset=face_d2.cli.check_dataset:main",
             "face-d2-compare=face_d2.cli.compare:main",
-            "face-d2-convert-lffd=lffd_d2.cli.convert:main",
+            "face-d2-convert-lffd=face_d2.cli.convert_lffd:main",
             "face-d2-evaluate=face_d2.cli.evaluate:main",
             "face-d2-export=face_d2.cli.export:main",
             "face-d2-model-zoo=face_d2.cli.model_zoo:main",
             "face-d2-predict=face_d2.cli.predict:main",
-            "face-d2-receptive-fields=lffd_d2.cli.receptive_fields:main",
+            "face-d2-receptive-fields=face_d2.cli.receptive_fields:main",
             "face-d2-train=face_d2.train_net:main",
         ]
     },

@@ -8,7 +8,7 @@ Claims measured:
 * the detections of 50,000 candidates, however they lie, take at most 5 s and 300 MB more, with the
   settings of the shipped configs.
 
-Times are interleaved medians of the CPU time of all threads together, which neighbours on the
+Times are interleaved medians of the CPU time of all threads together, which neighbors on the
 machine change less than a clock; every memory figure is from a process of its own (Linux).
 
     python benchmarks/crowds.py [--threads 1] [--rounds 9] [--json PATH]
@@ -61,9 +61,9 @@ def build(detector: str) -> nn.Module:
 def crowd(count: int, size: tuple[int, int]) -> Tensor:
     """(count, 4) XYXY faces of 8 to 128 pixels, as many in every octave."""
     generator = torch.Generator().manual_seed(0)
-    centre = torch.rand(count, 2, generator=generator) * torch.tensor([size[1], size[0]])
+    center = torch.rand(count, 2, generator=generator) * torch.tensor([size[1], size[0]])
     half = 4 * 2 ** (4 * torch.rand(count, 1, generator=generator)) * torch.tensor([0.8, 1.0])
-    return torch.cat([centre - half, centre + half], dim=1)
+    return torch.cat([center - half, center + half], dim=1)
 
 
 def df2s2_labels(model: df2s2_d2.DF2S2, boxes: Tensor, size: tuple[int, int]) -> None:

@@ -66,8 +66,8 @@ def main() -> None:
             "second": measure({name: second[name] for name in names}, part, settings),
         }
         for key in _SETTINGS:
-            low, high = measured["first"].figures["interval_95"][key]
-            inside[f"AP_{key}"] += low <= expected["first"].figures[f"AP_{key}"] <= high
+            low, high = measured["first"].metrics["interval_95"][key]
+            inside[f"AP_{key}"] += low <= expected["first"].metrics[f"AP_{key}"] <= high
         for row in differences(measured):
             low, high = row["interval_95"]
             inside[f"difference_{row['setting']}"] += low <= gaps[row["setting"]] <= high

@@ -119,7 +119,7 @@ def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[
 
     def step() -> None:
         optimizer.zero_grad()
-        sum(model.losses_on(images, targets).values()).backward()
+        sum(model.losses(images, targets).values()).backward()
         optimizer.step()
 
     def labels_and_losses() -> None:

@@ -37,7 +37,7 @@ from face_d2.ops.resize import SizeRule
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.torch_backend import build_detector
 from face_d2.synthetic.dataset import synthetic_root
-from face_d2.visualization.style import COLOURS, STYLE, save_figure
+from face_d2.visualization.style import COLORS, STYLE, save_figure
 
 CONFIG = "quick/lffd_synth.yaml"
 HEIGHT, WIDTH = FLOPS_SIZE
@@ -99,10 +99,10 @@ def plot(rows: dict[str, dict[str, Any]], path: Path) -> None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.0, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (form, label), colour in zip(FORMS.items(), COLOURS):
+        for (form, label), color in zip(FORMS.items(), COLORS):
             times = [row["milliseconds"][form] for row in rows.values()]
             aps = [row["ap"][form]["AP_medium"] for row in rows.values()]
-            axes.plot(times, aps, "o-", color=colour, label=f"{label}, OpenVINO")
+            axes.plot(times, aps, "o-", color=color, label=f"{label}, OpenVINO")
             for name, time, ap in zip(rows, times, aps):
                 axes.annotate(f"x {name}", (time, ap), xytext=(5, -11), textcoords="offset points")
         axes.set_xlabel(f"ms an image of {WIDTH} x {HEIGHT}")

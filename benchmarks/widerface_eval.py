@@ -143,11 +143,11 @@ def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
 
     from face_d2.evaluation.evaluators import WiderFaceEvaluator
 
-    MetadataCatalog.get("unlabelled").set(evaluator_type="widerface", annotation_file=None)
+    MetadataCatalog.get("unlabeled").set(evaluator_type="widerface", annotation_file=None)
     generator = torch.Generator().manual_seed(seed)
     before = _peak_memory_mb()
     with tempfile.TemporaryDirectory() as folder:
-        evaluator = WiderFaceEvaluator("unlabelled", folder)
+        evaluator = WiderFaceEvaluator("unlabeled", folder)
         start = time.perf_counter()
         for number in range(images):
             found = Instances((768, 1024))

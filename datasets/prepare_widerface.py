@@ -1,18 +1,19 @@
 #!/usr/bin/env python
-"""Unpacks the official WIDER FACE archives where the data sets are looked up, and checks them."""
+"""Unpacks the official WIDER FACE archives into the folder of the data sets, and checks them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from face_d2.cli.common import CommandParser, run
 from face_d2.data.image_size import image_sizes
 from face_d2.data.wider_face import ATTRIBUTES, read_annotations, unusable_faces
 
@@ -26,48 +27,64 @@ ARCHIVES = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "datasets/prepare_widerface.py",
+        "Unpacks the official WIDER FACE archives into the folder of the data sets, and checks "
+        "them.",
+        examples=("python datasets/prepare_widerface.py ~/Downloads --root /data/detection",),
+    )
     parser.add_argument("archives", type=Path, help=f"folder with {', '.join(ARCHIVES)}")
     parser.add_argument(
         "--root",
         type=Path,
         default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
+        metavar="DIR",
         help="default: $DETECTRON2_DATASETS, else datasets/",
     )
     parser.add_argument("--coco", action="store_true", help="also write COCO json")
     options = parser.parse_args(argv)
-    target = options.root / "widerface"
-    present = [name for name in ARCHIVES if (options.archives / name).is_file()]
-    there = [name for name, (folder, _) in ARCHIVES.items() if (target / folder).is_dir()]
-    if not present and not there:
-        raise SystemExit(
-            f"{options.archives} holds none of {', '.join(ARCHIVES)}, and {target} is empty."
+    return run(lambda: prepare(options.archives, options.root / "widerface", options.coco))
+
+
+def prepare(archives: Path, target: Path, coco: bool) -> int:
+    """Unpacks and checks the archives; returns the exit status.
+
+    Raises:
+        FileNotFoundError: there are neither archives nor unpacked folders.
+    """
+    present = [name for name in ARCHIVES if (archives / name).is_file()]
+    unpacked = [name for name, (folder, _) in ARCHIVES.items() if (target / folder).is_dir()]
+    if not present and not unpacked:
+        raise FileNotFoundError(
+            f"{archives} holds none of {', '.join(ARCHIVES)}, and {target} is empty"
         )
     for name in present:
-        if name in there:
-            print(f"{target / ARCHIVES[name][0]} is there already")
+        if name in unpacked:
+            print(f"{target / ARCHIVES[name][0]} exists already")
         else:
-            unpack(options.archives / name, target)
+            unpack(archives / name, target)
     problems = check(target)
-    if options.coco:
+    if coco:
         for split in ("train", "val"):
             text = target / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
             if text.is_file():
                 path = text.with_name(f"wider_face_{split}_coco.json")
                 path.write_text(json.dumps(to_coco(target / f"WIDER_{split}" / "images", text)))
                 print(f"wrote {path}")
-    if problems:
-        raise SystemExit("\n".join(problems))
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return int(bool(problems))
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpacks ``archive`` below ``target``, through a temporary folder so that a stop leaves no
-    half.
+    """Unpacks ``archive`` below ``target``.
+
+    A temporary folder receives the files first, so that an interruption leaves no partial folder.
 
     Raises:
-        SystemExit: when the archive is damaged or would write outside ``target``.
+        ValueError: the archive is damaged.
     """
     partial = target / f".{archive.stem}.partial"
     partial.mkdir(parents=True, exist_ok=True)
@@ -77,25 +94,25 @@ def unpack(archive: Path, target: Path) -> None:
             for member in tqdm(members, desc=archive.name, unit="file", file=sys.stderr):
                 file.extract(member, partial)  # zipfile keeps names inside the folder
     except zipfile.BadZipFile as error:
-        raise SystemExit(f"{archive}: damaged ({error}); fetch it again.") from error
+        raise ValueError(f"{archive}: damaged ({error}); download it again") from error
     for entry in partial.iterdir():
         entry.rename(target / entry.name)
     partial.rmdir()
 
 
 def check(target: Path) -> list[str]:
-    """Sentences on what is missing or incomplete below ``target``."""
+    """Prints the contents of ``target``; returns a sentence for each incomplete folder."""
     problems = []
     for name, (folder, expected) in ARCHIVES.items():
         path = target / folder
         if not path.is_dir():
-            print(f"absent: {path} (from {name})")
+            print(f"missing: {path} (from {name})")
             continue
         if expected:
             found = sum(1 for _ in path.glob("*/*.jpg"))
             print(f"{path}: {found:,} images")
             if found != expected:
-                problems.append(f"{path}: {found:,} images, expected {expected:,}.")
+                problems.append(f"{path}: {found:,} images, expected {expected:,}")
     for split in ("train", "val"):
         text = target / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
         if text.is_file():
@@ -106,9 +123,9 @@ def check(target: Path) -> list[str]:
 
 
 def to_coco(image_root: Path, annotation_file: Path) -> dict[str, Any]:
-    """The split as a COCO dictionary; ignored faces have ``iscrowd`` 1.
+    """Converts a split to a COCO dictionary, in which ignored faces have ``iscrowd`` 1.
 
-    Unreadable images, which have no size, are left out (reading the sizes has named them).
+    Unreadable images are left out, because their size is unknown; a warning has named them.
     """
     images = read_annotations(annotation_file)
     sizes = image_sizes(image_root, [image.name for image in images])
@@ -135,4 +152,4 @@ def to_coco(image_root: Path, annotation_file: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

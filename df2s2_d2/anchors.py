@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
-__all__ = ["AnchorGrid", "AnchorGridCache", "lay_anchors"]
+__all__ = ["AnchorGrid", "AnchorGridCache", "decode_maps", "lay_anchors"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class AnchorGrid:
         boxes: (R, 4) all anchors, XYXY pixels.
         levels: (R,) the level of every anchor.
         shape_sizes: (S, 2) width and height of every shape.
-        shape_centres: (S, 2) x, y of the shape's first center.
+        shape_centers: (S, 2) x, y of the shape's first center.
         shape_levels: (S,) the level of every shape.
         strides: (S,) pixels between neighboring cells.
         cells: (S, 2) columns and rows of the grid.
@@ -38,7 +39,7 @@ class AnchorGrid:
     boxes: Tensor
     levels: Tensor
     shape_sizes: Tensor
-    shape_centres: Tensor
+    shape_centers: Tensor
     shape_levels: Tensor
     strides: Tensor
     cells: Tensor
@@ -61,14 +62,14 @@ class AnchorGrid:
             offset: position of the first center, in strides.
             sizes: per level (rows, columns) of the feature map.
         """
-        boxes, levels, centres, rows = [], [], [], []
+        boxes, levels, centers, rows = [], [], [], []
         first = 0
         for level, (shapes, stride, (height, width)) in enumerate(
             zip(cell_anchors, strides, sizes)
         ):
             boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
             levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
-            centres.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
+            centers.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
             for a in range(len(shapes)):
                 rows.append((level, stride, width, height, first + a, len(shapes)))
             first += len(boxes[-1])
@@ -78,7 +79,7 @@ class AnchorGrid:
             boxes=torch.cat(boxes),
             levels=torch.cat(levels),
             shape_sizes=every[:, 2:] - every[:, :2],
-            shape_centres=torch.cat(centres),
+            shape_centers=torch.cat(centers),
             shape_levels=table[:, 0],
             strides=table[:, 1],
             cells=table[:, 2:4],
@@ -147,10 +148,43 @@ def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int
     Returns:
         (rows columns A, 4) XYXY, ordered by row, column and shape.
     """
+    centers = _centers(shapes, stride, offset, size).permute(1, 2, 0).repeat(1, 1, 2)
+    return (centers[:, :, None] + shapes).reshape(-1, 4)
+
+
+def decode_maps(
+    deltas: Tensor, shapes: Tensor, stride: int, offset: float, transform: Box2BoxTransform
+) -> Tensor:
+    """The boxes of all anchors of one level, as ``transform.apply_deltas`` computes them.
+
+    Anchors of one shape differ only in their centers, so that whole maps are computed at once. In
+    an exported network this is several times as fast as a computation row by row. It also works
+    while tracing.
+
+    Args:
+        deltas: (N, 4A, rows, columns), the output of the head.
+        shapes, stride, offset: see :func:`lay_anchors`.
+        transform: the meaning of the deltas.
+
+    Returns:
+        (N, rows columns A, 4) XYXY, in the order of :func:`lay_anchors`.
+    """
+    images, _, rows, columns = deltas.shape
+    weights = deltas.new_tensor(transform.weights).view(4, 1, 1)
+    moves = deltas.reshape(images, len(shapes), 4, rows, columns) / weights
+    sizes = (shapes[:, 2:] - shapes[:, :2]).view(-1, 2, 1, 1)
+    middles = (shapes[:, 2:] + shapes[:, :2]).view(-1, 2, 1, 1) / 2
+    centers = moves[:, :, :2] * sizes + middles + _centers(shapes, stride, offset, (rows, columns))
+    halves = moves[:, :, 2:].clamp(max=transform.scale_clamp).exp() * (sizes / 2)
+    boxes = torch.cat((centers - halves, centers + halves), dim=2)  # (N, A, 4, rows, columns)
+    return boxes.reshape(images, 4 * len(shapes), -1).transpose(1, 2).reshape(images, -1, 4)
+
+
+def _centers(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
+    """(2, rows, columns) x and y of the centers of all cells."""
     y, x = (
         (torch.arange(side, device=shapes.device, dtype=torch.float32) + offset) * stride
         for side in size
     )
     yy, xx = torch.meshgrid(y, x, indexing="ij")
-    centres = torch.stack((xx, yy, xx, yy), dim=-1)  # (rows, columns, 4)
-    return (centres[:, :, None] + shapes).reshape(-1, 4)
+    return torch.stack((xx, yy))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from df2s2_d2.anchors import AnchorGrid
-from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
+from face_d2.modeling.coverage_rule import CoverageRule, FaceCoverage
 
 if TYPE_CHECKING:
     from df2s2_d2.meta_arch import DF2S2
@@ -30,12 +30,12 @@ class AnchorCoverage(CoverageRule):
     """
 
     unit = "anchors"
-    gaps = ("no anchor",)
+    uncovered = ("no anchor",)
 
     def __init__(self, model: DF2S2) -> None:
         matcher = model.matcher
         floor = matcher.low_quality_min_iou
-        self.answers = (
+        self.covered_by = (
             f"IoU >= {matcher.positive_from:g}",
             f"low quality, IoU >= {floor:g}" if floor < 1 else "low quality (off)",
         )
@@ -50,7 +50,7 @@ class AnchorCoverage(CoverageRule):
 
     def __call__(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
-    ) -> FaceAnswers:
+    ) -> FaceCoverage:
         grid = self._grid(size)
         faces = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
         found = self._matcher(grid, faces, torch.as_tensor(ignore))
@@ -60,8 +60,8 @@ class AnchorCoverage(CoverageRule):
         positives = torch.bincount(owner * levels + level, minlength=count * levels)
         by_threshold = torch.bincount(found.faces[positive & ~found.forced], minlength=count) > 0
         positives = positives.view(count, levels)
-        verdicts = torch.where(by_threshold, 0, torch.where(positives.any(dim=1), 1, 2))
-        return FaceAnswers(verdicts.numpy(), positives.numpy())
+        outcomes = torch.where(by_threshold, 0, torch.where(positives.any(dim=1), 1, 2))
+        return FaceCoverage(outcomes.numpy(), positives.numpy())
 
     def _build_grid(self, size: tuple[int, int]) -> AnchorGrid:
         padded = [-(-side // self._divisor) * self._divisor for side in size]

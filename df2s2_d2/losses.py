@@ -142,6 +142,6 @@ def iou_box_loss(
     limited = torch.stack([column.clamp(-limit, limit) for column, limit in columns], dim=1)
     deltas = limited.detach() + (deltas - deltas.detach())
     # The loss does not depend on the position, and coordinates near 0 are most precise.
-    centres = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2
-    found = transform.apply_deltas(deltas, anchors - centres)
-    return (IOU_LOSSES[kind](found, boxes - centres) * weights).sum()
+    centers = (anchors[:, :2] + anchors[:, 2:]).repeat(1, 2) / 2
+    found = transform.apply_deltas(deltas, anchors - centers)
+    return (IOU_LOSSES[kind](found, boxes - centers) * weights).sum()

@@ -175,9 +175,9 @@ class FaceAnchorMatcher:
             sizes = boxes[:, 2:] - boxes[:, :2]
             small = sizes.amax(dim=1) < self.min_face
             ignore = ignore | small
-            centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+            centers = (boxes[:, :2] + boxes[:, 2:]) / 2
             half = torch.maximum(sizes, grid.shape_sizes.amin(dim=0)) / 2
-            enlarged = torch.cat([centres - half, centres + half], dim=1)
+            enlarged = torch.cat([centers - half, centers + half], dim=1)
             boxes = torch.where(small[:, None], enlarged, boxes)
 
         lowest = min(self.background_below, self.low_quality_min_iou)
@@ -241,7 +241,7 @@ def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Ten
 def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of (face, anchor) index pairs that include every pair with an IoU of ``min_iou``."""
     sizes = boxes[:, 2:] - boxes[:, :2]  # (M, 2)
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     # An IoU of t needs an intersection of t / (1 + t) times the sum of the areas. Its height is at
     # most the smaller of the two heights, so its width has a minimum, which bounds the distance of
     # the centers in x. The same holds for y.
@@ -250,7 +250,7 @@ def _windows(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> Iterator[tuple[
     smaller = torch.minimum(sizes[:, None], grid.shape_sizes[None])  # (M, S, 2)
     reach = (sizes[:, None] + grid.shape_sizes[None]) / 2 - needed[..., None] / smaller.flip(-1)
     reach = reach + 1e-3  # no pair is lost by rounding; the exact IoU decides later
-    offset = centres[:, None] - grid.shape_centres[None]
+    offset = centers[:, None] - grid.shape_centers[None]
     stride = grid.strides.view(1, -1, 1)
     low = torch.ceil((offset - reach) / stride).long().clamp(min=0)
     high = torch.minimum(torch.floor((offset + reach) / stride).long(), grid.cells[None] - 1)

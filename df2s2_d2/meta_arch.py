@@ -24,7 +24,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
-from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, lay_anchors
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, decode_maps
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
@@ -226,17 +226,16 @@ class DF2S2(OneStageDetector):
         """See :meth:`OneStageDetector.decode`."""
         boxes, scores, levels = [], [], []
         for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
-            anchors = lay_anchors(
-                self._shapes()[index],
-                self.strides[index],
-                self.anchor_generator.offset,
-                logits.shape[2:],
-            )
             flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
-            moves = deltas.permute(0, 2, 3, 1).reshape(-1, 4)  # (N h w A, 4)
-            places = anchors.expand(flat.shape[0], -1, -1).reshape(-1, 4)  # (N h w A, 4)
-            box = self.box2box_transform.apply_deltas(moves, places)
-            boxes.append(box.reshape(flat.shape[0], -1, 4))
+            boxes.append(
+                decode_maps(
+                    deltas,
+                    self._shapes()[index],
+                    self.strides[index],
+                    self.anchor_generator.offset,
+                    self.box2box_transform,
+                )
+            )
             scores.append(flat.sigmoid())
             levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(levels)
@@ -249,7 +248,7 @@ class DF2S2(OneStageDetector):
             config=config,
             input_format=self.input_format,
             size_rule=replace(size_rule, min_side=0),
-            least_side=1,
+            min_image_side=1,
             levels=tuple(
                 Level(name, stride, (round(side.min().item(), 2), round(side.max().item(), 2)))
                 for name, stride, side in zip(self.in_features, self.strides, sides)
@@ -295,7 +294,7 @@ class DF2S2(OneStageDetector):
         boxes, ignore = target.gt_boxes.tensor, self._ignored(target)
         return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes)
 
-    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+    def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """``loss_cls``, ``loss_box_reg`` and, with segmentation, ``loss_seg``."""
         logits, deltas, masks = self.head(
             self._features(images.tensor), segment=self.head.segmentation

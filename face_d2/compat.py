@@ -138,11 +138,11 @@ def _import_model_zoo_without_pkg_resources() -> None:
     setuptools 82 removed that module. The replacement exists during this import only, because other
     packages would expect the whole module.
     """
-    lent = types.ModuleType("pkg_resources")
-    lent.resource_filename = lambda package, name: str(  # type: ignore[attr-defined]
+    stand_in = types.ModuleType("pkg_resources")
+    stand_in.resource_filename = lambda package, name: str(  # type: ignore[attr-defined]
         importlib.resources.files(package).joinpath(name)
     )
-    sys.modules["pkg_resources"] = lent
+    sys.modules["pkg_resources"] = stand_in
     try:
         import detectron2.model_zoo  # noqa: F401
     finally:

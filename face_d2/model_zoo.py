@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
-    "Figures",
+    "Accuracy",
     "Model",
     "ReleasedFile",
     "Shipped",
@@ -57,7 +57,7 @@ class ReleasedFile:
     Attributes:
         url: the address; its last part is the name of the file in the cache.
         checksum: see :func:`face_d2.utils.download.verify`.
-        licence: license of the weights.
+        license: license of the weights.
         size: size in bytes, if known.
         convert: converts the file (first argument) to a checkpoint (second argument); None if the
             file is a checkpoint.
@@ -65,7 +65,7 @@ class ReleasedFile:
 
     url: str
     checksum: str
-    licence: str
+    license: str
     size: int | None = None
     convert: Callable[[Path, Path], object] | None = None
 
@@ -100,7 +100,7 @@ class TrainedHere:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Accuracy:
     """Average precision by WIDER FACE's protocol, in percent.
 
     Attributes:
@@ -127,14 +127,14 @@ class Model:
         config: name of the shipped config, and the model's name.
         finds: the objects that it detects.
         weights: source of the weights.
-        figures: its accuracy, if it was measured.
+        accuracy: its accuracy, if it was measured.
         checked: other checks that were made in this project.
     """
 
     config: str
     finds: str
     weights: ReleasedFile | Shipped | TrainedHere
-    figures: Figures | None = None
+    accuracy: Accuracy | None = None
     checked: str = ""
 
 
@@ -146,7 +146,7 @@ def models() -> dict[str, Model]:
             model.config,
             "faces",
             Shipped(name),
-            Figures(*model.average_precision, protocol, measured_here=True),
+            Accuracy(*model.average_precision, protocol, measured_here=True),
         )
         for name, model in PRETRAINED.items()
     }

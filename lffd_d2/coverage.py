@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers
+from face_d2.modeling.coverage_rule import CoverageRule, FaceCoverage
 from lffd_d2.assignment import faces_in_range, positives_per_face
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class ReceptiveFieldCoverage(CoverageRule):
     """
 
     unit = "receptive fields"
-    answers = ("receptive field",)
-    gaps = ("size in no range", "no center of its own")
+    covered_by = ("receptive field",)
+    uncovered = ("size in no range", "no center of its own")
 
     def __init__(self, model: LFFD, training: bool) -> None:
         self._model = model
@@ -48,7 +48,7 @@ class ReceptiveFieldCoverage(CoverageRule):
 
     def __call__(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
-    ) -> FaceAnswers:
+    ) -> FaceCoverage:
         model = self._model
         rules = {"scale_measure": model.scale_measure, "min_face": model.min_face}
         map_sizes = model.backbone.variant.map_sizes(*size)
@@ -61,5 +61,5 @@ class ReceptiveFieldCoverage(CoverageRule):
         in_range = torch.stack(
             [faces_in_range(branch, faces, out, **rules)[0] for _, branch in self._branches]
         ).any(dim=0)
-        verdicts = torch.where(positives.any(dim=1), 0, torch.where(in_range, 2, 1))
-        return FaceAnswers(verdicts.numpy(), positives.numpy())
+        outcomes = torch.where(positives.any(dim=1), 0, torch.where(in_range, 2, 1))
+        return FaceCoverage(outcomes.numpy(), positives.numpy())

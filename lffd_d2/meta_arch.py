@@ -192,8 +192,8 @@ class LFFD(OneStageDetector):
             columns = torch.arange(score.shape[3], device=score.device, dtype=offset.dtype)
             rows, columns = torch.meshgrid(rows, columns, indexing="ij")
             cells = torch.stack([columns, rows, columns, rows])  # (4, h, w)
-            centres = branch.rf.start + branch.rf.stride * cells
-            box = centres - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
+            centers = branch.rf.start + branch.rf.stride * cells
+            box = centers - offset * branch.divisor(self.reg_norm)  # (N, 4, h, w)
             boxes.append(box.flatten(2).transpose(1, 2))
             scores.append(flat)
             levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
@@ -202,14 +202,14 @@ class LFFD(OneStageDetector):
     def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
         """See :meth:`OneStageDetector.spec`; the sizes of a level are the face range of its
         branch."""
-        least = self.backbone.variant.min_input(self._active_taps)
-        min_side = max(self.test_min_side, least) if self.test_min_side else 0
+        min_input = self.backbone.variant.min_input(self._active_taps)
+        min_side = max(self.test_min_side, min_input) if self.test_min_side else 0
         return DetectorSpec(
             detector="LFFD",
             config=config,
             input_format=self.input_format,
             size_rule=replace(size_rule, min_side=min_side),
-            least_side=self.min_face if self.test_min_side else max(self.min_face, least),
+            min_image_side=self.min_face if self.test_min_side else max(self.min_face, min_input),
             levels=tuple(
                 Level(b.tap, b.rf.stride, tuple(b.face_range)) for b in self.active_branches
             ),
@@ -227,7 +227,7 @@ class LFFD(OneStageDetector):
         """See :meth:`OneStageDetector.coverage_rule`."""
         return ReceptiveFieldCoverage(self, training)
 
-    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+    def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """Training losses.
 
         Every 20th iteration, when Detectron2's writers write by default, the losses of each branch
@@ -299,11 +299,11 @@ class LFFD(OneStageDetector):
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
         """Height and width at which an image is processed; None if it is too narrow or too
         small."""
-        least = self.backbone.variant.min_input(self._active_taps)
-        target_side = max(self.test_min_side, least) if self.test_min_side else 0
+        min_input = self.backbone.variant.min_input(self._active_taps)
+        target_side = max(self.test_min_side, min_input) if self.test_min_side else 0
         shorter = min(height, width)
         factor = max(target_side / shorter, 1.0)
-        if shorter < self.min_face or shorter * factor < least:
+        if shorter < self.min_face or shorter * factor < min_input:
             return None
         return round(height * factor), round(width * factor)
 

@@ -53,20 +53,20 @@ class Release:
         variant: name in :data:`lffd_d2.variants.VARIANTS`.
         target: what it detects.
         path: path in :attr:`repository` at commit :attr:`commit`.
-        licence: license of the file.
+        license: license of the file.
         size: size in bytes, if known.
     """
 
     variant: str
     target: str
     path: str
-    licence: str = "MIT"
+    license: str = "MIT"
     repository: str = "YonghaoHe/LFFD-A-Light-and-Fast-Face-Detector-for-Edge-Devices"
     commit: str = "529203dc07b1bd435a82907872f37d4c0c3b6807"
     size: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.variant}, {self.target}, {Path(self.path).name}, {self.licence}"
+        return f"{self.variant}, {self.target}, {Path(self.path).name}, {self.license}"
 
 
 #: The released files by git blob id.
@@ -99,7 +99,7 @@ RELEASES: dict[str, Release] = {
     ),
     "3fae0c7766eeb0e57d2f1fa6ff235f6d99e6e760": Release(
         "16L3S",
-        "licence plates",
+        "license plates",
         "license_plate_detection/saved_model/"
         "configuration_64_512_16L_3scales_v1_2019-09-29-13-41-44/"
         "train_64_512_16L_3scales_v1_iter_1000000.params",
@@ -107,7 +107,7 @@ RELEASES: dict[str, Release] = {
     ),
     "bf4f8ebddabe7372eda9b73dd3e84a7271cc72a5": Release(
         "16L3S-small",
-        "licence plates (small)",
+        "license plates (small)",
         "license_plate_detection/saved_model/"
         "configuration_64_512_16L_3scales_v1_small_2020-03-25-19-50-59/"
         "train_64_512_16L_3scales_v1_small_iter_1000000.params",
@@ -145,8 +145,8 @@ def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
     magic, reserved = reader.unpack("<QQ", "the file header")
     if magic != _LIST_MAGIC or reserved != 0:
         raise MXNetFileError("not an MXNet parameter file (its first 16 bytes are something else)")
-    arrays = [reader.array(i) for i in range(reader.count("arrays", least_bytes=4))]
-    names = [reader.name(i) for i in range(reader.count("names", least_bytes=8))]
+    arrays = [reader.array(i) for i in range(reader.count("arrays", min_bytes=4))]
+    names = [reader.name(i) for i in range(reader.count("names", min_bytes=8))]
     if reader.left:
         raise MXNetFileError(f"{reader.left} bytes too many at the end")
     if len(names) != len(arrays):
@@ -180,10 +180,10 @@ class _Reader:
     def unpack(self, layout: str, what: str) -> tuple[int, ...]:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))
 
-    def count(self, what: str, least_bytes: int) -> int:
-        """Reads the number of items, of which each takes at least ``least_bytes`` bytes."""
+    def count(self, what: str, min_bytes: int) -> int:
+        """Reads the number of items, of which each takes at least ``min_bytes`` bytes."""
         (count,) = self.unpack("<Q", f"the number of {what}")
-        if count * least_bytes > self.left:
+        if count * min_bytes > self.left:
             raise MXNetFileError(f"claims {count} {what}, more than the file can hold")
         return int(count)
 

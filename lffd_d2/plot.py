@@ -14,20 +14,74 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from detectron2.modeling import build_model
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
+from face_d2.config import load_config
+from face_d2.engine.checkpoint import FaceCheckpointer
 from lffd_d2.meta_arch import LFFD
 from lffd_d2.receptive_field import Branch, Variant
 
-__all__ = ["draw_receptive_fields", "measure_effective_fields"]
+__all__ = ["build_lffd", "draw_receptive_fields", "measure_effective_fields", "read_images"]
 
 _SHARE = 0.95  # fraction of the influence inside the effective field
+
+
+def build_lffd(config_file: str, overrides: Sequence[str] = ()) -> LFFD:
+    """Builds the network of an LFFD config on the CPU, in evaluation mode.
+
+    Args:
+        config_file: a config file, or the name of a shipped one.
+        overrides: KEY, VALUE, ...; ``MODEL.WEIGHTS`` chooses the weights.
+
+    Raises:
+        ValueError: the config is of another detector.
+    """
+    cfg = load_config(config_file, ["MODEL.DEVICE", "cpu", *overrides])
+    if cfg.MODEL.META_ARCHITECTURE != "LFFD":
+        raise ValueError(
+            f"{config_file} is of {cfg.MODEL.META_ARCHITECTURE}; expected an LFFD config, for "
+            "example lffd/lffd_25L8S.yaml"
+        )
+    model = build_model(cfg).eval()
+    FaceCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return model
+
+
+def read_images(model: LFFD, paths: Sequence[str]) -> list[Tensor]:
+    """Images for :func:`measure_effective_fields`: photographs, or noise if none are given.
+
+    Small photographs are enlarged until the largest receptive field fits.
+
+    Raises:
+        ValueError: OpenCV cannot decode a file.
+    """
+    side = _smallest_side(model)
+    if not paths:
+        generator = torch.Generator().manual_seed(0)
+        return [torch.rand(3, side, side, generator=generator) * 2 - 1 for _ in range(4)]
+    images = []
+    for path in paths:
+        pixels = cv2.imread(path)
+        if pixels is None:
+            raise ValueError(f"{path} is not an image OpenCV can decode")
+        factor = max(side / min(pixels.shape[:2]), 1.0)
+        pixels = cv2.resize(pixels, None, fx=factor, fy=factor)[:side, :side]
+        tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        images.append(model.preprocess_image([{"image": tensor}]).tensor[0])
+    return images
+
+
+def _smallest_side(model: LFFD) -> int:
+    """Side of the smallest image that contains every receptive field near its middle."""
+    return max(b.rf.size + 2 * b.rf.stride for b in model.backbone.variant.branches)
 
 
 def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str, NDArray]:
@@ -46,7 +100,7 @@ def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str,
         ValueError: an image is smaller than a receptive field.
     """
     branches = model.backbone.variant.branches
-    largest = max(b.rf.size + 2 * b.rf.stride for b in branches)
+    largest = _smallest_side(model)
     fields = {b.tap: np.zeros((b.rf.size, b.rf.size)) for b in branches}
     for image in images:
         if min(image.shape[1:]) < largest:
@@ -97,7 +151,7 @@ def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: st
         axes = figure.add_subplot(rows, columns, number)
         _draw_branch(axes, branch, fields[branch.tap])
     _draw_comparison(figure.add_subplot(rows, columns, len(branches) + 1), branches, fields)
-    figure.suptitle(f"LFFD {variant.name}: receptive fields and the faces they answer for (pixels)")
+    figure.suptitle(f"LFFD {variant.name}: receptive fields and their face sizes (pixels)")
     figure.savefig(path, dpi=110)
 
 

@@ -229,7 +229,7 @@ class Variant:
         key = self._where("FACE_RANGES")
         if len(self.face_ranges) != len(self.taps):
             raise ValueError(
-                f"{key} needs one [least, greatest] face size per tap: taps {list(self.taps)}, "
+                f"{key} needs one [min, max] face size per tap: taps {list(self.taps)}, "
                 f"got {[list(r) for r in self.face_ranges]}"
             )
         if not 0 <= self.gray_margin < 1:
@@ -241,7 +241,7 @@ class Variant:
             low, high = branch.face_range
             if not 0 < low < high:
                 raise ValueError(
-                    f"{key}: {branch.tap} has [{low:g}, {high:g}]; 0 < least < greatest is needed"
+                    f"{key}: {branch.tap} has [{low:g}, {high:g}]; 0 < min < max is needed"
                 )
             if high > branch.rf.size:
                 raise ValueError(
@@ -259,7 +259,7 @@ class Variant:
             low, high = branch.face_range
             if low > reached:
                 warnings.warn(
-                    f"{key}: no branch answers for faces between {reached:g} and {low:g} pixels",
+                    f"{key}: no branch covers faces between {reached:g} and {low:g} pixels",
                     stacklevel=4,
                 )
             reached = max(reached, high)
@@ -270,7 +270,7 @@ class Variant:
 
 def _as_range(value: Sequence[float]) -> tuple[float, float]:
     if len(value) != 2:
-        raise ValueError(f"a face range is [least, greatest] in pixels, got {list(value)}")
+        raise ValueError(f"a face range is [min, max] in pixels, got {list(value)}")
     return float(value[0]), float(value[1])
 
 

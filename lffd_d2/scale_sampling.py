@@ -63,7 +63,7 @@ class RangeSampler:
     ) -> None:
         if not face_ranges or any(not 0 < low < high for low, high in face_ranges):
             raise ValueError(
-                f"face_ranges needs [least, greatest] pairs of sizes, got {list(face_ranges)}."
+                f"face_ranges needs [min, max] pairs of sizes, got {list(face_ranges)}."
             )
         if not 0 <= small_face_rules <= len(face_ranges):
             raise ValueError(
@@ -99,18 +99,18 @@ class RangeSampler:
             if size <= self.face_ranges[k][0]:
                 choices = k + 1
                 break
-        greatest = self.face_ranges[-1][1]
+        largest = self.face_ranges[-1][1]
         # For each choice, the minimum size and the width of the interval.
         sizes = [(low, int(high - low)) for low, high in self.face_ranges]
-        sizes = [*sizes, (greatest, int(greatest / 2))][:choices]
+        sizes = [*sizes, (largest, int(largest / 2))][:choices]
         if self.max_enlarge:
             limit = self.max_enlarge * size
             within = sum(low <= limit for low, _ in sizes)
             sizes = [(low, min(more, max(int(limit - low), 0))) for low, more in sizes]
             sizes = sizes[: max(within, 1)]
         drawn = np.random.randint(len(sizes))
-        least, more = sizes[drawn]
-        return min(drawn, count - 1), int(least + np.random.randint(more + 1))
+        smallest, range_above = sizes[drawn]
+        return min(drawn, count - 1), int(smallest + np.random.randint(range_above + 1))
 
 
 @dataclass(frozen=True)

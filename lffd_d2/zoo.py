@@ -5,16 +5,16 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from face_d2.model_zoo import Figures, Model, ReleasedFile, TrainedHere
+from face_d2.model_zoo import Accuracy, Model, ReleasedFile, TrainedHere
 from lffd_d2.mxnet_params import RELEASES
 
 __all__ = ["MODELS"]
 
-# Figures by variant, from the paper (25L8S) and the authors' repository (20L5S).
+# Accuracy by variant, from the paper (25L8S) and the authors' repository (20L5S).
 _SIZE = "WIDER val, images at their own size"
 _PUBLISHED = {
-    "25L8S": Figures(91.0, 88.1, 78.0, _SIZE, measured_here=False),
-    "20L5S": Figures(87.5, 86.3, 75.4, _SIZE, measured_here=False),
+    "25L8S": Accuracy(91.0, 88.1, 78.0, _SIZE, measured_here=False),
+    "20L5S": Accuracy(87.5, 86.3, 75.4, _SIZE, measured_here=False),
 }
 _CHECKED = {
     "17L4S": "raw maps within 1e-3 of the original runtime, the same boxes on five photographs",
@@ -39,7 +39,7 @@ MODELS = (
                 f"https://raw.githubusercontent.com/{release.repository}/{release.commit}/"
                 f"{release.path}",
                 f"git-blob:{blob}",
-                release.licence,
+                release.license,
                 release.size,
                 partial(_convert, release.variant),
             ),
@@ -51,8 +51,8 @@ MODELS = (
     Model(
         "quick/lffd_synth.yaml",
         "drawn faces",
-        TrainedHere("make demo", "output/demo/lffd/model_final.pth"),
-        Figures(60.2, 66.3, 49.4, "150 generated pictures, as they are", measured_here=True),
+        TrainedHere("make demo BUDGET=long", "output/demo/lffd/model_final.pth"),
+        Accuracy(60.2, 66.3, 49.4, "150 generated pictures, as they are", measured_here=True),
     ),
     Model(
         "quick/lffd_real.yaml",
@@ -62,6 +62,6 @@ MODELS = (
             "MODEL.WEIGHTS head_20L5S.pth",
             "output/quick/lffd_real/model_final.pth",
         ),
-        Figures(42.3, 48.5, 31.6, "WIDER val, 223/114 subset, as they are", measured_here=True),
+        Accuracy(42.3, 48.5, 31.6, "WIDER val, 223/114 subset, as they are", measured_here=True),
     ),
 )

@@ -16,8 +16,8 @@ Stages, each in a process of its own:
 Finished stages are kept in the result file: the same command goes on where an earlier one was
 stopped or ran out of time, and repeats what failed. --fresh measures all of them again.
 
-Exit status: 0 when all stages passed, 1 when one failed, 2 when nothing can be checked here, 3 when
-the time was over before the last stage.
+Exit status: 0 when all stages passed, 1 when one failed, when there is no GPU, or when the time was
+over before the last stage.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from detectron2.utils.events import EventStorage
 
 from face_d2 import compat
 from face_d2.analysis.cost import build_random, count_flops
+from face_d2.cli.common import CommandParser, run
 from face_d2.config import get_cfg, get_config_file
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
@@ -188,7 +189,7 @@ class Plan:
                 flags += ["--num-processes", str(processes)]
             keys = (
                 *(*FROM_RANDOM, *self.opts, "SOLVER.IMS_PER_BATCH", self.batch * processes),
-                # Frozen norms of random weights do not normalise.
+                # Frozen norms of random weights do not normalize.
                 *("MODEL.RESNETS.NORM", "BN", "MODEL.BACKBONE.FREEZE_AT", 0),
                 *("SOLVER.MAX_ITER", self.iterations, "SOLVER.STEPS", ()),
                 *("SOLVER.EMA.ENABLED", True, "SOLVER.WARMUP_ITERS", 1000),
@@ -373,36 +374,49 @@ def check(device: str, path: Path, minutes: float, fresh: bool) -> int:
     print("RESULT " + json.dumps(result))
     ended = result["stages"].values()
     if len(ended) < len(names) or any("out_of_time" in found for found in ended):
-        print(f"The {minutes:g} minutes are over. The same command goes on from here.")
-        return 3
+        print(f"The {minutes:g} minutes are over; the same command continues.", file=sys.stderr)
+        return 1
     return int(any("error" in found for found in ended))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/gpu_check.py",
+        "Checks training on this machine's GPUs in at most 8 minutes, and measures it: the tests "
+        "marked cuda, training steps in three precisions, training with evaluations, and two "
+        "processes where there are two GPUs.",
+        examples=(
+            "python tools/gpu_check.py",
+            "python tools/gpu_check.py --device cpu     (tests this program)",
+        ),
+        epilog="The same command continues a run that was stopped or that ran out of time.",
     )
     parser.add_argument(
         "--device", choices=["cuda", "cpu"], default="cuda", help="cpu: tiny, to test this program"
     )
-    parser.add_argument("--minutes", type=float, default=8.0, help="when to stop (8)")
+    parser.add_argument("--minutes", type=float, default=8.0, metavar="M", help="when to stop (8)")
     parser.add_argument(
         "--json",
         type=Path,
+        metavar="PATH",
         help="the result file (benchmarks/results/gpu_check.json; output/gpu_check_cpu.json)",
     )
     parser.add_argument("--fresh", action="store_true", help="forget finished stages")
     parser.add_argument("--stage", help=argparse.SUPPRESS)  # of the processes started here
-    args = parser.parse_args(arguments)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print("No CUDA device is available: nothing was checked.", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
     if args.stage:
         args.json.write_text(json.dumps(Plan(args.device).stages()[args.stage]()))
         return 0
-    default = "benchmarks/results/gpu_check.json" if args.device == "cuda" else None
-    path = args.json or ROOT / (default or "output/gpu_check_cpu.json")
-    return check(args.device, path, args.minutes, args.fresh)
+    on_gpu = args.device == "cuda"
+    default = "benchmarks/results/gpu_check.json" if on_gpu else "output/gpu_check_cpu.json"
+
+    def work() -> int:
+        if on_gpu and not torch.cuda.is_available():
+            raise OSError("no CUDA device is available; nothing was checked")
+        return check(args.device, args.json or ROOT / default, args.minutes, args.fresh)
+
+    return run(work)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 import sys
 
-from lffd_d2.cli.receptive_fields import main
+from face_d2.cli.receptive_fields import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,7 +25,7 @@ from face_d2.data.catalog import register_data_sets
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper, face_arrays
 from face_d2.evaluation.protocol import describe_test_settings, format_protocol
 from face_d2.evaluation.wider_face.breakdown import height_classes
-from face_d2.modeling.coverage_rule import CoverageRule, FaceAnswers, build_coverage_rule
+from face_d2.modeling.coverage_rule import CoverageRule, FaceCoverage, build_coverage_rule
 from face_d2.plugins import import_detectors
 
 __all__ = ["Coverage", "CoverageClass", "coverage_report", "format_coverage", "measure_coverage"]
@@ -42,7 +42,7 @@ class CoverageClass:
         faces: number of faces; in training crops, number of appearances.
         shares: way of coverage or reason for no coverage -> fraction of the faces, 0-1; the sum is
             1.
-        answered: fraction of the faces that is covered.
+        covered: fraction of the faces that is covered.
         positives: mean number of positive anchors or receptive fields per face.
         levels: level -> fraction of the faces with a positive on it; a face can have several
             levels.
@@ -50,7 +50,7 @@ class CoverageClass:
 
     faces: int
     shares: dict[str, float]
-    answered: float
+    covered: float
     positives: float
     levels: dict[str, float]
 
@@ -65,9 +65,9 @@ class Coverage:
         ignored: number of ignored (invalid) faces.
         protocol: description of the settings.
         unit: what is assigned to faces, in the plural.
-        answers, gaps, levels: see :class:`CoverageRule`.
+        covered_by, uncovered, levels: see :class:`CoverageRule`.
         heights: (F,) heights of the faces in pixels of the original images.
-        verdicts: (F,) index into the concatenation of ``answers`` and ``gaps``.
+        outcomes: (F,) index into ``covered_by + uncovered``.
         positives: (F, L) number of positives of the faces on every level.
     """
 
@@ -76,22 +76,22 @@ class Coverage:
     ignored: int
     protocol: dict[str, str]
     unit: str
-    answers: tuple[str, ...]
-    gaps: tuple[str, ...]
+    covered_by: tuple[str, ...]
+    uncovered: tuple[str, ...]
     levels: tuple[str, ...]
     heights: NDArray[np.float64]
-    verdicts: NDArray[np.int64]
+    outcomes: NDArray[np.int64]
     positives: NDArray[np.int64]
 
     def of(self, members: NDArray[np.bool_]) -> CoverageClass:
         """The figures of the faces in a mask (F,) with at least one face."""
-        names = (*self.answers, *self.gaps)
-        shares = np.bincount(self.verdicts[members], minlength=len(names)) / members.sum()
+        names = (*self.covered_by, *self.uncovered)
+        shares = np.bincount(self.outcomes[members], minlength=len(names)) / members.sum()
         positives = self.positives[members]
         return CoverageClass(
             faces=int(members.sum()),
             shares=dict(zip(names, shares.tolist())),
-            answered=float(shares[: len(self.answers)].sum()),
+            covered=float(shares[: len(self.covered_by)].sum()),
             positives=float(positives.sum(axis=1).mean()),
             levels=dict(zip(self.levels, (positives > 0).mean(axis=0).tolist())),
         )
@@ -141,16 +141,16 @@ def measure_coverage(
     rule = build_coverage_rule(cfg, training)
     # An image that cannot be read has no size, and no face in it can be detected.
     records = [r for r in _annotated_records(dataset_name) if r["height"] > 0]
-    heights, verdicts, positives, ignored = [], [], [], 0
+    heights, outcomes, positives, ignored = [], [], [], 0
     crops = _training_faces(records, cfg, draws, seed)
     source = crops if training else _test_faces(records, cfg, rule)
     total = len(records) * (draws if training else 1)
     bar = tqdm(source, total=total, unit="image", disable=not progress, desc=dataset_name)
     for original_heights, boxes, ignore, size in bar:
-        answers = _judge(rule, boxes, ignore, size)
+        result = _judge(rule, boxes, ignore, size)
         heights.append(original_heights[~ignore])
-        verdicts.append(answers.verdicts[~ignore])
-        positives.append(answers.positives[~ignore])
+        outcomes.append(result.outcomes[~ignore])
+        positives.append(result.positives[~ignore])
         ignored += int(ignore.sum())
     if not sum(map(len, heights)):
         raise ValueError(
@@ -163,11 +163,11 @@ def measure_coverage(
         ignored=ignored,
         protocol=_protocol(cfg, training, draws, seed),
         unit=rule.unit,
-        answers=rule.answers,
-        gaps=rule.gaps,
+        covered_by=rule.covered_by,
+        uncovered=rule.uncovered,
         levels=rule.levels,
         heights=np.concatenate(heights),
-        verdicts=np.concatenate(verdicts),
+        outcomes=np.concatenate(outcomes),
         positives=np.concatenate(positives),
     )
 
@@ -180,21 +180,21 @@ def coverage_report(coverage: Coverage) -> dict[str, Any]:
         "ignored": coverage.ignored,
         "protocol": coverage.protocol,
         "unit": coverage.unit,
-        "answers": list(coverage.answers),
-        "gaps": list(coverage.gaps),
-        "totals": {label: _figures(row) for label, row in coverage.totals().items()},
-        "by_height": {label: _figures(row) for label, row in coverage.by_height().items()},
+        "covered_by": list(coverage.covered_by),
+        "uncovered": list(coverage.uncovered),
+        "totals": {label: _percentages(row) for label, row in coverage.totals().items()},
+        "by_height": {label: _percentages(row) for label, row in coverage.by_height().items()},
     }
 
 
 def format_coverage(coverage: Coverage) -> str:
     """The table by face height, and the settings, as lines of text."""
     # With only one way of coverage, its column would equal that of the sum.
-    names = [n for n in (*coverage.answers, *coverage.gaps) if coverage.answers != (n,)]
+    names = [n for n in (*coverage.covered_by, *coverage.uncovered) if coverage.covered_by != (n,)]
     rows = {**coverage.by_height(), **coverage.totals()}
-    table = [["height, px", "faces", "answered", *names, f"{coverage.unit} a face"]]
+    table = [["height, px", "faces", "covered", *names, f"{coverage.unit} a face"]]
     for label, row in rows.items():
-        shares = [row.answered, *(row.shares[name] for name in names)]
+        shares = [row.covered, *(row.shares[name] for name in names)]
         cells = [f"{100 * share:.1f}" for share in shares]
         table.append([label, f"{row.faces:,}", *cells, f"{row.positives:.1f}"])
     table_of_levels = [["height, px", *coverage.levels]]
@@ -273,13 +273,13 @@ def _judge(
     boxes: NDArray[np.float64],
     ignore: NDArray[np.bool_],
     size: tuple[int, int] | None,
-) -> FaceAnswers:
+) -> FaceCoverage:
     """Applies the rule; faces of an image that is not processed get the first reason in
-    ``gaps``."""
+    ``uncovered``."""
     if size is not None and len(boxes):
         return rule(boxes, ignore, size)
-    verdicts = np.full(len(boxes), len(rule.answers), dtype=np.int64)
-    return FaceAnswers(verdicts, np.zeros((len(boxes), len(rule.levels)), dtype=np.int64))
+    outcomes = np.full(len(boxes), len(rule.covered_by), dtype=np.int64)
+    return FaceCoverage(outcomes, np.zeros((len(boxes), len(rule.levels)), dtype=np.int64))
 
 
 def _protocol(cfg: CfgNode, training: bool, draws: int, seed: int) -> dict[str, str]:
@@ -292,10 +292,10 @@ def _protocol(cfg: CfgNode, training: bool, draws: int, seed: int) -> dict[str, 
     return {"detector": tested["detector"], "images": view}
 
 
-def _figures(row: CoverageClass) -> dict[str, Any]:
+def _percentages(row: CoverageClass) -> dict[str, Any]:
     return {
         "faces": row.faces,
-        "answered": 100 * row.answered,
+        "covered": 100 * row.covered,
         "shares": {name: 100 * share for name, share in row.shares.items()},
         "positives_per_face": row.positives,
         "levels": {name: 100 * share for name, share in row.levels.items()},

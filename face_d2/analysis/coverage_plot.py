@@ -8,11 +8,11 @@ import matplotlib
 import numpy as np
 
 from face_d2.analysis.coverage import Coverage
-from face_d2.visualization.style import COLOURS, STYLE, panel_figure, save_figure
+from face_d2.visualization.style import COLORS, STYLE, panel_figure, save_figure
 
 __all__ = ["plot_coverage"]
 
-_GAP_COLOURS = ("#cccccc", "#999999", "#666666")
+_UNCOVERED_COLORS = ("#cccccc", "#999999", "#666666")
 
 
 def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
@@ -31,23 +31,23 @@ def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure, (bars, lines) = panel_figure(2, width=max(3.0, 0.62 * len(rows)))
         top = np.zeros(len(rows))
-        colours = dict(zip(coverage.answers, COLOURS[2::-2]))
-        colours.update(zip(coverage.gaps, _GAP_COLOURS))
-        for name, colour in colours.items():
+        colors = dict(zip(coverage.covered_by, COLORS[2::-2]))
+        colors.update(zip(coverage.uncovered, _UNCOVERED_COLORS))
+        for name, color in colors.items():
             shares = np.array([100 * row.shares[name] for row in rows.values()])
-            bars.bar(at, shares, bottom=top, width=0.75, color=colour, label=name)
+            bars.bar(at, shares, bottom=top, width=0.75, color=color, label=name)
             top += shares
         for index, level in enumerate(coverage.levels):
             lines.plot(
                 at,
                 [100 * row.levels[level] for row in rows.values()],
-                color=COLOURS[index % len(COLOURS)],
-                linestyle="-" if index < len(COLOURS) else "--",
+                color=COLORS[index % len(COLORS)],
+                linestyle="-" if index < len(COLORS) else "--",
                 marker="o",
                 markersize=3,
                 label=level,
             )
-        bars.set(title="answered for", ylabel="faces, %", ylim=(0, 101))
+        bars.set(title="covered faces", ylabel="faces, %", ylim=(0, 101))
         lines.set(title="by level (a face may have several)")
         for axes in (bars, lines):
             axes.set_xticks(at, ticks, fontsize=7)

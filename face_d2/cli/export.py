@@ -131,7 +131,7 @@ def _export(options: argparse.Namespace) -> None:
         batch, height, width = comparison.shape
         worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
         print(
-            f"  {batch} x {height} x {width}, {comparison.runtime}: greatest difference from "
+            f"  {batch} x {height} x {width}, {comparison.runtime}: maximum difference from "
             f"PyTorch: {worst}"
         )
     if options.int8:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 __all__ = ["COMMANDS", "main"]
 
-#: Name, module with ``main(argv)``, what it does. LFFD's commands belong to LFFD's package.
+#: Name, module with ``main(argv)``, what it does.
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
     "train": ("face_d2.train_net", "train a detector, or evaluate its weights (--eval-only)"),
@@ -20,8 +20,8 @@ COMMANDS = {
     "check-dataset": ("face_d2.cli.check_dataset", "find damaged images and wrong boxes"),
     "benchmark": ("face_d2.cli.benchmark", "measure a detector's cost in every runtime"),
     "ablate": ("face_d2.cli.ablate", "train a suite of configs over seeds and tabulate it"),
-    "convert-lffd": ("lffd_d2.cli.convert", "convert released LFFD weights to a checkpoint"),
-    "receptive-fields": ("lffd_d2.cli.receptive_fields", "print and draw an LFFD's branches"),
+    "convert-lffd": ("face_d2.cli.convert_lffd", "convert released LFFD weights to a checkpoint"),
+    "receptive-fields": ("face_d2.cli.receptive_fields", "print and draw an LFFD's branches"),
 }
 
 

@@ -16,9 +16,9 @@ __all__ = ["main", "released_table", "shipped_table", "trained_table"]
 def shipped_table() -> str:
     """Detectors that ship with the package, as a Markdown table."""
     rows = [
-        [f"`{name}`", f"`{model.config}`", str(model.figures), model.figures.protocol]
+        [f"`{name}`", f"`{model.config}`", str(model.accuracy), model.accuracy.protocol]
         for name, model in model_zoo.models().items()
-        if isinstance(model.weights, Shipped) and model.figures
+        if isinstance(model.weights, Shipped) and model.accuracy
     ]
     return _table(("name", "config", "easy / medium / hard", "measured on"), rows)
 
@@ -27,15 +27,15 @@ def released_table() -> str:
     """Models with published weights, as a Markdown table."""
     rows = []
     for model in model_zoo.models().values():
-        file, figures = model.weights, model.figures
+        file, accuracy = model.weights, model.accuracy
         if isinstance(file, ReleasedFile):
             kind, _, digits = file.checksum.partition(":")
-            published = str(figures) if figures and not figures.measured_here else "-"
-            checked = str(figures) if figures and figures.measured_here else model.checked or "-"
+            published = str(accuracy) if accuracy and not accuracy.measured_here else "-"
+            checked = str(accuracy) if accuracy and accuracy.measured_here else model.checked or "-"
             link = f"[`{file.name}`]({file.url})"
-            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.licence]
+            row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "licence", "WIDER val, published")
+    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 
@@ -43,10 +43,10 @@ def trained_table() -> str:
     """Models that are trained by a command, as a Markdown table."""
     rows = []
     for model in model_zoo.models().values():
-        weights, figures = model.weights, model.figures
+        weights, accuracy = model.weights, model.accuracy
         if isinstance(weights, TrainedHere):
             row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
-            rows.append([*row, str(figures or "-"), figures.protocol if figures else "-"])
+            rows.append([*row, str(accuracy or "-"), accuracy.protocol if accuracy else "-"])
     heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
     return _table(heads, rows)
 

@@ -1,1 +1,1 @@
-"""Data sets, their readers and what is done to an image before a model sees it."""
+"""Data sets, their readers, and the mappers that prepare images for a model."""

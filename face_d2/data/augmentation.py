@@ -19,15 +19,15 @@ __all__ = ["BoundedResize", "PhotometricDistortion", "SquareFaceCrop"]
 class BoundedResize(T.ResizeShortestEdge):
     """Detectron2's resize by the shorter side, for images of any shape.
 
-    Of an image of 1 x 20000 pixels the plain rule makes one of 800 x 16 million, or, where the
-    longer side is limited, one without any height. Here an image more than 16 times as long as wide
-    is not enlarged, and no side comes to less than a pixel.
+    The plain rule resizes an image of 1 x 20000 pixels to 800 x 16 million, or, with a limit for
+    the longer side, to a height of 0. Here, images that are more than 16 times as long as wide are
+    not enlarged, and every side has at least one pixel.
     """
 
     def get_transform(self, image: NDArray[np.uint8]) -> Transform:
         """The resize of ``image`` (H, W, C)."""
         resize = super().get_transform(image)
-        if not isinstance(resize, T.ResizeTransform):  # sizes to draw from include 0: as it is
+        if not isinstance(resize, T.ResizeTransform):  # a size of 0 means no resize
             return resize
         height, width = image.shape[:2]
         thin = max(height, width) > THIN * min(height, width)
@@ -40,29 +40,28 @@ class BoundedResize(T.ResizeShortestEdge):
 class SquareFaceCrop(T.Augmentation):
     """A random square of the image, resized to one size.
 
-    The side follows S3FD's rule (arXiv 1708.05237, section 3.3): with probability 1/5 it is that of
-    the image's largest square, or ``max_scale`` times it where that is less; otherwise it is
-    uniform in [``min_scale``, ``max_scale``] times the image's shorter side. With ``zoom`` the
-    factor of the resize is drawn instead, so that the sizes of faces in the crop do not depend on
-    the size of the image. The place of the square is uniform. Where the square is longer than the
-    image, it holds all of the image and ``fill`` around it. A face belongs to the crop if its
-    center does (the mapper drops the others). Random crops are those of arXiv 1811.08557, section
-    3.4.
+    The side follows S3FD's rule (arXiv 1708.05237, section 3.3). With probability 1/5, it is the
+    image's shorter side, or ``max_scale`` times this side if that is less. Otherwise it is uniform
+    in [``min_scale``, ``max_scale``] times the shorter side. With ``zoom``, the factor of the
+    resize is drawn instead, so that the face sizes in the crop do not depend on the image size. The
+    position of the square is uniform. A square that is longer than the image contains the whole
+    image, surrounded by ``fill``. A face belongs to the crop if its center does; the mapper drops
+    the others. arXiv 1811.08557, section 3.4, uses random crops.
 
     Args:
-        size: side of the result, in pixels.
-        min_scale: smallest side of a square as a share of the shorter side.
-        attempts: a square without a face centre is drawn again, at most this often; the last one is
-            kept as background.
-        zoom: (least, greatest) factor of the resize, drawn log-uniformly: the side is
+        size: side of the output in pixels.
+        min_scale: minimum side of the square, as a fraction of the shorter side.
+        attempts: maximum number of draws until a square contains the center of a face; the last
+            square is kept as background.
+        zoom: (min, max) factor of the resize, drawn log-uniformly: the side is
             ``size / factor`` pixels, at most ``max_scale`` times the shorter side. Empty for S3FD's
             rule.
-        max_scale: largest side of a square as a share of the shorter side; above 1, squares reach
-            beyond the image.
-        fill: color of what is outside the image, a value in 0-255 per channel.
+        max_scale: maximum side of the square, as a fraction of the shorter side; above 1, squares
+            reach beyond the image.
+        fill: color outside the image, a value in 0-255 per channel.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -87,7 +86,7 @@ class SquareFaceCrop(T.Augmentation):
         if len(zoom) and not (len(zoom) == 2 and 0 < zoom[0] <= zoom[1] < math.inf):
             raise ValueError(
                 f"INPUT.FACE_CROP.ZOOM is {list(zoom)}; expected [] or two factors "
-                "[least, greatest] with 0 < least <= greatest, for example [0.5, 2.0]."
+                "[min, max] with 0 < min <= max, for example [0.5, 2.0]."
             )
         self.size, self.attempts, self.zoom = size, attempts, tuple(zoom)
         self.min_scale, self.max_scale = min_scale, max_scale
@@ -96,10 +95,10 @@ class SquareFaceCrop(T.Augmentation):
     def get_transform(self, image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> Transform:
         """Draws a crop of ``image`` (H, W, C); ``boxes`` are (N, 4) XYXY."""
         height, width = image.shape[:2]
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
         for _ in range(self.attempts):
             x, y, side = self._draw_square(height, width)
-            inside = (centres >= (x, y)) & (centres < (x + side, y + side))
+            inside = (centers >= (x, y)) & (centers < (x + side, y + side))
             if len(boxes) == 0 or inside.all(axis=1).any():
                 break
         if side <= min(height, width):
@@ -119,18 +118,18 @@ class SquareFaceCrop(T.Augmentation):
         scale = largest_scale if largest else np.random.uniform(self.min_scale, self.max_scale)
         if not self.zoom:
             return max(int(short * scale), 1)
-        # The numbers above are drawn all the same: trainings go on with the crops they began with.
+        # The numbers above are drawn even if unused, so that resumed trainings get the same crops.
         factor = np.exp(np.random.uniform(*np.log(self.zoom)))
         return max(min(round(self.size / factor), int(short * self.max_scale)), 1)
 
 
 def _draw_start(length: int, side: int) -> int:
-    """Where ``side`` pixels begin that lie in a line of ``length`` pixels, or around all of it."""
+    """Draws the start of ``side`` pixels that lie inside ``length`` pixels or around them."""
     return int(np.random.randint(min(length - side, 0), max(length - side, 0) + 1))
 
 
 class _PaddedCrop(CropTransform):
-    """A square crop that may reach beyond the image; ``fill`` is the color out there."""
+    """A square crop that may reach beyond the image, where it has the color ``fill``."""
 
     def __init__(
         self, x: int, y: int, side: int, width: int, height: int, fill: tuple[int, ...]
@@ -150,10 +149,10 @@ class _PaddedCrop(CropTransform):
 
 
 class _Enlarge(T.ResizeTransform):
-    """A bilinear resize that does not shrink, five times as fast as Detectron2's (Pillow's).
+    """A bilinear enlargement, five times as fast as Detectron2's, which uses Pillow.
 
-    Values differ by at most 1 from it, and are the same on every machine. Shrinking is left to
-    Pillow, which averages over all pixels.
+    Values differ from Pillow's by at most 1 and are the same on every machine. Pillow still does
+    the shrinking, because it averages over all pixels.
     """
 
     def apply_image(self, img: NDArray[np.uint8], interp: int | None = None) -> NDArray[np.uint8]:
@@ -164,8 +163,8 @@ class PhotometricDistortion(T.Augmentation):
     """Random brightness, contrast, saturation and hue, each with probability 1/2.
 
     The ranges are those of SSD's data augmentation, which S3FD adopts: brightness +-32, contrast
-    and saturation times 0.5 to 1.5, hue +-18 of OpenCV's 180 degrees; contrast comes first or last
-    with equal chance.
+    and saturation times 0.5 to 1.5, hue +-18 of OpenCV's 180 degrees. Contrast is changed first or
+    last with equal probability.
 
     Args:
         image_format: "BGR" or "RGB", the channel order of the images.
@@ -186,18 +185,18 @@ class PhotometricDistortion(T.Augmentation):
         contrast_first = _coin()
 
         def distort(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            # Tables of 256 values; those that follow each other are looked up in one go.
+            # Tables of 256 values; consecutive tables are merged into one lookup.
             before, after = _table(np.arange(256) + brightness), _table(np.arange(256) * contrast)
             if contrast_first:
                 before = after[before]
             if saturation == 1.0 and hue == 0.0:
                 return cv2.LUT(pixels, before if contrast_first else after[before])
-            pixels = self._shift_colour(cv2.LUT(pixels, before), saturation, hue)
+            pixels = self._shift_color(cv2.LUT(pixels, before), saturation, hue)
             return pixels if contrast_first else cv2.LUT(pixels, after)
 
         return T.ColorTransform(distort)
 
-    def _shift_colour(
+    def _shift_color(
         self, pixels: NDArray[np.uint8], saturation: float, hue: float
     ) -> NDArray[np.uint8]:
         values = np.arange(256)

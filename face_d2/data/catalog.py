@@ -1,7 +1,7 @@
-"""Data sets by one notation: a registered name, a path, or ``FORMAT:LABELS:IMAGES:CATEGORY``.
+"""Data sets by name, path, or notation (``FORMAT:LABELS:IMAGES:CATEGORY``).
 
-A notation of labels becomes a data set of Detectron2's catalog under its own text, so that
-``DATASETS.TRAIN`` and ``DATASETS.TEST`` take it where they take a name.
+A path or notation is registered in Detectron2's catalog under its own text, so that
+``DATASETS.TRAIN`` and ``DATASETS.TEST`` accept it like a name.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def register_data_sets(names: Iterable[str]) -> None:
-    """Makes sure that data sets are in Detectron2's catalog.
+    """Registers data sets in Detectron2's catalog if they are not registered yet.
 
-    Labels that are given by their notation are registered under it. Nothing is read.
+    Labels are registered under their notation. No file is read.
 
     Raises:
         ValueError: a text is neither a registered name nor a notation of labels.
@@ -41,21 +41,21 @@ def register_data_sets(names: Iterable[str]) -> None:
 
 
 def register_labels(name: str, text: str | os.PathLike[str], *, folder: str | None = None) -> None:
-    """Registers labels under a name; nothing is read until the data set is used.
+    """Registers labels under a name; files are read when the data set is first used.
 
-    It is evaluated by WIDER FACE's protocol (Easy, Medium and Hard by face height) and in COCO
-    style.
+    The data set is evaluated by WIDER FACE's protocol (Easy, Medium and Hard by face height) and in
+    COCO style.
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         text: see :func:`face_d2.data.labels.read_labels`.
-        folder: see there.
+        folder: see :func:`face_d2.data.labels.read_labels`.
     """
     register_reader(name, lambda: read_labels(text, folder=folder), labels=os.fspath(text))
 
 
 def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> None:
-    """Registers what a function reads; it is called once, when the data set is first used."""
+    """Registers the labels that a function returns; it is called once, when they are needed."""
 
     @functools.cache
     def labels() -> Labels:
@@ -77,13 +77,12 @@ def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> N
 
 
 def label_records(labels: Labels) -> list[dict[str, Any]]:
-    """Labels as Detectron2's dataset dicts.
+    """Converts labels to Detectron2's dataset dicts.
 
     Returns:
-        One dict per image: file_name, height, width, ``image_id`` "folder/name" (by which
-        prediction files go), and annotations with bbox (XYWH pixels), bbox_mode, category_id 0,
-        iscrowd (1: neither positive nor background) and WIDER FACE's six attributes where the
-        labels have them.
+        One dict per image: file_name, height, width, ``image_id`` "folder/name" (the name of its
+        prediction file), and annotations with bbox (XYWH pixels), bbox_mode, category_id 0, iscrowd
+        (1: neither positive nor background) and, if present, the six attributes of WIDER FACE.
     """
     records = []
     for image in labels.images:

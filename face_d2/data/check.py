@@ -1,7 +1,6 @@
-"""One pass over a data set in WIDER FACE's form: what is wrong with its images and its boxes.
+"""Checks the images and boxes of a data set in one pass.
 
-Every image is decoded once, by the reader that training uses. Neither torch nor Detectron2 is
-needed.
+Every image is decoded once, by the reader of training. Neither torch nor Detectron2 is needed.
 """
 
 from __future__ import annotations
@@ -26,32 +25,32 @@ from face_d2.data.wider_face import WiderFaceImage
 
 __all__ = ["BOX_PROBLEMS", "IMAGE_PROBLEMS", "CheckedImage", "DatasetCheck", "check_dataset"]
 
-#: What can be wrong with an image; its faces are of no use then. In words for the report.
+#: Problems of an image, which make its faces unusable, with their description in the report.
 IMAGE_PROBLEMS = {
-    "missing": "no such file, or no permission to read it",
-    "unreadable": "no image, damaged or cut short",
-    "size": "decodes to another size than its header states",
-    "duplicate": "the same pixels as an image before it",
+    "missing": "the file does not exist or may not be read",
+    "unreadable": "not an image, damaged or truncated",
+    "size": "the decoded size differs from the header",
+    "duplicate": "the same pixels as an earlier image",
 }
-#: What can be wrong with a box; a box has one problem, the first of these.
+#: Problems of a box; only the first one is reported.
 BOX_PROBLEMS = {
     "degenerate": "a side of 0 or less",
-    "outside": "nothing of it lies in the image",
-    "repeated": "the same as a box before it in the image",
-    "over_border": "reaches beyond the image",
+    "outside": "completely outside the image",
+    "repeated": "the same as an earlier box of the image",
+    "over_border": "partly outside the image",
 }
 
 
 @dataclass(frozen=True)
 class BoxProblem:
-    """One box that is not as it should be.
+    """A box with a problem.
 
     Attributes:
         row: number of the face in its image, from 1.
         problem: a key of ``BOX_PROBLEMS``.
         box: x, y, w, h as annotated.
-        clipped: the part of an "over_border" box that lies in the image; None for the others, which
-            a cleaned list drops.
+        clipped: the part of an "over_border" box inside the image; None for other problems, whose
+            boxes are dropped from a cleaned list.
     """
 
     row: int
@@ -62,16 +61,16 @@ class BoxProblem:
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """What one image turned out to be.
+    """The result for one image.
 
     Attributes:
         name: ``event/file.jpg``.
-        faces: how many are annotated.
+        faces: number of annotated faces.
         problem: a key of ``IMAGE_PROBLEMS``, or None.
-        detail: more about it: the error, the sizes, the other image.
-        turned: its EXIF data turn it, so that tools that do not heed them see other pixels under
-            its boxes.
-        boxes: what is wrong with its boxes; not looked at where the image has no size.
+        detail: details of the problem: the error, the sizes or the other image.
+        turned: whether the image has an EXIF orientation; tools that ignore it show other pixels
+            under the boxes.
+        boxes: its boxes with problems; empty if the size of the image is unknown.
     """
 
     name: str
@@ -84,11 +83,11 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """What the pass found.
+    """The result of a check.
 
     Attributes:
-        images: one entry per image of the list, in its order.
-        seconds: how long it took.
+        images: one entry per image, in the order of the list.
+        seconds: duration of the check.
     """
 
     images: list[CheckedImage] = field(repr=False)
@@ -96,23 +95,23 @@ class DatasetCheck:
 
     @property
     def image_counts(self) -> dict[str, int]:
-        """How many images have each problem."""
+        """Number of images by problem."""
         found = Counter(image.problem for image in self.images)
         return {problem: found[problem] for problem in IMAGE_PROBLEMS}
 
     @property
     def box_counts(self) -> dict[str, int]:
-        """How many boxes have each problem."""
+        """Number of boxes by problem."""
         found = Counter(box.problem for image in self.images for box in image.boxes)
         return {problem: found[problem] for problem in BOX_PROBLEMS}
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong; images turned by EXIF are not."""
+        """Whether there is no problem; an EXIF orientation is none."""
         return not any(self.image_counts.values()) and not any(self.box_counts.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Everything found, for a file; images without a finding are counted only."""
+        """All problems as JSON data; images without a problem are only counted."""
         listed = [i for i in self.images if i.problem or i.boxes or i.turned]
         return {
             "images": len(self.images),
@@ -133,13 +132,13 @@ def check_dataset(
     workers: int = 0,
     progress: bool = True,
 ) -> DatasetCheck:
-    """Decodes every image and looks at every box.
+    """Decodes every image and checks every box.
 
     Args:
         image_root: folder of the event folders.
-        images: the list, as :func:`face_d2.data.wider_face.read_annotations` gives it.
-        workers: threads that decode; 0 takes as many as there are CPUs.
-        progress: show a bar with the time left.
+        images: the output of :func:`face_d2.data.wider_face.read_annotations`.
+        workers: number of decoding threads; 0 for one per CPU.
+        progress: show a progress bar.
     """
     work = partial(_check_image, Path(image_root))
     checked: list[CheckedImage] = []
@@ -156,7 +155,7 @@ def check_dataset(
 
 
 def _check_image(root: Path, annotated: WiderFaceImage) -> tuple[CheckedImage, bytes]:
-    """What one image is, and a digest of its pixels (empty where there are none)."""
+    """The result for one image, and a digest of its pixels (empty if it cannot be decoded)."""
     result = partial(CheckedImage, annotated.name, len(annotated.boxes))
     path = root / annotated.name
     try:
@@ -176,7 +175,7 @@ def _check_image(root: Path, annotated: WiderFaceImage) -> tuple[CheckedImage, b
 
 
 def _box_problems(boxes: NDArray[np.float64], size: tuple[int, int]) -> list[BoxProblem]:
-    """Findings about (N, 4) XYWH boxes of an image of (height, width)."""
+    """Problems of (N, 4) XYWH boxes in an image of (height, width)."""
     height, width = size
     limits = (width, height, width, height)
     found, seen = [], set()

@@ -1,4 +1,4 @@
-"""A cleaned annotation list: without the images and boxes that a check found to be of no use."""
+"""Writes an annotation list without the unusable images and boxes that a check found."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ __all__ = ["changes_file", "write_cleaned"]
 
 
 def changes_file(path: str | Path) -> Path:
-    """Where :func:`write_cleaned` says what it changed: ``path`` with ``.changes.txt`` added."""
+    """The file in which :func:`write_cleaned` lists its changes: ``path`` + ``.changes.txt``."""
     path = Path(path)
     return path.with_name(path.name + ".changes.txt")
 
 
 def write_cleaned(path: str | Path, images: Sequence[WiderFaceImage], check: DatasetCheck) -> int:
-    """Writes the list without what is wrong, and beside it what was left out or changed.
+    """Writes a list without problems, and a second file with the changes.
 
-    Images with a problem are left out, of duplicates the first stays; boxes that reach over the
-    border are cut at it, the other boxes with a problem are left out.
+    Images with a problem are left out; of duplicates, the first one stays. Boxes partly outside
+    the image are clipped; other boxes with a problem are left out.
 
     Args:
-        path: annotation text in WIDER FACE's form.
+        path: the annotation text to write, in WIDER FACE's format.
         images: the list that was checked.
-        check: what was found.
+        check: the result of the check.
 
     Returns:
-        How many lines ``changes_file(path)`` has, one per change.
+        The number of changes, which are the lines of ``changes_file(path)``.
 
     Raises:
-        ValueError: every image has a problem, so that nothing would be left.
+        ValueError: every image has a problem, so the list would be empty.
     """
     kept = [(i, c) for i, c in zip(images, check.images) if c.problem is None]
     if not kept:

@@ -1,4 +1,4 @@
-"""Faces in a COCO json, as a data set that this project trains and evaluates on."""
+"""Data sets with faces in a COCO json."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["load_coco_faces", "register_coco_faces"]
 def register_coco_faces(
     name: str, json_file: str | Path, image_root: str | Path, *, category: str = "face"
 ) -> None:
-    """Registers a COCO json under ``name``; the same one twice is no error.
+    """Registers a COCO json under ``name``; repeating the call is no error.
 
-    Nothing is read until the data set is used. It is evaluated by WIDER FACE's protocol (Easy,
+    Files are read when the data set is first used. It is evaluated by WIDER FACE's protocol (Easy,
     Medium and Hard by face height) and in COCO style.
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        json_file: images, annotations and categories in COCO's form.
-        image_root: what the file names in it are relative to.
-        category: name of the category whose boxes are faces; what others mark is background.
+        json_file: a COCO json with images, annotations and categories.
+        image_root: folder of the images; file names in the json are relative to it.
+        category: name of the category of faces; boxes of other categories are background.
 
     Raises:
-        ValueError: when the name is another data set's.
+        ValueError: the name belongs to another data set.
     """
     if is_registered(name, image_root=str(image_root), annotation_file=str(json_file)):
         return
@@ -52,21 +52,21 @@ def load_coco_faces(
     """Reads Detectron2's dataset dicts from a COCO json.
 
     Args:
-        json_file: images, annotations and categories in COCO's form.
-        image_root: what the file names in it are relative to.
-        category: name of the category whose boxes are faces.
-        folder: first part of the ``image_id`` of an image that lies in ``image_root`` itself.
+        json_file: a COCO json with images, annotations and categories.
+        image_root: folder of the images; file names in the json are relative to it.
+        category: name of the category of faces.
+        folder: first part of the ``image_id`` of images directly in ``image_root``.
 
     Returns:
-        See :func:`face_d2.data.catalog.label_records`. A picture that is listed twice is one image
-        with the faces of both; boxes of negative size are turned round; boxes without area are
-        ignored. :func:`face_d2.data.labels.read_labels` also tells how many there were.
+        See :func:`face_d2.data.catalog.label_records`. The faces of an image that is listed twice
+        are merged, boxes of negative size are flipped, and boxes without area are ignored;
+        :func:`face_d2.data.labels.read_labels` also counts these cases.
 
     Raises:
-        FileNotFoundError: when the json or images are missing; how many, with examples.
-        ValueError: when it is no such json, lacks the category, has annotations of an image or
-            category that it does not list, or a box that is not finite, or another size than an
-            image's own.
+        FileNotFoundError: the json or images are missing; the message has examples.
+        ValueError: the file is not such a json or does not have the category; an annotation refers
+            to an unknown image or category; a box is not finite; or the size of an image differs
+            from the json.
     """
     return label_records(_read(json_file, image_root, category, folder))
 

@@ -1,7 +1,7 @@
 """Reader of FDDB's folds: images and the ellipses around their faces. NumPy only.
 
 ``FDDB-fold-NN-ellipseList.txt`` gives, for every image, a line with its path (no extension), a line
-with the number of faces N, and N lines "major_radius minor_radius angle centre_x centre_y 1", the
+with the number of faces N, and N lines "major_radius minor_radius angle center_x center_y 1", the
 angle of the major axis in radians (Jain and Learned-Miller, "FDDB: A Benchmark for Face Detection
 in Unconstrained Settings", UM-CS-2010-009).
 """
@@ -32,7 +32,7 @@ class FDDBImage:
     Attributes:
         name: path without extension, e.g. ``2002/08/11/big/img_591``.
         ellipses: (N, 5) float64: major radius, minor radius, angle of the major axis in radians,
-            centre x, centre y; pixels.
+            center x, center y; pixels.
     """
 
     name: str
@@ -56,8 +56,8 @@ def read_folds(folder: str | Path) -> list[list[FDDBImage]]:
         Ten lists of images, in the files' order.
 
     Raises:
-        FileNotFoundError: when the folder or one of the ten files is missing.
-        ValueError: on a malformed line, or an image in two folds.
+        FileNotFoundError: the folder or one of the ten files is missing.
+        ValueError: a line is malformed, or an image is in two folds.
     """
     folder = Path(folder)
     files = [folder / f"FDDB-fold-{n:02d}-ellipseList.txt" for n in range(1, NUM_FOLDS + 1)]
@@ -78,12 +78,12 @@ def read_fold(path: str | Path) -> list[FDDBImage]:
     """Reads one ellipse list.
 
     Raises:
-        ValueError: on a malformed line, with file and line number, and when there is no image.
+        ValueError: a line is malformed, or the file lists no image; the message has the line.
     """
     lines = ((number, line) for number, line in numbered_lines(path) if line)
     images = [FDDBImage(name, _read_ellipses(path, name, lines)) for _, name in lines]
     if not images:
-        raise ValueError(f"{path}: no image is listed; expected an FDDB ellipse list.")
+        raise ValueError(f"{path}: lists no image; expected an FDDB ellipse list.")
     return images
 
 

@@ -1,7 +1,7 @@
-"""What a file holds, told from its first bytes and, where they say nothing, from its ending.
+"""Identifies images and videos by the first bytes of a file, or else by its suffix.
 
-This is the one list of formats: prediction, training, evaluation and ``tools/check_dataset.py`` all
-read what :data:`READ_FORMATS` names.
+Prediction, training, evaluation and ``face-d2-check-dataset`` all read the formats in
+:data:`READ_FORMATS`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 
 __all__ = ["HEAD_BYTES", "READ_FORMATS", "FileKind", "kind_of_bytes", "kind_of_file"]
 
-#: How much of a file :func:`kind_of_bytes` needs.
+#: Number of bytes that :func:`kind_of_bytes` needs.
 HEAD_BYTES = 4096
 
-#: Formats of pictures that are read, by Pillow's names. AVIF needs a Pillow that was built with it
-#: (11.3 and later are), HEIF the extra [heif]; :func:`why_not_read` says so.
+#: Image formats that are read, by Pillow's names. AVIF needs a Pillow with AVIF support (11.3 and
+#: later), HEIF the extra [heif]; :meth:`FileKind.why_not_read` explains this.
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 
 _CONVERT = "convert it to JPEG or PNG"
@@ -30,8 +30,8 @@ def _endings(words: str) -> frozenset[str]:
     return frozenset(f".{word}" for word in words.split())
 
 
-#: Endings of pictures and videos. A file with one of them that holds something else is damaged and
-#: is reported as such. ".ts" is TypeScript's as well and is not among them.
+#: Suffixes of images and videos. A file with such a suffix and other content counts as damaged. ".ts"
+#: is left out, because it is also the suffix of TypeScript.
 _IMAGE_ENDINGS = _endings(
     "jpg jpeg jpe jfif jfi mpo png apng webp bmp dib gif tif tiff pbm pgm ppm pnm jp2 j2k jpx avif "
     "avifs heic heif hif jxl psd psb exr hdr tga pcx qoi dng nef arw cr2 cr3 raf orf rw2 pef srw"
@@ -84,23 +84,23 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"\x1f\x07\0", "video", "DV"),
     (b"ID3", "other", "sound"),
     (b"fLaC", "other", "sound"),
-    (b"%PDF", "other", "a PDF document, whose pictures are not searched"),
-    (b"PK\x03\x04", "other", "an archive or document, whose pictures are not searched"),
-    (b"Rar!", "other", "an archive, whose pictures are not searched"),
-    (b"7z\xbc\xaf", "other", "an archive, whose pictures are not searched"),
-    (b"\x1f\x8b", "other", "an archive, whose pictures are not searched"),
-    (b"\0\x05\x16\x07", "other", "macOS's notes on another file"),
-    (b"\0\x05\x16\0", "other", "macOS's notes on another file"),
+    (b"%PDF", "other", "a PDF document, which is not searched for pictures"),
+    (b"PK\x03\x04", "other", "an archive or document, which is not searched for pictures"),
+    (b"Rar!", "other", "an archive, which is not searched for pictures"),
+    (b"7z\xbc\xaf", "other", "an archive, which is not searched for pictures"),
+    (b"\x1f\x8b", "other", "an archive, which is not searched for pictures"),
+    (b"\0\x05\x16\x07", "other", "macOS metadata of another file"),
+    (b"\0\x05\x16\0", "other", "macOS metadata of another file"),
 )
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What a file holds.
+    """The kind of a file.
 
     Attributes:
         kind: "image", "video" or "other".
-        format: its format; of "other" what it is instead, in words.
+        format: its format; for "other" a description.
     """
 
     kind: str
@@ -108,7 +108,7 @@ class FileKind:
 
     @property
     def why_not_read(self) -> str | None:
-        """Of a picture: why it is not read and what to do; None where it is read."""
+        """Why an image is not read and what to do; None if it is read."""
         if self.format == "HEIF" and importlib.util.find_spec("pillow_heif") is None:
             return f"is HEIC; install pillow-heif (pip install 'face-d2[heif]') or {_CONVERT}"
         if self.format == "AVIF" and not _pillow_reads_avif():
@@ -121,7 +121,7 @@ class FileKind:
 
 
 def kind_of_bytes(head: bytes) -> FileKind | None:
-    """What the first :data:`HEAD_BYTES` of a file tell of it; None where they tell nothing."""
+    """Kind of a file by its first :data:`HEAD_BYTES`; None if they are not known."""
     if head[8:10] == b"CR" and head[:4] == b"II*\0":
         return FileKind("image", "raw")
     for start, kind, name in _SIGNATURES:
@@ -143,7 +143,7 @@ def kind_of_bytes(head: bytes) -> FileKind | None:
         return FileKind("image", "BMP")
     if _PPM.match(head):
         return FileKind("image", "PPM")
-    # MPEG transport streams: packets of 188 bytes, of cameras 192 with a time before each.
+    # MPEG transport streams have packets of 188 bytes; those of cameras have 192, with a time code.
     for first, length in ((0, 188), (4, 192)):
         starts = range(first, min(len(head), first + 5 * length), length)
         if len(starts) > 2 and all(head[at] == 0x47 for at in starts):
@@ -152,14 +152,14 @@ def kind_of_bytes(head: bytes) -> FileKind | None:
 
 
 def kind_of_file(path: Path, transport_streams: bool = False) -> FileKind:
-    """What a file is: by its first bytes, else by its ending, else "other".
+    """Kind of a file by its first bytes, or else by its suffix, or else "other".
 
     Args:
         path: the file; links are followed.
-        transport_streams: ".ts" counts as a video's ending; it is TypeScript's as well.
+        transport_streams: whether ".ts" is a suffix of videos; TypeScript uses it too.
 
     Raises:
-        OSError: there is no such file, or it may not be read.
+        OSError: the file does not exist or may not be read.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
@@ -178,7 +178,7 @@ def kind_of_file(path: Path, transport_streams: bool = False) -> FileKind:
 
 
 def _of_brand(head: bytes) -> FileKind:
-    """By the brands in the first box of an ISO base media file (ISO/IEC 14496-12)."""
+    """Kind by the brands in the first box of an ISO base media file (ISO/IEC 14496-12)."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brand = head[8:12]
     brands = {brand, *(head[at : at + 4] for at in range(16, length - 3, 4))}

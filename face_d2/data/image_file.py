@@ -1,8 +1,8 @@
-"""Image files that nobody checked, as arrays: one reader for training, evaluation and prediction.
+"""Decoding of untrusted image files, for training, evaluation and prediction.
 
-A file is either read whole or refused. OpenCV fills the missing part of a truncated JPEG with grey
-and says nothing; Pillow, which decodes here, does not. Images of more than 178,956,970 pixels
-(twice ``PIL.Image.MAX_IMAGE_PIXELS``) are refused by their header.
+A file is either read completely or refused. OpenCV silently fills the missing part of a truncated
+JPEG with gray; Pillow, which is used here, reports an error. Images with more than 178,956,970
+pixels (twice ``PIL.Image.MAX_IMAGE_PIXELS``) are refused before they are decoded.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from face_d2.data.file_kind import HEAD_BYTES, kind_of_bytes
-from face_d2.data.mended_file import mended_bytes
+from face_d2.data.repaired_file import repaired_bytes
 from face_d2.utils.known_mistake import known_mistake
 
 __all__ = [
@@ -42,79 +42,79 @@ __all__ = [
     "with_image",
 ]
 
-#: Pillow refuses larger ones by their header: 540 MB decoded. 13,000 x 13,000 passes.
+#: Pillow refuses larger images by their header. The limit is 540 MB decoded (13,000 x 13,000 passes).
 MAX_IMAGE_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
 _EXIF_ORIENTATION = 0x0112
 _DNG_VERSION, _SUBFILE, _SUB_IFDS = 50706, 254, 330
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-# What is left to mirror after that swap: (rows, columns).
+# Whether to flip after this swap: (rows, columns).
 _MIRRORED = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
 _FROM_RGBX = {"BGR": cv2.COLOR_RGBA2BGR, "RGB": cv2.COLOR_RGBA2RGB}
-_SHRINKS = (1, 2, 4, 8)  # what a JPEG decoder can divide sides by
-#: Bits that a sensor's values have, whatever they are stored in.
+_SHRINKS = (1, 2, 4, 8)  # factors by which a JPEG decoder can shrink
+#: Possible numbers of bits of a sensor's values, which are stored in 16 bits.
 _DEPTHS = (8, 10, 12, 14, 16)
-#: Formats of several pages or frames. The further pictures of an MPO (the other eye's, a gain map)
-#: are no pages, and Pillow's plugin for single pictures counts as one page whatever it says.
+#: Formats with several pages or frames. The further pictures of an MPO (the other eye, a gain map)
+#: are not pages. Files that Pillow's plugins for single pictures read have one page.
 _PAGED = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")
 
 _Result = TypeVar("_Result")
 
 
 class UnreadableImageError(ValueError):
-    """The file is there, but it is no image, damaged, cut short, or has too many pixels."""
+    """The file exists, but is not an image, damaged, truncated, or has too many pixels."""
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) of an image as it is shown, from its header alone.
+    """(height, width) of an image after EXIF orientation; only the header is read.
 
     Raises:
-        UnreadableImageError: the header cannot be read, or states too many pixels.
-        OSError: there is no such file, or it cannot be opened.
+        UnreadableImageError: the header cannot be read, or has too many pixels.
+        OSError: the file does not exist or cannot be opened.
     """
     return with_image(path, _upright_size)
 
 
 def is_turned(path: str | Path) -> bool:
-    """Whether EXIF data say that the image is shown in another orientation than it is stored.
+    """Whether the EXIF orientation of an image rotates or mirrors the stored pixels.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`image_size`.
+        UnreadableImageError, OSError: see :func:`image_size`.
     """
     return with_image(path, lambda image: orientation_of(image) != 1)
 
 
 def page_count(path: str | Path) -> int:
-    """How many pages (TIFF) or frames (GIF, PNG, WebP, AVIF, HEIF) an image file has.
+    """Number of pages (TIFF) or frames (GIF, PNG, WebP, AVIF, HEIF) of an image file.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`image_size`.
+        UnreadableImageError, OSError: see :func:`image_size`.
     """
     return with_image(path, _page_count)
 
 
 def read_image(image: str | Path | bytes, color_order: str = "BGR") -> NDArray[np.uint8]:
-    """Decodes an image: (H, W, 3), as it is shown (EXIF orientation applied).
+    """Decodes an image to (H, W, 3) and applies its EXIF orientation.
 
-    Gray, palette and CMYK are converted, 16 bits a channel are scaled (:func:`to_8_bits`),
-    transparency is dropped, and of several pages or frames the first counts.
+    Gray, palette and CMYK images are converted, 16-bit channels are scaled (:func:`to_8_bits`),
+    transparency is dropped, and only the first page or frame is read.
 
     Args:
-        image: the file, whose name's ending does not matter, or what is in it.
+        image: the path of a file with any suffix, or the bytes of a file.
         color_order: "BGR" or "RGB".
 
     Raises:
-        UnreadableImageError: it cannot be decoded to the end, or holds floats.
-        OSError: there is no such file, or it cannot be opened.
+        UnreadableImageError: the image cannot be decoded completely, or contains floats.
+        OSError: the file does not exist or cannot be opened.
     """
     return with_image(image, partial(pixels_of, color_order=color_order, data=_bytes_of(image)))
 
 
 def read_pages(path: str | Path) -> Iterator[NDArray[np.uint8]]:
-    """Decodes every page or frame, each as :func:`read_image` does, one in memory at a time.
+    """Decodes every page or frame like :func:`read_image`; one page is in memory at a time.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`read_image`, when the faulty page is met.
+        UnreadableImageError, OSError: see :func:`read_image`; raised at the page with the error.
     """
     with opened_image(path) as image:
         for page in range(_page_count(image)):
@@ -123,27 +123,27 @@ def read_pages(path: str | Path) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_shrunk(path: str | Path, scale: float) -> tuple[NDArray[np.uint8], int]:
-    """Decodes an image no larger than it will be needed.
+    """Decodes an image that will be shrunk, at a reduced size if possible.
 
-    A JPEG that will be shrunk is decoded at 1/2, 1/4 or 1/8, which skips most of the work and
-    averages pixels instead of skipping them. Its EXIF orientation is applied.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size, which is faster and averages pixels. The EXIF
+    orientation is applied.
 
     Args:
         path: the file.
-        scale: what its lengths will be multiplied by.
+        scale: factor by which the image will be resized.
 
     Returns:
-        The image (H, W, 3) BGR uint8 and the divisor of its lengths: a point x of the original lies
-        at x / divisor.
+        The image (H, W, 3) BGR uint8, and the divisor of its sides: a point x of the original image
+        is at x / divisor.
 
     Raises:
-        UnreadableImageError: it cannot be decoded to the end.
-        OSError: there is no such file, or it cannot be opened.
+        UnreadableImageError: the image cannot be decoded completely.
+        OSError: the file does not exist or cannot be opened.
     """
 
     def shrunk(image: Image.Image) -> tuple[NDArray[np.uint8], int]:
         shrink = 1
-        if image.format in ("JPEG", "MPO"):  # MPO: a JPEG with further pictures behind it
+        if image.format in ("JPEG", "MPO"):  # an MPO is a JPEG with further pictures
             width, height = image.size
             shrink = max(s for s in _SHRINKS if s == 1 or s <= min(1 / scale, width, height))
             image.draft(None, (width // shrink, height // shrink))
@@ -158,38 +158,38 @@ def pixels_of(
     data: Callable[[], bytes] | None = None,
     page: int = 0,
 ) -> NDArray[np.uint8]:
-    """What :func:`read_image` gives for the file of a Pillow image.
+    """The pixels of a Pillow image, equal to :func:`read_image` of its file.
 
     Args:
-        image: the image, at the page wanted.
+        image: the image, at the page to read.
         color_order: "BGR" or "RGB".
-        data: gives the file's content. It is asked for only where Pillow cannot keep what counts:
-            the lower bits of a dark color picture of 16 bits a channel.
-        page: which page it is.
+        data: returns the content of the file. It is called only if Pillow loses information: the
+            lower bits of a dark color image with 16 bits per channel.
+        page: index of the page.
 
     Raises:
-        ValueError: it holds floats or whole numbers beyond 0-65535, or is such a dark picture and
-            ``data`` is None.
+        ValueError: the image contains floats or integers outside 0-65535, or is such a dark image
+            and ``data`` is None.
     """
-    # Before loading, when Pillow has not yet turned it (it does so for TIFF alone).
+    # Before loading, because Pillow rotates a TIFF when it loads it.
     orientation = 1 if image.format == "TIFF" else orientation_of(image)
     deep_color = is_deep_color(image)
     image.load()
     if image.mode == "F":
         raise ValueError(
-            "got an image of mode F (floats), whose range is not known; scale its values to 0-255 "
-            "and save or convert it with 8 bits"
+            "got an image of mode F (floats), whose range is unknown; scale its values to 0-255 "
+            "and convert it to 8 bits"
         )
-    if image.mode.startswith("I"):  # 16 bits, which Pillow may keep in 32
+    if image.mode.startswith("I"):  # 16 bits, which Pillow may store in 32
         values = np.asarray(image)
         if image.mode == "I" and values.size and not 0 <= values.min() <= values.max() < 2**16:
             raise ValueError(
-                "got an image of mode I with values beyond 0-65535; scale it to 8 bits first"
+                "got an image of mode I with values outside 0-65535; scale it to 8 bits first"
             )
         pixels = np.repeat(to_8_bits(values.astype(np.uint16))[..., None], 3, axis=2)
     else:
         colors = image if image.mode == "RGB" else image.convert("RGB")
-        # Pillow keeps four bytes a pixel; handing them out as they are costs it a fifth of packing
+        # Pillow stores four bytes per pixel. Copying all four takes a fifth of the time of packing
         # three of them.
         four = np.frombuffer(colors.tobytes("raw", "RGBX"), np.uint8)
         four = four.reshape(image.height, image.width, 4)
@@ -197,7 +197,7 @@ def pixels_of(
         if deep_color and pixels.size and pixels.max() < 64:
             if data is None:
                 raise ValueError(
-                    "got a dark image of 16 bits a channel, of which Pillow keeps 8; give its path"
+                    "got a dark image with 16 bits per channel; Pillow keeps 8 of them, so pass its path"
                 )
             bgr = to_8_bits(deep_pixels(data(), page)[..., :3])
             pixels = bgr if color_order == "BGR" else bgr[..., ::-1]
@@ -205,10 +205,10 @@ def pixels_of(
 
 
 def to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """The upper 8 of the bits that are used.
+    """Scales 16-bit values to 8 bits, by the number of bits that are used.
 
-    Thermal and scientific cameras store 10, 12 or 14 bits in 16. Where no value of a picture needs
-    more, it is scaled as a picture of so many bits: taken as one of 16 it would be black.
+    Thermal and scientific cameras store 10, 12 or 14 bits in 16. If no value of an image has more
+    bits than these, it is scaled from this number of bits; otherwise it would be nearly black.
     """
     used = int(values.max()).bit_length() if values.size else 0
     depth = next(depth for depth in _DEPTHS if depth >= used)
@@ -216,19 +216,19 @@ def to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether a file, not yet decoded, has 16 bits a channel in color, of which Pillow keeps 8."""
+    """Whether a color image that is not decoded yet has 16 bits per channel (Pillow keeps 8)."""
     return image.mode in ("RGB", "RGBA", "LA") and any(
         ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
     )
 
 
 def deep_pixels(data: bytes, page: int = 0) -> NDArray[np.uint16]:
-    """A page of a PNG or TIFF with all its bits: (H, W, 3) BGR or (H, W, 4) BGRA.
+    """A page of a PNG or TIFF with 16 bits: (H, W, 3) BGR or (H, W, 4) BGRA.
 
-    A TIFF is upright, as OpenCV turns it.
+    OpenCV applies the orientation of a TIFF.
 
     Raises:
-        UnreadableImageError: OpenCV cannot decode it.
+        UnreadableImageError: OpenCV cannot decode the file.
     """
     buffer = np.frombuffer(data, np.uint8)
     if page == 0:
@@ -237,12 +237,12 @@ def deep_pixels(data: bytes, page: int = 0) -> NDArray[np.uint16]:
         _, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
         pixels = pages[page] if page < len(pages) else None
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        raise UnreadableImageError("OpenCV cannot decode its 16 bits a channel")
+        raise UnreadableImageError("OpenCV cannot decode its 16-bit channels")
     return pixels
 
 
 def turned_upright(pixels: NDArray, orientation: int) -> NDArray:
-    """Pixels (H, W, ...) of an image with an EXIF orientation as they are shown."""
+    """Applies an EXIF orientation to pixels (H, W, ...)."""
     if orientation in _TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     rows, columns = _MIRRORED.get(orientation, (1, 1))
@@ -250,23 +250,23 @@ def turned_upright(pixels: NDArray, orientation: int) -> NDArray:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where there is none or EXIF is damaged."""
-    # In a PNG it may stand behind the pixels, where a look at the header does not find it.
+    """The EXIF orientation; 1 (upright) if it is missing or damaged."""
+    # In a PNG, EXIF may follow the pixels, so the header is not enough.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # the pixels are good whatever EXIF's parser raises
+    except Exception:  # damaged EXIF data do not affect the pixels
         return 1
 
 
 @contextmanager
 def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
-    """The image, its header read; failures in the block are those of the file.
+    """Opens an image and reads its header; errors in the block count as errors of the file.
 
     Raises:
-        UnreadableImageError: it cannot be read, or the block failed.
-        OSError: there is no such file, or it cannot be opened.
+        UnreadableImageError: the image cannot be read, or the block failed.
+        OSError: the file does not exist or cannot be opened.
     """
     in_memory = isinstance(source, bytes)
     with io.BytesIO(source) if in_memory else open(source, "rb") as file:
@@ -285,12 +285,12 @@ def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
                 yield image
         except MemoryError:
             raise
-        # Besides OSError, damaged files make Pillow raise whatever its parsing runs into:
-        # SyntaxError, struct.error, EOFError, IndexError, DecompressionBombError ...
+        # For damaged files, Pillow raises many exceptions besides OSError: SyntaxError,
+        # struct.error, EOFError, IndexError, DecompressionBombError ...
         except Exception as error:
             reason = str(error)
             if isinstance(error, UnidentifiedImageError):
-                reason = "not an image, or of a format that is not read"
+                reason = "not an image, or an unsupported format"
                 if not in_memory and (mistake := known_mistake(source)):
                     reason = mistake
             name = f"an image of {len(source)} bytes" if in_memory else source
@@ -298,16 +298,16 @@ def opened_image(source: str | Path | bytes) -> Iterator[Image.Image]:
 
 
 def with_image(source: str | Path | bytes, use: Callable[[Image.Image], _Result]) -> _Result:
-    """What ``use`` makes of an image; of a mended copy where the decoder's guards refuse it."""
+    """Calls ``use`` with an image, or with a repaired copy if the decoder refuses the file."""
     try:
         with opened_image(source) as image:
             return use(image)
     except UnreadableImageError as error:
-        mended = mended_bytes(_bytes_of(source)())
-        if mended is None:
+        repaired = repaired_bytes(_bytes_of(source)())
+        if repaired is None:
             raise
         try:
-            with opened_image(mended) as image:
+            with opened_image(repaired) as image:
                 return use(image)
         except UnreadableImageError:
             raise error from None
@@ -322,10 +322,10 @@ def _page_count(image: Image.Image) -> int:
 
 
 def _refuse_raw(image: Image.Image) -> None:
-    """Of a camera's raw file, a TIFF outside, Pillow would show the thumbnail."""
+    """Refuses raw files of cameras, which look like TIFF; Pillow would read the thumbnail."""
     tags = image.tag_v2
     if _DNG_VERSION in tags or (tags.get(_SUBFILE) == 1 and _SUB_IFDS in tags):
-        raise ValueError("is a camera's raw file, which is not read; develop it to JPEG or TIFF")
+        raise ValueError("is a raw file of a camera, which is not read; convert it to JPEG or TIFF")
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Sizes of many images without decoding their pixels, remembered between runs."""
+"""Image sizes, read from the headers and cached between runs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from face_d2.utils.files import cache_dir, replaced_file
 
 __all__ = ["UNREADABLE_SIZE", "image_sizes"]
 
-#: Stands for the size of an image whose header cannot be read.
+#: The size of an image whose header cannot be read.
 UNREADABLE_SIZE = (0, 0)
 
 logger = logging.getLogger(__name__)
 
 
 def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]:
-    """(height, width) of every ``root/name``, in order; (0, 0) where the header cannot be read.
+    """(height, width) of every ``root/name``, in order; (0, 0) if the header cannot be read.
 
-    Such images are named in the log. The answer is cached under :func:`cache_dir` by the names,
-    byte counts and modification times of the files, so that a changed picture is read again.
+    Unreadable images are logged. The result is cached in :func:`cache_dir` by the names, sizes in
+    bytes and modification times of the files, so changed files are read again.
 
     Raises:
-        FileNotFoundError: naming the first files that are missing, how many there are, and what may
-            help.
+        FileNotFoundError: files are missing; the message has their number, examples and a hint.
     """
     root = Path(root)
     digest = hashlib.sha256()
@@ -70,7 +69,7 @@ def _size_or_unreadable(path: Path) -> tuple[int, int]:
 def _read_cache(path: Path, count: int) -> list[tuple[int, int]] | None:
     try:
         sizes = [(int(h), int(w)) for h, w in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):  # absent or half-written by another program
+    except (OSError, ValueError, TypeError):  # missing or damaged
         return None
     return sizes if len(sizes) == count else None
 

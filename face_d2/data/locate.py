@@ -1,4 +1,4 @@
-"""Image files by the names that label files give them, whichever system wrote the names."""
+"""Finds image files by the names in label files, which may come from another system."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
 
-#: Endings of the files that are taken for images when a folder is searched.
+#: Suffixes of image files when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
     f".{ending}"
     for ending in (
@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 _EXAMPLES = 3
-_HINTED = 200  # missing names that are searched for a hint
+_HINTED = 200  # maximum number of missing names for which a hint is searched
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 
 
@@ -30,24 +30,23 @@ class ImageFolder:
     """The images below a folder.
 
     Args:
-        root: the folder. It is searched when the first name is not found as it is written.
+        root: the folder. It is searched only if a name is not found as written.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
 
     def find(self, name: str) -> tuple[Path, str] | None:
-        """The file of a name, and how the name differs from it.
+        """Finds the file of a name.
 
         Args:
-            name: a path below the folder or an absolute path; with the ending ``.*``, which stands
-                for any image ending; or ``**/`` and the file's own name, wherever it lies.
+            name: a path relative to the folder, or an absolute path. The suffix ``.*`` matches any
+                image suffix, and ``**/`` before the file name matches any folder.
 
         Returns:
-            The path, and "" for the name as it is written, "windows" for one with backslashes,
-            "unicode" for another form of the same letters, "case" for other upper and lower case,
-            "elsewhere" for an absolute path of another machine whose last parts lie in the folder;
-            or None.
+            None, or the path and how the name differs from it: "" for no difference, "windows" for
+            backslashes, "unicode" for another Unicode form, "case" for upper and lower case,
+            "elsewhere" for an absolute path of another machine, of which the last parts match.
         """
         if name.endswith(".*"):
             files = self._stems.get(_key(_clean(name[:-2])), [])
@@ -66,7 +65,7 @@ class ImageFolder:
         return self.root / files[0], "unicode" if _same_letters(files[0], _clean(name)) else "case"
 
     def find_as_written(self, name: str) -> tuple[Path, str] | None:
-        """As :meth:`find`, without a search of the folder: the name, also with backslashes."""
+        """Like :meth:`find`, but only for the name as written or with backslashes; no search."""
         for written, how in ((name, ""), (name.replace("\\", "/"), "windows")):
             path = self.root / written
             if os.path.isfile(path):
@@ -78,12 +77,12 @@ class ImageFolder:
         return self._files
 
     def hint(self, names: Sequence[str]) -> str:
-        """What may be wrong with names that are not there, with the cure; "" if nothing is seen."""
+        """A likely reason why names are not found, and what to do; "" if there is none."""
         for name in names[:_HINTED]:
             written = _clean(name.replace("\\", "/"))
             parts = written.split("/")
             if "\\" in name and os.path.isfile(self.root / written):
-                return "the names have backslashes where this system wants '/'"
+                return "the names have backslashes, but this system needs '/'"
             tail = self.root.absolute().parts
             for count in range(1, len(parts)):
                 if os.path.isfile(self.root / "/".join(parts[count:])):
@@ -91,15 +90,15 @@ class ImageFolder:
                     if tail[-count:] == tuple(parts[:count]):
                         parent = Path(*tail[:-count])
                         return f"the names begin with {lead}/ already; give {parent} as the folder"
-                    return f"they are there without the leading {lead}/ of the names"
+                    return f"they exist without the leading {lead}/ of the names"
             if found := self._names.get(_key(written)):
                 kind = "in another Unicode form" if _same_letters(found[0], written) else ""
-                return f"there is {found[0]!r}, {kind or 'in other upper and lower case'}"
+                return f"{found[0]!r} exists, {kind or 'in other upper and lower case'}"
             if found := self._bases.get(_key(parts[-1])):
                 folder = Path(found[0]).parent.as_posix()
-                return f"{parts[-1]} lies in {self.root / folder}"
+                return f"{parts[-1]} is in {self.root / folder}"
             if self.root.name and os.path.isfile(self.root.parent / written):
-                return f"they lie in {self.root.parent}; give that folder"
+                return f"they are in {self.root.parent}; give this folder"
         return ""
 
     def _by_last_parts(self, name: str) -> tuple[Path, str] | None:
@@ -128,17 +127,17 @@ class ImageFolder:
 
 
 def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str], of: int) -> str:
-    """The error for images that are not there: how many, examples, and the hint that helps.
+    """The message for missing images: their number, examples, and a hint.
 
     Args:
-        source: what names them: a file or folder of labels.
-        folder: where they were looked for.
-        names: those that are missing, as the labels write them.
-        of: how many images there should be.
+        source: the file or folder of labels that names the images.
+        folder: the folder that was searched.
+        names: the missing names, as in the labels.
+        of: number of all images in the labels.
     """
     hint = folder.hint(names)
     if not folder.root.is_dir():
-        hint = "there is no such folder"
+        hint = "the folder does not exist"
     return (
         f"{source}: {len(names)} of {of} annotated images are missing in {folder.root}, for "
         f"example {', '.join(names[:_EXAMPLES])}{f' ({hint})' if hint else ''}."
@@ -146,7 +145,7 @@ def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str]
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Images below a folder; links to folders are followed, each folder once."""
+    """Images below a folder; links are followed, and each folder is searched once."""
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -177,7 +176,7 @@ def _same_letters(one: str, other: str) -> bool:
 
 
 def _clean(name: str) -> str:
-    """Without "." and "a/.." in it."""
+    """The name without "." and "a/.." parts."""
     return os.path.normpath(name).replace("\\", "/") if name else name
 
 

@@ -1,4 +1,4 @@
-"""From a dataset dict to what a meta-architecture takes."""
+"""Mappers: convert a dataset dict to the input of a meta-architecture."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ __all__ = [
     "face_instances",
 ]
 
-#: Training mappers: functions of a config, registered under the name that ``INPUT.MAPPER`` has.
+#: Functions that build a training mapper from a config, by their name for ``INPUT.MAPPER``.
 MAPPERS = Registry("MAPPER")
 
-#: Key of evaluation items that stand for an image that could not be decoded; its value says why.
+#: Key of evaluation items whose image could not be decoded; the value is the error message.
 UNREADABLE = "unreadable"
 
 logger = logging.getLogger(__name__)
 
-_STAND_IN_SIDE = 64  # pixels of the black square that a detector gets for such an image
+_STAND_IN_SIDE = 64  # side of the black image that replaces an undecodable one, in pixels
 
 
 class FaceDatasetMapper:
     """Reads an image, augments it, and turns its faces into ``Instances``.
 
-    Detectron2's own mapper drops faces marked ``iscrowd``; here they stay, flagged, so that a
+    Faces marked ``iscrowd``, which Detectron2's own mapper drops, are kept with a flag, so that a
     detector can leave them out of its loss. A training image that cannot be decoded is reported
-    once and replaced by another. In evaluation none may be left out, or the figure would not mean
-    what it says: a small black image that says so takes its place, and this project's evaluators
-    count it as an image without detections and name it in their results.
+    once and replaced by another image. Evaluation must not leave out images, so a small black image
+    with the key ``UNREADABLE`` replaces an undecodable one; the evaluators of this project count it
+    as an image without detections and name it in their results.
 
     Args:
-        is_train: whether annotations are used and damaged images are replaced.
+        is_train: use annotations, and replace damaged images by other ones.
         augmentations: applied in order.
-        image_format: channel order of the result, "BGR" or "RGB".
+        image_format: channel order of the output, "BGR" or "RGB".
         ignore_visible: see :func:`face_instances`.
 
     Raises:
-        ValueError: on another ``image_format``, or an ``ignore_visible`` out of its range.
+        ValueError: ``image_format`` is unknown, or ``ignore_visible`` is out of range.
     """
 
     @configurable
@@ -91,16 +91,16 @@ class FaceDatasetMapper:
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
-        """Maps one dataset dict; None asks the loader for another one.
+        """Maps one dataset dict; the loader replaces a result of None by another image.
 
         Returns:
             The dict with ``image`` (3, H, W) and, in training, ``instances`` as
-            :func:`face_instances` gives them. For an image that cannot be decoded, None in
-            training; in evaluation an item with ``UNREADABLE``, whose ``height`` and ``width`` are
-            those of the black image in it.
+            :func:`face_instances` returns them. If the image cannot be decoded, the result is None
+            in training; in evaluation it is an item with the key ``UNREADABLE``, whose ``height``
+            and ``width`` are those of the black image.
 
         Raises:
-            detectron2's SizeMismatchError: when the image's size is not the annotated one.
+            detectron2's SizeMismatchError: the size of the image differs from the annotation.
         """
         dataset_dict = dict(dataset_dict)  # the loader keeps the original
         try:
@@ -138,16 +138,16 @@ class FaceDatasetMapper:
         ignore: NDArray[np.bool_],
         image_size: tuple[int, int],
     ) -> tuple[NDArray[np.floating], NDArray[np.int64], tuple[int, int]]:
-        """Where the faces of an image would come to lie, without reading its pixels.
+        """Computes the boxes of an augmented image without reading its pixels.
 
         Args:
             boxes: (N, 4) XYXY, pixels of the image.
-            ignore: (N,) not used here; the mappers of this project are called alike.
+            ignore: (N,) not used by this mapper, but by others with the same method.
             image_size: (height, width) of the image.
 
         Returns:
-            (K, 4) XYXY boxes of the faces that stay, (K,) which faces they are, and (height, width)
-            of the result. In evaluation every face with an area stays, and none is cut.
+            (K, 4) XYXY boxes of the faces that are kept, (K,) their indices, and (height, width) of
+            the output. In evaluation, every face with an area is kept, and none is clipped.
         """
         sample = T.AugInput(np.zeros((*image_size, 3), dtype=np.uint8), boxes=boxes)
         self.augmentations(sample)
@@ -166,10 +166,10 @@ def face_crop(cfg: CfgNode) -> FaceDatasetMapper:
 
 
 def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any] | None]:
-    """The mapper that ``INPUT.MAPPER`` names.
+    """Builds the training mapper ``INPUT.MAPPER``.
 
     Raises:
-        ValueError: when there is none of that name.
+        ValueError: there is no mapper of this name.
     """
     if cfg.INPUT.MAPPER not in MAPPERS:
         names = sorted(name for name, _ in MAPPERS)
@@ -180,10 +180,10 @@ def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any
 def face_arrays(
     annotations: list[dict[str, Any]],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(N, 4) XYXY boxes and the (N,) mask of faces to ignore, from Detectron2 annotations."""
+    """(N, 4) XYXY boxes and the (N,) mask of ignored faces of Detectron2 annotations."""
     boxes = np.array([a["bbox"] for a in annotations], dtype=np.float64).reshape(-1, 4)
     modes = np.array([a["bbox_mode"] for a in annotations])
-    for mode in set(modes.tolist()):  # one, as a rule; converting box by box takes a millisecond
+    for mode in set(modes.tolist()):  # usually one mode; converting box by box takes a millisecond
         rows = modes == mode
         boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(mode), BoxMode.XYXY_ABS)
     ignore = [bool(a.get("iscrowd", 0)) for a in annotations]
@@ -198,18 +198,18 @@ def face_instances(
     clip: bool,
     ignore_visible: float = 1.0,
 ) -> Instances:
-    """Faces of an augmented image.
+    """Converts the faces of an augmented image to ``Instances``.
 
-    A face stays when its centre is in the image (S3FD's rule), or as one to ignore, when enough of
-    it is. A box without area leaves nothing to learn or to ignore.
+    A face is kept if its center is in the image (S3FD's rule). A face whose center is outside is
+    kept as an ignored face if enough of it is visible. Boxes without area are dropped.
 
     Args:
         boxes: (N, 4) XYXY in the pixels of the augmented image.
         ignore: (N,) faces that are neither positive nor background.
         image_size: (height, width) of the augmented image.
-        clip: cut the boxes at the border.
-        ignore_visible: share of its area in the image from which a face is ignored whose centre is
-            not in the image; 1 drops all of those.
+        clip: clip the boxes to the image.
+        ignore_visible: minimum visible fraction of a face whose center is outside; 1 drops all such
+            faces.
 
     Returns:
         Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool).
@@ -228,7 +228,7 @@ def face_instances(
 
 
 def _stand_in(dataset_dict: dict[str, Any], error: Exception) -> dict[str, Any]:
-    """What a detector can be given for an evaluation image that cannot be decoded."""
+    """The evaluation item of an image that cannot be decoded."""
     image = torch.zeros(3, _STAND_IN_SIDE, _STAND_IN_SIDE, dtype=torch.uint8)
     height, width = image.shape[1:]
     known = {key: value for key, value in dataset_dict.items() if key != "annotations"}
@@ -236,13 +236,13 @@ def _stand_in(dataset_dict: dict[str, Any], error: Exception) -> dict[str, Any]:
 
 
 def _faces_inside(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.bool_]:
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    inside = ((centres >= 0) & (centres < image_size[::-1])).all(axis=1)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = ((centers >= 0) & (centers < image_size[::-1])).all(axis=1)
     return inside & _with_area(boxes)
 
 
 def _visible_share(boxes: NDArray[np.floating], image_size: tuple[int, int]) -> NDArray[np.float64]:
-    """(N,) share of each box's area that is in the image; 0 for a box without area."""
+    """(N,) fraction of each box's area that is in the image; 0 for a box without area."""
     height, width = image_size
     seen = boxes.clip(0, (width, height, width, height))
     seen_area, area = ((b[:, 2:] - b[:, :2]).clip(min=0).prod(axis=1) for b in (seen, boxes))
@@ -288,7 +288,7 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def _test_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    if cfg.INPUT.MIN_SIZE_TEST == 0:  # the image as it is
+    if cfg.INPUT.MIN_SIZE_TEST == 0:  # no resize
         return []
     longest = cfg.INPUT.MAX_SIZE_TEST or sys.maxsize
     return [BoundedResize(cfg.INPUT.MIN_SIZE_TEST, longest)]

@@ -1,7 +1,7 @@
 """Registers WIDER FACE, FDDB and the synthetic set in Detectron2's catalogs.
 
-Nothing is read when a data set is registered; its files are opened when it is first used. Paths
-start at ``$DETECTRON2_DATASETS`` (default ``datasets``), which may be read-only.
+Files are read when a data set is first used. Paths are relative to ``$DETECTRON2_DATASETS``
+(default ``datasets``), which may be read-only.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def load_wider_face(
 ) -> list[dict[str, Any]]:
     """Reads a WIDER FACE split into Detectron2's dataset dicts.
 
-    Invalid and degenerate faces stay, with ``iscrowd`` 1: they are neither positive nor background.
-    Images without a face stay as background; one whose header cannot be read stays with height and
-    width 0, for the mappers to leave out and count.
+    Invalid and degenerate faces get ``iscrowd`` 1: they are neither positive nor background. Images
+    without a face are background. An image whose header cannot be read has height and width 0; the
+    mappers report it.
 
     Args:
         image_root: folder of the event folders.
@@ -62,8 +62,8 @@ def load_wider_face(
         bbox (XYWH pixels), bbox_mode, category_id, iscrowd and the six attributes.
 
     Raises:
-        FileNotFoundError: when the folder or a file is missing, with the expected tree.
-        ValueError: on a malformed annotation line, and on images that differ in their suffix only.
+        FileNotFoundError: the folder or a file is missing; the message has the expected tree.
+        ValueError: an annotation line is malformed, or two images differ only in their suffix.
     """
     image_root = Path(image_root)
     if not image_root.is_dir():
@@ -84,8 +84,8 @@ def load_wider_face(
     negative = sum(int((image.boxes[:, 2:] < 0).any(axis=1).sum()) for image in images)
     if negative:
         logger.warning(
-            "%s: %d boxes of negative width or height are ignored; given as wider:%s:%s they are "
-            "turned round.",
+            "%s: %d boxes of negative width or height are ignored; with the notation wider:%s:%s "
+            "they are flipped.",
             annotation_file,
             negative,
             annotation_file,
@@ -110,13 +110,13 @@ def load_wider_face(
 
 
 def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str, Any]]:
-    """Reads all ten folds of FDDB into dataset dicts; ``image_id`` is FDDB's own image name.
+    """Reads all ten folds of FDDB into dataset dicts; ``image_id`` is the image name of FDDB.
 
-    Every annotation has the upright box of its ellipse and the ellipse itself (major radius, minor
-    radius, angle in radians, centre x, centre y).
+    Every annotation has an ellipse (major radius, minor radius, angle in radians, center x, center
+    y) and the upright box around it.
 
     Raises:
-        FileNotFoundError: when a folder or an image is missing, with the expected tree.
+        FileNotFoundError: a folder or an image is missing; the message has the expected tree.
     """
     image_root, folds_folder = Path(image_root), Path(folds_folder)
     for folder in (image_root, folds_folder):
@@ -150,18 +150,18 @@ def register_wider_face(
     annotated: bool = True,
     prepare: Callable[[], object] | None = None,
 ) -> None:
-    """Registers a data set in WIDER FACE's form under ``name``; the same one twice is no error.
+    """Registers a data set in WIDER FACE's format; repeating the call is no error.
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         image_root: folder of the event folders.
-        annotation_file: annotation text, or a list of names where ``annotated`` is False.
-        eval_ground_truth: folder of the official .mat files, used where they exist.
+        annotation_file: annotation text, or a list of names if ``annotated`` is False.
+        eval_ground_truth: folder of the official .mat files, used if they exist.
         annotated: False for a test set without labels.
         prepare: called before the files are first read.
 
     Raises:
-        ValueError: when the name is another data set's.
+        ValueError: the name belongs to another data set.
     """
     annotations = str(annotation_file) if annotated else None
     if is_registered(name, image_root=str(image_root), annotation_file=annotations):
@@ -183,21 +183,21 @@ def register_wider_face(
 
 
 def is_registered(name: str, **files: str | None) -> bool:
-    """Whether this very data set is registered already.
+    """Whether the same data set is registered already.
 
     Args:
         name: catalog name.
-        files: its metadata that say where its files are.
+        files: metadata entries with the paths of its files.
 
     Raises:
-        ValueError: when the name is that of a data set with other files.
+        ValueError: the name belongs to a data set with other files.
     """
     if name not in DatasetCatalog.list():
         return False
     there = {key: MetadataCatalog.get(name).get(key) for key in files}
     if there != files:
         raise ValueError(
-            f"the name {name!r} is taken by a data set of {there}, and this one is of {files}; "
+            f"the name {name!r} belongs to a data set with {there}; got {files}; "
             "choose another name."
         )
     return True

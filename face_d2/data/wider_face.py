@@ -2,8 +2,8 @@
 
 The official ``wider_face_{train,val}_bbx_gt.txt`` gives, for every image, a line
 ``event/file.jpg``, a line with the number of faces N, and N lines of ten integers: x, y, w, h and
-six attributes. An image without a face has N = 0 and still one line of ten zeros, or N = 1 with a
-lone all-zero row; both read as no face. The list of the test set has file names only.
+six attributes. An image without a face has N = 0 or 1 and one line of ten zeros. The list of the
+test set has file names only.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class WiderFaceImage:
 
 
 def read_annotations(path: str | Path, *, any_names: bool = False) -> list[WiderFaceImage]:
-    """Reads an annotation file whole.
+    """Reads an annotation file.
 
     Args:
         path: ``wider_face_train_bbx_gt.txt``, ``wider_face_val_bbx_gt.txt`` or a file of that form.
-        any_names: whether image names may lie at any depth, not in one event folder alone.
+        any_names: allow image names with any number of folders instead of one event folder.
 
     Returns:
         The images in the file's order; dummy rows of face-free images are removed.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: on a malformed line, with file, line number and text.
+        FileNotFoundError: there is no such file.
+        ValueError: a line is malformed; the message has the file, the line number and the text.
     """
     lines = _numbered_lines(Path(path))
     images: list[WiderFaceImage] = []
@@ -75,7 +75,7 @@ def read_annotations(path: str | Path, *, any_names: bool = False) -> list[Wider
         seen[text] = number
         images.append(WiderFaceImage(text, *_read_faces(path, text, lines)))
     if not images:
-        raise ValueError(f"{path}: no image is listed; expected WIDER FACE annotation text.")
+        raise ValueError(f"{path}: lists no image; expected WIDER FACE annotation text.")
     return images
 
 
@@ -83,8 +83,8 @@ def read_file_list(path: str | Path) -> list[str]:
     """Reads ``wider_face_test_filelist.txt``: one ``event/file.jpg`` per line.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: on a line that is no image name.
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not an image name.
     """
     names = []
     for number, text in _numbered_lines(Path(path)):
@@ -95,38 +95,38 @@ def read_file_list(path: str | Path) -> list[str]:
 
 
 def image_key(name: str, known: Container[str] = ()) -> str:
-    """``event/name`` of an image, which prediction files go by.
+    """``event/name`` of an image, the name of its prediction file.
 
     Args:
-        name: ``event/file.jpg``, whose suffix is taken off, whatever it is.
-        known: keys; one of them stays as it is, for ``x.png.jpg`` has the key ``x.png``.
+        name: ``event/file.jpg``; any suffix is removed.
+        known: existing keys, which are returned unchanged (``x.png`` is the key of ``x.png.jpg``).
     """
     return name if name in known else name.removesuffix(PurePosixPath(name).suffix)
 
 
 def check_distinct(names: Iterable[str], source: str | Path) -> None:
-    """Refuses images that would share a prediction file.
+    """Checks that every image has a prediction file of its own.
 
     Args:
         names: ``event/file.jpg`` of every image.
         source: name of the text or data set.
 
     Raises:
-        ValueError: naming two images that have the same :func:`image_key`.
+        ValueError: two images have the same :func:`image_key`; the message names them.
     """
     owners: dict[str, str] = {}
     for name in names:
         key = image_key(name)
         if key in owners:
             raise ValueError(
-                f"{source}: {owners[key]!r} and {name!r} share, but for the suffix, a name; give "
+                f"{source}: {owners[key]!r} and {name!r} differ only in their suffix; give "
                 "each its own."
             )
         owners[key] = name
 
 
 def annotation_lines(image: WiderFaceImage) -> list[str]:
-    """The lines of one image as :func:`read_annotations` reads them."""
+    """The annotation lines of one image, for :func:`read_annotations`."""
     rows = [
         " ".join([*(f"{value:.10g}" for value in box), *map(str, attributes)])
         for box, attributes in zip(image.boxes.tolist(), image.attributes.tolist())
@@ -135,7 +135,7 @@ def annotation_lines(image: WiderFaceImage) -> list[str]:
 
 
 def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
-    """(N,) mask of faces to ignore: marked invalid, or with a side of zero or less."""
+    """(N,) mask of ignored faces: those marked invalid, or with a side of zero or less."""
     degenerate = (image.boxes[:, 2:] <= 0).any(axis=1)
     return degenerate | (image.attributes[:, ATTRIBUTES.index("invalid")] != 0)
 
@@ -156,7 +156,7 @@ def _read_faces(
     count = parse_count(text)
     if count is None:
         raise _malformed(path, number, text, f"expected the number of faces of {name}")
-    # Row by row: a wrong number must not reserve memory for faces that are not there.
+    # Row by row, so that a wrong number does not allocate memory for missing faces.
     read: list[list[float]] = []
     for _ in range(max(count, 1)):
         number, text = next(lines, (0, ""))
@@ -187,7 +187,7 @@ def _read_faces(
 
 def _check_name(path: str | Path, number: int, text: str, any_names: bool = False) -> None:
     parts = text.split("/")
-    json = text.startswith(("{", "["))  # whole on one line, with a name somewhere in it
+    json = text.startswith(("{", "["))  # json on one line, with a name somewhere in it
     if any_names and not json and Path(text).suffix:
         return
     if json or len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:

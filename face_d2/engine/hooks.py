@@ -24,7 +24,7 @@ from face_d2.utils.files import replaced_file
 __all__ = ["BestCheckpoint", "PeriodicCheckpoints", "StopOnSignal", "UnreadableImages"]
 
 #: Parts of the names of metrics in evaluation results: WIDER FACE and COCO, FDDB.
-_FIGURES = ("/AP", "fddb/")
+_METRICS = ("/AP", "fddb/")
 
 
 class BestCheckpoint(HookBase):
@@ -106,7 +106,7 @@ class BestCheckpoint(HookBase):
 
     def _warn_if_missing(self) -> None:
         names = self.trainer.storage.latest()
-        evaluated = any(part in name for name in names for part in _FIGURES)
+        evaluated = any(part in name for name in names for part in _METRICS)
         if evaluated and not self._warned:
             self._warned = True
             logging.getLogger(__name__).warning(

@@ -218,7 +218,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
     evaluators: list[DatasetEvaluator] = [
         WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)
     ]
-    if not _unlabelled(dataset_name):
+    if not _unlabeled(dataset_name):
         evaluators.append(FaceCOCOEvaluator(dataset_name, output_dir))
     return DatasetEvaluators(evaluators)
 
@@ -238,7 +238,7 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
     Raises:
         ValueError: an image is not in the official files, or an ``image_id`` is not "event/name".
     """
-    if _unlabelled(dataset_name):
+    if _unlabeled(dataset_name):
         return None
     records = DatasetCatalog.get(dataset_name)
     wrong = [record["image_id"] for record in records if not is_image_name(record["image_id"])]
@@ -258,7 +258,7 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
     return ground_truth_from_images([_image_of(record) for record in records], dataset_name)
 
 
-def _unlabelled(dataset_name: str) -> bool:
+def _unlabeled(dataset_name: str) -> bool:
     return MetadataCatalog.get(dataset_name).get("annotation_file", "") is None
 
 

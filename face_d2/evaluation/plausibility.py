@@ -1,4 +1,4 @@
-"""Detections in another form than the protocols' score 0; here the form is recognised and said."""
+"""Detections in another form than the protocols' score 0; here the form is recognized and said."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fractions_warning(boxes: NDArray[np.float64]) -> str:
         return ""
     return (
         f"none of the {len(boxes)} detections is longer than a pixel; are they fractions of the "
-        "image's sides (normalised)? Expected x y w h in pixels of the image"
+        "image's sides (normalized)? Expected x y w h in pixels of the image"
     )
 
 
@@ -51,8 +51,8 @@ def other_form_warning(
     scores = np.concatenate([rows[:, 4] for rows in detections])
     if len(scores) < _LEAST:
         return ""
-    least = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
-    best = [rows[rows[:, 4] >= least] for rows in detections]
+    lowest = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
+    best = [rows[rows[:, 4] >= lowest] for rows in detections]
     as_read = _overlapping(best, ground_truth)
     forms = {"x1 y1 x2 y2": _from_corners(best), "center_x center_y w h": _from_centers(best)}
     for form, boxes in forms.items():

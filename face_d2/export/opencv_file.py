@@ -90,7 +90,7 @@ def export_for_opencv(
             PyTorch's.
     """
     spec = replace(model.spec(size_rule, config), outputs="opencv")
-    least = int(max(spec.size_rule.min_side, spec.least_side))
+    least = int(max(spec.size_rule.min_side, spec.min_image_side))
     if min(size) < least:
         raise ValueError(f"size {size[0]} x {size[1]}: both sides must be at least {least}")
     graph = _FixedGraph(model, size).eval()

@@ -30,7 +30,7 @@ from face_d2.utils.files import replaced_file
 
 __all__ = [
     "WEIGHT_BITS",
-    "Quantisation",
+    "Quantization",
     "quantize",
     "write_int8",
 ]
@@ -49,7 +49,7 @@ _BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """Result of a quantization.
 
     Attributes:
@@ -78,7 +78,7 @@ def quantize(
     ground_truth: str | Path | None = None,
     max_loss: float = 0.5,
     weight_bits: int = 7,
-) -> Quantisation:
+) -> Quantization:
     """Writes an int8 file if its loss of AP is small enough.
 
     All convolutions, and the ReLUs and sums between them, are int8. If the loss is above
@@ -123,7 +123,7 @@ def quantize(
                 for runtime in RUNTIMES
                 if find_spec(runtime) is not None
             }
-            result = Quantisation(kept_float, len(images), float_ap, aps)
+            result = Quantization(kept_float, len(images), float_ap, aps)
             if result.loss <= max_loss:
                 return result
             tried.append(f"{result.loss:.2f} with {len(kept_float)} convolutions in float")
@@ -223,15 +223,15 @@ def _free_outputs(file: onnx.ModelProto) -> None:
     for conv in [node for node in graph.node if node.op_type in _CONVOLUTIONS]:
         if _next_convolutions(conv, users):
             continue
-        for quantiser in users[conv.output[0]]:
-            if quantiser.op_type != "QuantizeLinear":
+        for quantizer in users[conv.output[0]]:
+            if quantizer.op_type != "QuantizeLinear":
                 continue
-            for dequantiser in users[quantiser.output[0]]:
-                for user in users[dequantiser.output[0]]:
-                    place = list(user.input).index(dequantiser.output[0])
+            for dequantizer in users[quantizer.output[0]]:
+                for user in users[dequantizer.output[0]]:
+                    place = list(user.input).index(dequantizer.output[0])
                     user.input[place] = conv.output[0]
-                graph.node.remove(dequantiser)
-            graph.node.remove(quantiser)
+                graph.node.remove(dequantizer)
+            graph.node.remove(quantizer)
 
 
 def _clip_bytes(file: onnx.ModelProto) -> None:
@@ -252,11 +252,11 @@ def _clip_bytes(file: onnx.ModelProto) -> None:
             continue  # only the ReLU uses the value, which is rounded after it
         relu.op_type = "Clip"
         relu.input.append("clip_from")
-        for quantiser in users[relu.output[0]]:
-            quantiser.input[1:] = source.input[1:]
-            for dequantiser in users[quantiser.output[0]]:
-                dequantiser.input[1:] = source.input[1:]
-                for conv in users[dequantiser.output[0]]:
+        for quantizer in users[relu.output[0]]:
+            quantizer.input[1:] = source.input[1:]
+            for dequantizer in users[quantizer.output[0]]:
+                dequantizer.input[1:] = source.input[1:]
+                for conv in users[dequantizer.output[0]]:
                     _round_bias(graph, [makers[name] for name in conv.input])
 
 

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 __all__ = ["saturating_convolutions"]
 
 #: Maximum of an unsigned 8-bit activation, and the range of signed 16 bits.
-_GREATEST_ACTIVATION = 255
+_MAX_ACTIVATION = 255
 _INT16 = np.iinfo(np.int16)
 
 
@@ -43,6 +43,6 @@ def saturating_convolutions(file: onnx.ModelProto) -> tuple[str, ...]:
 def _may_saturate(weights: NDArray[np.int8]) -> bool:
     """Whether a sum can overflow for weights (O, I, H, W)."""
     ordered = np.sort(weights.reshape(len(weights), -1).astype(np.int64), axis=1)
-    greatest = _GREATEST_ACTIVATION * ordered[:, -2:].clip(min=0).sum(axis=1)
-    least = _GREATEST_ACTIVATION * ordered[:, :2].clip(max=0).sum(axis=1)
-    return bool((greatest > _INT16.max).any() or (least < _INT16.min).any())
+    highest = _MAX_ACTIVATION * ordered[:, -2:].clip(min=0).sum(axis=1)
+    lowest = _MAX_ACTIVATION * ordered[:, :2].clip(max=0).sum(axis=1)
+    return bool((highest > _INT16.max).any() or (lowest < _INT16.min).any())

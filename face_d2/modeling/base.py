@@ -1,6 +1,6 @@
 """The base class of both detectors.
 
-A subclass computes the losses of a padded batch (:meth:`OneStageDetector.losses_on`) and its
+A subclass computes the losses of a padded batch (:meth:`OneStageDetector.losses`) and its
 detections (:meth:`OneStageDetector.detect`). The base class normalizes, pads and groups images and
 maps boxes back to the pixels of the original image. Prediction, export and the coverage report use
 only the methods of :class:`OneStageDetector`.
@@ -62,7 +62,7 @@ class OneStageDetector(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def losses_on(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
+    def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """Losses of a padded, normalized batch; ``targets`` hold XYXY boxes in its pixels."""
         raise NotImplementedError
 
@@ -131,7 +131,7 @@ class OneStageDetector(nn.Module):
                     "'instances'; the training mapper must supply them."
                 )
         targets = [item["instances"].to(self.device) for item in batched_inputs]
-        return self.losses_on(self.preprocess_image(batched_inputs), targets)
+        return self.losses(self.preprocess_image(batched_inputs), targets)
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalizes, then pads with zeros to a common size, a multiple of

@@ -1,4 +1,4 @@
-"""The interface by which a meta-architecture tells which faces it can learn.
+"""The interface by which a meta-architecture reports which faces it can learn.
 
 A meta-architecture returns its :class:`CoverageRule` from a method ``coverage_rule``;
 :func:`build_coverage_rule` calls it. The rule uses the label assignment of training, so that the
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
-__all__ = ["CoverageRule", "FaceAnswers", "build_coverage_rule"]
+__all__ = ["CoverageRule", "FaceCoverage", "build_coverage_rule"]
 
 
 @dataclass(frozen=True)
-class FaceAnswers:
+class FaceCoverage:
     """The result of a rule for the faces of one image.
 
     Attributes:
-        verdicts: (M,) int64, index into the concatenation of the rule's ``answers`` and ``gaps``;
-            undefined for ignored faces.
+        outcomes: (M,) int64, index into ``covered_by + uncovered`` of the rule; undefined for
+            ignored faces.
         positives: (M, L) int64, number of positive anchors or receptive fields of each face on
             every level.
     """
 
-    verdicts: NDArray[np.int64]
+    outcomes: NDArray[np.int64]
     positives: NDArray[np.int64]
 
 
@@ -40,14 +40,14 @@ class CoverageRule(ABC):
 
     Attributes:
         unit: what is assigned to faces, in the plural: "anchors", "receptive fields".
-        answers: the ways in which a face can be covered, best first.
-        gaps: the reasons why a face is not covered.
+        covered_by: the ways in which a face can be covered, best first.
+        uncovered: the reasons why a face is not covered.
         levels: names of the levels (L), shallow to deep.
     """
 
     unit: str
-    answers: tuple[str, ...]
-    gaps: tuple[str, ...]
+    covered_by: tuple[str, ...]
+    uncovered: tuple[str, ...]
     levels: tuple[str, ...]
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
@@ -61,7 +61,7 @@ class CoverageRule(ABC):
     @abstractmethod
     def __call__(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
-    ) -> FaceAnswers:
+    ) -> FaceCoverage:
         """Applies the rule to the faces of one image.
 
         Args:

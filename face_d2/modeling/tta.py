@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from face_d2.data.augmentation import BoundedResize
 from face_d2.ops.nms import best_first, nms, vote
-from face_d2.ops.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.tiling import detect_tiled, min_max_pixels
 
 __all__ = ["MERGES", "MultiScaleTTA", "SearchScale", "search_scales"]
 
@@ -73,11 +73,11 @@ class SearchScale:
             raise ValueError(
                 f"TEST.AUG.MAX_SIZE is {self.longest_side}; expected pixels, or 0 for no limit."
             )
-        least, greatest = self.face_range
-        if not 0 <= least < greatest:
+        minimum, maximum = self.face_range
+        if not 0 <= minimum < maximum:
             raise ValueError(
-                f"TEST.AUG.SIZE_RANGES has {[least, greatest]}; expected [least, greatest] with "
-                "0 <= least < greatest, or greatest 0 for no limit."
+                f"TEST.AUG.SIZE_RANGES has {[minimum, maximum]}; expected [min, max] with "
+                "0 <= min < max, or max 0 for no limit."
             )
 
     def transform(self, image: NDArray[np.uint8]) -> T.Transform:
@@ -106,10 +106,10 @@ def search_scales(cfg: CfgNode) -> list[SearchScale]:
         ranges = np.empty(0)
     if ranges.shape != (len(sizes), 2):
         raise ValueError(
-            f"TEST.AUG.SIZE_RANGES is {aug.SIZE_RANGES}; expected nothing, or one [least, greatest]"
+            f"TEST.AUG.SIZE_RANGES is {aug.SIZE_RANGES}; expected nothing, or one [min, max]"
             f" for each of the {len(sizes)} in TEST.AUG.{key} {list(sizes)}."
         )
-    face_ranges = [(least, greatest or math.inf) for least, greatest in ranges.tolist()]
+    face_ranges = [(low, high or math.inf) for low, high in ranges.tolist()]
     if key == "SCALES":
         return [SearchScale(factor, face_range=r) for factor, r in zip(sizes, face_ranges)]
     longest = aug.MAX_SIZE or sys.maxsize
@@ -155,9 +155,9 @@ class MultiScaleTTA(nn.Module):
             raise ValueError(f"TEST.AUG.MERGE is {merge!r}; expected one of {list(MERGES)}.")
         if not 0 <= merge_iou <= 1:
             raise ValueError(f"TEST.AUG.MERGE_IOU is {merge_iou}; expected 0 to 1.")
-        least = least_max_pixels(_TILE_OVERLAP, _TILE_ALIGN)
-        if max_pixels < least:
-            raise ValueError(f"TEST.AUG.MAX_PIXELS is {max_pixels}; expected at least {least}.")
+        lowest = min_max_pixels(_TILE_OVERLAP, _TILE_ALIGN)
+        if max_pixels < lowest:
+            raise ValueError(f"TEST.AUG.MAX_PIXELS is {max_pixels}; expected at least {lowest}.")
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.scales = tuple(scales)
         self.flip = flip
@@ -250,8 +250,8 @@ class MultiScaleTTA(nn.Module):
                 if mirrored:
                     rows[:, [0, 2]] = width - rows[:, [2, 0]]
                 longer = (rows[:, 2:4] - rows[:, :2]).max(axis=1, initial=0)
-                least, greatest = scale.face_range
-                yield rows[(longer >= least) & (longer <= greatest)]
+                minimum, maximum = scale.face_range
+                yield rows[(longer >= minimum) & (longer <= maximum)]
 
     def _detect_array(self, image: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Runs the detector on one array (H, W, 3)."""

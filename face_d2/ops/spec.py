@@ -14,6 +14,8 @@ __all__ = ["DetectorSpec", "ForeignFileError", "Level", "Suppression"]
 #: Version of the metadata format.
 _FORMAT = 1
 _KEY = "face_d2"
+#: The name of ``min_image_side`` in the metadata.
+_MIN_SIDE = "least_side"
 
 
 class ForeignFileError(ValueError):
@@ -67,7 +69,8 @@ class DetectorSpec:
         config: the name of the config file.
         input_format: channel order of the input, "BGR" or "RGB".
         size_rule: the size to which images are resized.
-        least_side: images with a shorter side below this are not processed and have no detections.
+        min_image_side: images with a shorter side below this are not searched and have no
+            detections.
         levels: the detection levels, shallow to deep.
         suppression: inference settings.
         classes: the names of the classes.
@@ -79,7 +82,7 @@ class DetectorSpec:
     config: str
     input_format: str
     size_rule: SizeRule
-    least_side: float
+    min_image_side: float
     levels: tuple[Level, ...]
     suppression: Suppression
     classes: tuple[str, ...] = field(default=("face",))
@@ -88,7 +91,7 @@ class DetectorSpec:
     def to_metadata(self) -> dict[str, str]:
         """The spec as metadata of an ONNX file, readable for programs and people."""
         return {
-            _KEY: json.dumps({"format": _FORMAT, **asdict(self)}),
+            _KEY: self._to_json(),
             "detector": self.detector,
             "config": self.config,
             "classes": ",".join(self.classes),
@@ -115,21 +118,27 @@ class DetectorSpec:
         """
         if _KEY not in metadata:
             raise ForeignFileError(
-                f"{source}: was not made by tools/export_onnx.py: its metadata lack {_KEY!r}, so "
-                "how to prepare images and read its outputs is not known"
+                f"{source}: not a file of face-d2-export: its metadata have no {_KEY!r} entry, "
+                "which says how to prepare images and how to read the outputs"
             )
         try:
             return cls._from_json(metadata[_KEY])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{source}: was made by another version; export it again ({error!r})"
+                f"{source}: written by another version; export it again ({error!r})"
             ) from error
+
+    def _to_json(self) -> str:
+        values = asdict(self)
+        values[_MIN_SIDE] = values.pop("min_image_side")
+        return json.dumps({"format": _FORMAT, **values})
 
     @classmethod
     def _from_json(cls, text: str) -> DetectorSpec:
         values: dict[str, Any] = json.loads(text)
         if (version := values.pop("format")) != _FORMAT:
-            raise ValueError(f"format {version}, not {_FORMAT}")
+            raise ValueError(f"format {version}; expected {_FORMAT}")
+        values["min_image_side"] = values.pop(_MIN_SIDE)
         values["size_rule"] = SizeRule(**values["size_rule"])
         values["suppression"] = Suppression(**values["suppression"])
         values["levels"] = tuple(

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 from face_d2.ops.nms import best_first, nms
 
-__all__ = ["Detect", "detect_tiled", "least_max_pixels", "tile_boxes"]
+__all__ = ["Detect", "detect_tiled", "min_max_pixels", "tile_boxes"]
 
 #: Maps an image (H, W, channels) to rows (N, 5 or more) of x1, y1, x2, y2, score, other columns.
 Detect = Callable[[NDArray[np.generic]], NDArray[np.floating]]
@@ -83,7 +83,7 @@ def tile_boxes(
     return np.array([(x1, y1, x2, y2) for y1, y2 in rows for x1, x2 in columns], dtype=np.int64)
 
 
-def least_max_pixels(overlap: int, align: int = 1) -> int:
+def min_max_pixels(overlap: int, align: int = 1) -> int:
     """The minimum of ``max_pixels`` for :func:`detect_tiled`."""
     return (_shared_pixels(overlap) + align) ** 2
 
@@ -128,10 +128,10 @@ def detect_tiled(
         )
     if overlap < 1:
         raise ValueError(f"overlap is {overlap}; expected at least 1")
-    if max_pixels < least_max_pixels(overlap, align):
+    if max_pixels < min_max_pixels(overlap, align):
         raise ValueError(
             f"max_pixels is {max_pixels}; tiles for faces of {overlap} pixels need at least "
-            f"{least_max_pixels(overlap, align)}. Raise it, or lower the overlap."
+            f"{min_max_pixels(overlap, align)}. Raise it, or lower the overlap."
         )
     found: list[NDArray[np.floating]] = []
     tiles: list[NDArray[np.intp]] = []
@@ -226,12 +226,12 @@ def _clear_of_edges(
     kept = np.ones(len(rows), dtype=bool)
     for axis, length in enumerate((image_size[1], image_size[0])):
         start, end = int(tile[axis]), int(tile[axis + 2])
-        centre = (rows[:, axis] + rows[:, axis + 2]) / 2
+        center = (rows[:, axis] + rows[:, axis + 2]) / 2
         margin = _MARGIN * np.maximum(overlap, rows[:, axis + 2] - rows[:, axis])
         if start > 0:
-            kept &= centre > margin
+            kept &= center > margin
         if end < length:
-            kept &= (end - start) - centre > margin
+            kept &= (end - start) - center > margin
     return kept
 
 

@@ -1,4 +1,4 @@
-"""Other people's ONNX files behind :class:`face_d2.FaceDetector`."""
+"""Runs ONNX files of other projects for :class:`face_d2.FaceDetector`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from face_d2.detectors.onnx_detector import OnnxDetector
 from face_d2.detectors.registry import open_onnx
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 
 __all__ = ["AdapterBackend"]
 
@@ -23,26 +23,26 @@ _UNLIMITED = 10**9
 
 @dataclass(frozen=True)
 class _AdapterSize(SizeRule):
-    """The adapter resizes by itself; ``canvas``: the pixels it searches where they are fixed."""
+    """For adapters, which resize images themselves; ``canvas``: a fixed number of input pixels."""
 
     canvas: int | None = None
 
     def searched_pixels(self, height: int, width: int) -> float:
-        """Pixels the network works on, whatever the image's size."""
+        """Number of input pixels of the network for an image of this size."""
         return float(self.canvas or height * width)
 
 
 class AdapterBackend:
-    """Runs a file that an adapter knows; see :class:`face_d2.predictor.api.Backend`.
+    """Runs a file that an adapter recognizes; see :class:`face_d2.predictor.api.Backend`.
 
     Args:
         path: the file.
-        score_threshold: replaces the adapter's.
-        threads: CPU threads; None leaves it to the runtime.
+        score_threshold: replaces that of the adapter.
+        threads: number of CPU threads; None leaves the choice to the runtime.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: no adapter, or several, know the file.
+        ValueError: no adapter, or more than one, recognizes the file.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class AdapterBackend:
             config=Path(path).stem,
             input_format="BGR",
             size_rule=_AdapterSize(canvas=pixels),
-            least_side=1,
+            min_image_side=1,
             levels=(Level("", self.detector.multiple, (0.0, math.inf)),),
             suppression=Suppression(
                 settings.score, _UNLIMITED, False, "iou", settings.nms, _UNLIMITED
@@ -65,9 +65,10 @@ class AdapterBackend:
         )
         self.runtime = f"{self.detector.graph.runtime}, {self.detector.about.title}"
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
-        """See :class:`face_d2.predictor.api.Backend`; an adapter tells no levels."""
-        answers = [self.detector.detect(image) for image in images]
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
+        """See :class:`face_d2.predictor.api.Backend`; adapters report no levels."""
+        results = [self.detector.detect(image) for image in images]
         return [
-            Found(boxes, scores, np.full(len(scores), -1, np.int64)) for boxes, scores in answers
+            RawDetections(boxes, scores, np.full(len(scores), -1, np.int64))
+            for boxes, scores in results
         ]

@@ -1,4 +1,4 @@
-"""``FaceDetector``: pictures in, faces out, whatever runs the network."""
+"""``FaceDetector``: finds faces in images with any backend."""
 
 from __future__ import annotations
 
@@ -12,36 +12,35 @@ from numpy.typing import NDArray
 
 from face_d2.ops.resize import resize
 from face_d2.ops.spec import DetectorSpec
-from face_d2.ops.tiling import detect_tiled, least_max_pixels
+from face_d2.ops.tiling import detect_tiled, min_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.pretrained import DEFAULT, Pretrained, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
-#: What belongs to one image; anything else is the network's or the machine's trouble.
+#: Errors of a single image. Other exceptions end the search.
 _IMAGE_ERRORS = (ValueError, TypeError, OSError)
-_NOTHING = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 class Backend(Protocol):
     """Runs a network."""
 
-    #: The network's contract.
+    #: Input, levels and inference settings of the network.
     spec: DetectorSpec
-    #: What runs it, for people: "PyTorch 2.14.1 on cpu".
+    #: Name of the runtime for messages, for example "PyTorch 2.14.1 on cpu".
     runtime: str
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
-        """Finds the faces of images (H, W, 3) in the network's channel order, of any sizes.
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
+        """Finds the faces of images (H, W, 3) of any sizes, in the network's channel order.
 
-        Every image's faces are those that it would have alone.
+        The result of an image does not depend on the other images.
         """
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One image on its way; ``searched`` is what the network is given."""
+    """An image in a batch; ``searched`` is the resized input of the network."""
 
     source: str
     size: tuple[int, int] = (0, 0)
@@ -52,9 +51,9 @@ class _Item:
 class FaceDetector:
     """Finds faces in images.
 
-    ``FaceDetector()`` is the default detector that ships with the package. :meth:`from_pretrained`
-    takes a shipped detector by name, :meth:`from_config` a checkpoint, :meth:`from_onnx` an
-    exported file.
+    ``FaceDetector()`` uses the default detector that ships with the package.
+    :meth:`from_pretrained` takes the name of a shipped detector, :meth:`from_config` a config and a
+    checkpoint, and :meth:`from_onnx` an exported file.
 
     Example::
 
@@ -64,19 +63,20 @@ class FaceDetector:
         print(faces.boxes, faces.scores)  # (N, 4) XYXY pixels, (N,)
 
     Args:
-        backend: runs the network; by default ONNX Runtime runs the default detector.
-        max_pixels: an image whose searched size (after the config's resizing and the network's
-            enlarging) has more pixels is searched in overlapping tiles of at most this many, which
-            bounds the memory; the default takes a 3840 x 2160 frame in one pass.
-        tile_overlap: faces up to this many pixels of the searched image are found in such tiles at
-            full resolution, see :mod:`face_d2.ops.tiling`. A network that enlarges small
-            images needs, and takes, twice the side to which it does.
-        batch_size: most images that go through the network together.
-        min_size: faces whose box has a longer side below this, in pixels of the image, are left
-            out.
+        backend: runs the network; None loads the default detector.
+        max_pixels: maximum number of input pixels of the network, which bounds the memory. Larger
+            images (after the config's resizing) are searched in overlapping tiles. With the
+            default, a 3840 x 2160 frame is searched in one pass.
+        tile_overlap: minimum overlap of the tiles in pixels of the resized image. Faces up to this
+            size are found at full resolution, larger ones in a downscaled copy; see
+            :mod:`face_d2.ops.tiling`. Networks that enlarge small images to a minimum side need an
+            overlap of at least twice that side, and a smaller value is raised to it.
+        batch_size: maximum number of images per call of the backend.
+        min_size: minimum length of the longer side of a box, in pixels of the original image; smaller
+            faces are left out.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: ``max_pixels``, ``tile_overlap`` or ``batch_size`` is too small.
     """
 
     def __init__(
@@ -92,15 +92,14 @@ class FaceDetector:
             backend = _onnx_backend(find_pretrained(DEFAULT))
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
-        least = least_max_pixels(self._shared_faces, self._tile_align)
         for name, value, lowest in (
             ("tile_overlap", tile_overlap, 1),
-            ("max_pixels", max_pixels, least),
+            ("max_pixels", max_pixels, min_max_pixels(self._shared_faces, self._tile_align)),
             ("batch_size", batch_size, 1),
             ("min_size", min_size, 0),
         ):
             if value < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, not {value}")
+                raise ValueError(f"{name} is {value}; expected at least {lowest}")
         self.backend = backend
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
@@ -118,21 +117,21 @@ class FaceDetector:
         threads: int | None = None,
         **settings: Any,
     ) -> FaceDetector:
-        """A detector that ships with the package. Nothing is downloaded.
+        """Loads a detector that ships with the package. Nothing is downloaded.
 
         Args:
             name: "df2s2-lite0" or "lffd-20l5s"; their model cards are in ``docs/models``.
-            backend: "onnx" (ONNX Runtime, on the CPU, without torch in the process) or "torch".
-            score_threshold: detections score more than this; by default the model's, which is
-                low enough for a whole precision-recall curve. 0.5 suits most uses.
+            backend: "onnx" (on the CPU; does not import torch) or "torch".
+            score_threshold: minimum score of detections, exclusive. The model's default is low
+                enough for a complete precision-recall curve; 0.5 suits most uses.
             device: for "torch"; see :meth:`from_config`.
-            threads: for "onnx"; CPU threads, by default as many as the runtime likes.
+            threads: for "onnx"; number of CPU threads; None leaves the choice to the runtime.
             settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             ValueError: the name or the backend is unknown, a setting belongs to the other backend,
-                or a value is out of its range.
-            ImportError: for "torch": torch or Detectron2 is not installed.
+                or a value is out of range.
+            ImportError: torch or Detectron2 is not installed (for "torch").
         """
         model = find_pretrained(name)
         if backend == "torch":
@@ -162,20 +161,20 @@ class FaceDetector:
         overrides: Sequence[Any] = (),
         **settings: Any,
     ) -> FaceDetector:
-        """A detector in PyTorch.
+        """Loads a checkpoint with PyTorch.
 
         Args:
             config_file: path of a config, or the name of a shipped one ("lffd/lffd_25L8S.yaml").
-            weights: checkpoint of that config's network; read without running code of its own.
-            device: "cpu", "cuda", "cuda:1"; by default CUDA where there is a GPU.
-            score_threshold: detections score more than this; by default the config's.
+            weights: checkpoint of the config's network; no code in the file is executed.
+            device: "cpu", "cuda", "cuda:1"; None chooses CUDA if there is a GPU.
+            score_threshold: minimum score of detections, exclusive; None keeps the config's.
             overrides: KEY, VALUE, ... as on Detectron2's command line.
             settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such config or checkpoint.
-            ValueError: the weights are another network's, the config another detector's, the device
-                is not there, or a value is out of its range.
+            ValueError: the weights do not fit the network, the config is not of DF2S2 or LFFD,
+                there is no such device, or a value is out of range.
         """
         from face_d2.predictor.torch_backend import TorchBackend
 
@@ -198,27 +197,27 @@ class FaceDetector:
         threads: int | None = None,
         **settings: Any,
     ) -> FaceDetector:
-        """A detector from an ONNX file, without torch in the process.
+        """Loads an ONNX file; torch is not imported.
 
         Args:
-            path: a file of ``tools/export_onnx.py``, its outputs "candidates" (the default of the
-                export); or a file of YuNet, SCRFD, RetinaFace, YOLO-face, Ultra-Light or CenterFace
-                (see :mod:`face_d2.detectors`), which ONNX Runtime runs.
-            runtime: "onnxruntime", "openvino", or "auto": OpenVINO, the faster one on a CPU, with
-                VNNI and without, where it is installed, otherwise ONNX Runtime. The precision is
-                always the file's. Both use the CPU; ``FaceDetector.runtime`` tells which it is.
-            score_threshold: detections score more than this; by default the file's.
-            threads: CPU threads; by default as many as the runtime likes.
+            path: a file of ``face-d2-export`` with the outputs "candidates" (the default); or a
+                file of YuNet, SCRFD, RetinaFace, YOLO-face, Ultra-Light or CenterFace, which runs
+                with ONNX Runtime (see :mod:`face_d2.detectors`).
+            runtime: "onnxruntime", "openvino" or "auto". "auto" chooses OpenVINO if it is
+                installed, because it is faster on CPUs, and ONNX Runtime otherwise. Both run on the
+                CPU in the precision of the file; ``FaceDetector.runtime`` is the one in use.
+            score_threshold: minimum score of detections, exclusive; None keeps the file's.
+            threads: number of CPU threads; None leaves the choice to the runtime.
             settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such file.
             ImportError: the runtime is not installed.
-            ValueError: the file is not such a file, or a value is out of its range.
+            ValueError: the file has another format, or a value is out of range.
 
         Warns:
-            RuntimeWarning: the file's int8 weights have 8 bits, and this processor's sums of such
-                products overflow: the answers are wrong.
+            RuntimeWarning: the file has int8 weights of 8 bits, and their products overflow on this
+                processor, so detections are wrong.
         """
         from face_d2.ops.spec import ForeignFileError
         from face_d2.predictor.onnx_backend import OnnxBackend
@@ -238,12 +237,12 @@ class FaceDetector:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Names of the levels (LFFD: branches) that ``FaceResult.levels`` counts."""
+        """Names of the levels (LFFD: branches) that ``FaceResult.levels`` refers to."""
         return tuple(level.name for level in self.backend.spec.levels)
 
     @property
     def runtime(self) -> str:
-        """What runs the network."""
+        """Name, version and device of the runtime."""
         return self.backend.runtime
 
     @overload
@@ -260,13 +259,13 @@ class FaceDetector:
         """Finds the faces of one image or of several.
 
         Args:
-            images: a path, the bytes of an image file, a Pillow image, an array ((H, W),
-                (H, W, 1), (H, W, 3) or (H, W, 4); uint8 or uint16); or a list or tuple of such.
+            images: a path, the bytes of an image file, a Pillow image, or an array (uint8 or
+                uint16; (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)); or a list or tuple of these.
             color_order: channel order of arrays, "BGR" or "RGB".
 
         Returns:
-            A result; for a list, one per image in the same order. An image has the same faces in a
-            list as alone; one that cannot be read has its ``error`` set there.
+            A result, or for a list one result per image in the same order. In a list, an image that
+            cannot be read gets a result with ``error`` set.
 
         Raises:
             FileNotFoundError, OSError, ValueError, TypeError: a single image cannot be read (see
@@ -282,8 +281,8 @@ class FaceDetector:
     def stream(
         self, images: Iterable[ImageLike], *, color_order: str = "BGR"
     ) -> Iterator[FaceResult]:
-        """As :meth:`detect` on a list, for any number of images: a batch is in memory at a time."""
-        load_image(np.zeros((1, 1), np.uint8), color_order)  # an unknown order is no image's error
+        """Like :meth:`detect` on a list, but lazily: only one batch is in memory."""
+        load_image(np.zeros((1, 1), np.uint8), color_order)  # validate color_order before any image
         batch: list[_Item] = []
         pixels = 0.0
         for image in images:
@@ -316,31 +315,32 @@ class FaceDetector:
             for item in batch
             if item.searched is not None and self._pixels(item.searched) <= self.max_pixels
         ]
-        answers = iter(self.backend.detect(whole) if whole else [])
+        detections = iter(self.backend.detect(whole) if whole else [])
         for item in batch:
             if item.searched is None:
                 assert item.error is not None
-                yield FaceResult.of_error(item.error, item.source)
+                yield FaceResult.from_error(item.error, item.source)
                 continue
             if self._pixels(item.searched) <= self.max_pixels:
-                found = next(answers)
+                found = next(detections)
             else:
                 found = self._search_tiles(item.searched)
             height, width = item.size
             scale = (width / item.searched.shape[1], height / item.searched.shape[0])
             image = {"height": height, "width": width, "source": item.source}
-            yield FaceResult.of_found(found, scale, self.min_size, **image)
+            yield FaceResult.from_raw(found, scale, self.min_size, **image)
 
-    def _search_tiles(self, image: NDArray[np.uint8]) -> Found:
-        """Searches a large image, see :mod:`face_d2.ops.tiling`, or a strip.
+    def _search_tiles(self, image: NDArray[np.uint8]) -> RawDetections:
+        """Searches a large image in tiles, see :mod:`face_d2.ops.tiling`.
 
-        A strip is thinner than the side to which the network enlarges: there the limits are divided
-        by the enlargement, and faces are hardly longer than the strip is wide. Halves of an image
-        that are that thin would only be enlarged again and are left out.
+        A strip, an image with a shorter side below the minimum side of the network, is enlarged by
+        the network, so the limits are divided by the enlargement. Its faces are hardly longer than
+        the strip is wide. Downscaled copies that are thinner than this would only be enlarged
+        again, so they are not searched.
         """
         min_side, shorter = self.backend.spec.size_rule.min_side, min(image.shape[:2])
-        if shorter < self.backend.spec.least_side:
-            return _NOTHING
+        if shorter < self.backend.spec.min_image_side:
+            return RawDetections.empty()
         max_pixels, overlap, align = self.max_pixels, self._shared_faces, self._tile_align
         if shorter < min_side:
             enlarged = min_side / shorter
@@ -350,7 +350,7 @@ class FaceDetector:
 
         def rows(tile: NDArray[np.uint8]) -> NDArray[np.float32]:
             if min(tile.shape[:2]) < min(shorter, min_side):
-                found = _NOTHING
+                found = RawDetections.empty()
             else:
                 (found,) = self.backend.detect([np.ascontiguousarray(tile)])
             return np.column_stack([found.boxes, found.scores, found.levels.astype(np.float32)])
@@ -363,7 +363,7 @@ class FaceDetector:
             align=align,
             iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
-        return Found(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
+        return RawDetections(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
 
 
 def _onnx_backend(

@@ -1,4 +1,4 @@
-"""Pictures made of results: boxes drawn, faces hidden, faces cut out."""
+"""Pictures of results: drawn boxes, hidden faces, cropped faces."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = [
     "save_image",
 ]
 
-_COLOUR, _LABEL_COLOUR = (70, 190, 40), (255, 255, 255)
+_COLOR, _LABEL_COLOR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-#: With more faces than this their scores would hide the image.
+#: Above this number of faces, the scores are left out, because they would cover the image.
 _MAX_LABELS = 30
-#: What a hidden or cut-out box is widened by on each side, as a share of it.
+#: Margin around hidden and cropped faces on each side, as a fraction of the box.
 REDACT_MARGIN, _CROP_MARGIN = 0.15, 0.25
-#: A blurred or pixelated face is what this many colors along each side tell of it.
+#: Number of mean colors per side that remain of a blurred or pixelated face.
 _REDACT_CELLS = 5
 #: Ways of hiding a face.
 STYLES = ("blur", "pixelate", "mosaic", "box")
@@ -40,24 +40,22 @@ _Image = NDArray[np.uint8]
 
 
 def draw_faces(image: _Image, result: FaceResult) -> _Image:
-    """A copy of an image (H, W, 3) with a box round every face, and scores where there is room."""
+    """A copy of an image (H, W, 3) with the boxes of all faces; scores are drawn if few."""
     drawn = image.copy()
     thickness = max(round(min(image.shape[:2]) / 300), 1)
     size = 0.3 + 0.1 * thickness
-    for box, score in reversed(list(result)):  # the best on top
+    for box, score in reversed(list(result)):  # best score last, so on top
         x1, y1, x2, y2 = np.rint(box).astype(int).tolist()
-        cv2.rectangle(drawn, (x1, y1), (x2, y2), _COLOUR, thickness, cv2.LINE_AA)
+        cv2.rectangle(drawn, (x1, y1), (x2, y2), _COLOR, thickness, cv2.LINE_AA)
         (width, height), base = cv2.getTextSize(f"{score:.2f}", _FONT, size, thickness)
         if len(result) > _MAX_LABELS or x2 - x1 < width:
             continue
         left = max(min(x1, image.shape[1] - width - 2), 0)
         bottom = y1 if y1 > height + base else y1 + height + base
         corner = (left + width + 2, bottom - height - base)
-        cv2.rectangle(drawn, (left, bottom), corner, _COLOUR, cv2.FILLED)
+        cv2.rectangle(drawn, (left, bottom), corner, _COLOR, cv2.FILLED)
         place = (left + 1, bottom - base // 2 - 1)
-        cv2.putText(
-            drawn, f"{score:.2f}", place, _FONT, size, _LABEL_COLOUR, thickness, cv2.LINE_AA
-        )
+        cv2.putText(drawn, f"{score:.2f}", place, _FONT, size, _LABEL_COLOR, thickness, cv2.LINE_AA)
     return drawn
 
 
@@ -68,20 +66,21 @@ def redact_faces(
     colors: int = 3,
     margin: float = REDACT_MARGIN,
 ) -> NDArray[Any]:
-    """A copy of an image with every face made unrecognisable.
+    """A copy of an image with every face made unrecognizable.
 
-    A face and a margin round it are replaced. "blur" is the smooth surface through 5 x 5 mean
-    colors, from which nothing else can be had back; "pixelate" the 5 x 5 colors as flat blocks;
-    "mosaic" flat blocks of a grid that lies over the whole picture, a fourth of the face or more
-    wide; "box" a black box. What was not found stays visible: use a low score threshold.
+    Each face is replaced, together with a margin. "blur" interpolates smoothly between 5 x 5 mean
+    colors, so nothing else of the face can be recovered; "pixelate" shows the 5 x 5 mean colors as
+    flat blocks; "mosaic" shows flat blocks of a grid over the whole picture, each at least a fourth
+    of the face wide; "box" is a black box. Faces without a detection stay visible, so use a low
+    score threshold.
 
     Args:
         image: (H, W) or (H, W, C), uint8 or uint16.
-        boxes: XYXY in pixels, of any number.
+        boxes: (N, 4) XYXY in pixels.
         style: one of :data:`STYLES`.
-        colors: how many of the channels are color; transparency behind them stays as it is. Of four
-            the last is printing black.
-        margin: what a box is widened by on each side, as a share of it.
+        colors: number of color channels; further channels (transparency) are not changed. With four
+            color channels, the last one is the black of CMYK.
+        margin: margin on each side, as a fraction of the box.
     """
     hidden = image.copy()
     plain = hidden[..., None] if hidden.ndim == 2 else hidden
@@ -105,9 +104,9 @@ def redact_faces(
 
 
 def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
-    """Replaces a part of an image by the mean colors of the grid's cells, the cells cut off there.
+    """Replaces a part of an image by the mean colors of the grid's cells.
 
-    A mean is taken of the part alone: cells at its border would tell of what lies beyond it.
+    A cell at the border of the part is averaged inside the part only.
     """
     longest = max(rows.stop - rows.start, columns.stop - columns.start)
     cell = max(-(-longest // 4), 1)
@@ -121,27 +120,27 @@ def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
 
 
 def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
-    """The faces with a quarter of their size round them, best score first."""
+    """The faces with a margin of a quarter of their size, best score first."""
     for box, _ in result:
         yield image[hidden_part(image.shape, box, _CROP_MARGIN)]
 
 
 def picture_name(source: Source) -> str:
-    """The name of an image's or video's picture, with a suffix that suits what is written."""
+    """File name of the picture of an image or video, with the suffix of the written format."""
     if source.kind != "image":
         return source.name if source.name.lower().endswith(".mp4") else source.name + ".mp4"
     return source.name if copy_format(source.format) == source.format else source.name + ".png"
 
 
 def save_image(image: _Image, path: Path) -> None:
-    """Writes an image in the format of the path's suffix; nobody ever sees half of it.
+    """Writes an image atomically, in the format of the path's suffix.
 
     Args:
         image: (H, W, 3) BGR.
-        path: where.
+        path: the file to write.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the image cannot be written.
     """
     try:  # in memory: OpenCV crashes on paths that are not UTF-8
         written, data = cv2.imencode(path.suffix, image)
@@ -157,7 +156,7 @@ def save_image(image: _Image, path: Path) -> None:
 def hidden_part(
     shape: tuple[int, ...], box: NDArray[np.float32], margin: float
 ) -> tuple[slice, slice]:
-    """Rows and columns of a box widened by a share of itself, at least one of each."""
+    """Rows and columns of a box with a relative margin, at least one of each."""
     x1, y1, x2, y2 = hidden_corners(shape, box[None], margin)[0].tolist()
     return slice(y1, y2), slice(x1, x2)
 
@@ -165,15 +164,15 @@ def hidden_part(
 def hidden_corners(
     shape: tuple[int, ...], boxes: NDArray[np.float32], margin: float = REDACT_MARGIN
 ) -> NDArray[np.int64]:
-    """Which pixels of a picture are hidden with each box.
+    """The pixels of a picture that are hidden with each box.
 
     Args:
         shape: (height, width, ...) of the picture.
         boxes: (N, 4) XYXY.
-        margin: what a box is widened by on each side, as a share of it.
+        margin: margin on each side, as a fraction of the box.
 
     Returns:
-        (N, 4) first column and row, and those behind the last; at least one pixel.
+        (N, 4) integer XYXY, the ends exclusive; at least one pixel.
     """
     height, width = shape[:2]
     extra = (boxes[:, 2:] - boxes[:, :2]) * margin

@@ -1,4 +1,4 @@
-"""Whatever a user calls an image, as one array: (H, W, 3), uint8, BGR, the right way up."""
+"""Conversion of paths, bytes, arrays and Pillow images to one form: (H, W, 3) uint8 BGR."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     """Reads or converts an image.
 
     Files and bytes are read as in training (:func:`face_d2.data.image_file.read_image`), in the
-    formats of :data:`face_d2.data.file_kind.READ_FORMATS`. Gray, palette, CMYK, 16 bits a channel
-    and EXIF orientation are taken care of, transparency is dropped, and of several pages or frames
-    the first counts.
+    formats of :data:`face_d2.data.file_kind.READ_FORMATS`. Gray, palette, CMYK and 16-bit images
+    are converted, the EXIF orientation is applied, transparency is dropped, and only the first page
+    or frame is read.
 
     Args:
         image: a path, the bytes of an image file, a Pillow image, or an array of uint8 or uint16
             (scaled by :func:`face_d2.data.image_file.to_8_bits`): (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4).
         color_order: order of an array's first three channels, "BGR" (as OpenCV reads) or "RGB".
-            Files, bytes and Pillow images know their own.
+            It does not apply to files, bytes and Pillow images.
 
     Returns:
         (H, W, 3) uint8, BGR.
@@ -40,17 +40,17 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file cannot be read.
-        ValueError: it is an address on the network, no image, damaged, or has more than
-            ``MAX_IMAGE_PIXELS``; or the array has another dtype or shape, no pixels, or
+        ValueError: the image is a URL, not an image, damaged, or larger than
+            ``MAX_IMAGE_PIXELS``; the array has another dtype or shape or no pixels; or
             ``color_order`` is unknown.
-        TypeError: ``image`` is something else.
+        TypeError: ``image`` has another type.
     """
     if color_order not in COLOR_ORDERS:
-        raise ValueError(f'color_order is "BGR" or "RGB", not {color_order!r}')
+        raise ValueError(f'color_order is {color_order!r}; expected "BGR" or "RGB"')
     if isinstance(image, str) and "://" in image:
         raise ValueError(
-            f"{image} is an address, and nothing is downloaded; save the picture to a file, or "
-            "give the bytes that you fetched"
+            f"{image} is a URL, and images are not downloaded; save the image to a file, or pass "
+            "its bytes"
         )
     if isinstance(image, (str, os.PathLike)):
         return _from_file(Path(image))
@@ -63,25 +63,25 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
     raise TypeError(
         "an image is a path, the bytes of an image file, a NumPy array or a Pillow image, not "
         f"{type(image).__name__}"
-        + ("; call .cpu().numpy() and bring it to (H, W, 3)" if hasattr(image, "numpy") else "")
+        + ("; call .cpu().numpy() and transpose it to (H, W, 3)" if hasattr(image, "numpy") else "")
     )
 
 
 def image_name(image: ImageLike) -> str:
-    """The path of an image that has one, otherwise an empty string."""
+    """The path of an image, or an empty string if it has none."""
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
 
 
 def _from_file(path: Path) -> NDArray[np.uint8]:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name the images in it")
+        raise IsADirectoryError(f"{path} is a folder; pass the images in it")
     return read_image(path)
 
 
 def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
     shape = " x ".join(map(str, array.shape)) or "scalar"
     if array.ndim == 4:
-        raise ValueError(f"got an array {shape}; give several images as a list of (H, W, 3) arrays")
+        raise ValueError(f"got an array {shape}; pass several images as a list of (H, W, 3) arrays")
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         hint = "; move the channels last" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
         raise ValueError(
@@ -111,6 +111,6 @@ def _check_pixels(height: int, width: int, name: str) -> None:
         raise ValueError(f"{name}: has no pixels ({height} x {width})")
     if height * width > MAX_IMAGE_PIXELS:
         raise ValueError(
-            f"{name}: {height} x {width} pixels are more than {MAX_IMAGE_PIXELS:,} and are not "
-            "decoded; cut or shrink the image first"
+            f"{name}: {height} x {width} pixels are more than the limit of "
+            f"{MAX_IMAGE_PIXELS:,}; crop or shrink the image first"
         )

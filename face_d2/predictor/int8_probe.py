@@ -1,4 +1,4 @@
-"""Whether a runtime's int8 sums are exact on this processor."""
+"""Checks whether a runtime computes int8 sums exactly on this processor."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from face_d2.predictor.runtimes import open_graph
 
 __all__ = ["int8_sums_saturate", "probe_sums"]
 
-#: An ONNX file: a 1 x 1 convolution of bytes (1, 16, 8, 8), all weights 127, its sums divided by
-#: 4096. ``tests/face_d2/predictor/test_int8_probe.py`` builds it.
+#: An ONNX file with a 1 x 1 convolution of bytes (1, 16, 8, 8); all weights are 127, and sums are
+#: divided by 4096. ``tests/face_d2/predictor/test_int8_probe.py`` builds it.
 _PROBE = (
     "eNrj4LDayMqlzsWamZuYnsrFnJ+XysVSlVqUL8RYoSTgklpYmphXklmV6pOZl5pYxOXGxV6empmeUVLMxQNhxBcnJ+ak"
     "cnFDeRCt5Zhatbi5WBIrMoslGBYwMnHxczFWcDGWCzFWKrE45+eVcalyMVZysRSXpBZArWcpLs0tVuILRDFEiLWgKD8p"
     "VYtXgNEJ5FQvFgaGBnstbgEmJ7AuL0YGrWlMHAJAyMjBKMDsBHOtVwNT/QgHWiEcAsBgQ4k2LwdQ+FGCtZSBpjI7IUe/"
     "lwADGtDiA1oMjlxwhLlGyUPTm5AYlwgHk5AAFxMHIxCDaA4QTpLjAsc/LnknFi4GAUEARH/iYw=="
 )
-#: Of activations of 255: 16 x 255 x 127 / 4096.
+#: The output for activations of 255: 16 x 255 x 127 / 4096.
 _EXACT_SUM = 127
 
 
 @functools.cache
 def int8_sums_saturate(runtime: str) -> bool:
-    """Whether products of int8 are added in 16 bits, which cannot hold the sum of two.
+    """Whether int8 products are summed in 16 bits, which can overflow with two products.
 
-    So it is on x86-64 processors without VNNI. The runtime is asked, not the processor: it chooses
-    its kernels.
+    This happens on x86-64 processors without VNNI. The check runs a small network, because it
+    depends on the kernels that the runtime chooses.
 
     Args:
         runtime: one of :data:`face_d2.predictor.runtimes.RUNTIMES`.
@@ -44,7 +44,7 @@ def int8_sums_saturate(runtime: str) -> bool:
 
 
 def probe_sums(runtime: str) -> NDArray[np.uint8]:
-    """What the runtime answers to the probe, (1, 16, 8, 8)."""
+    """The output of the runtime for the probe, (1, 16, 8, 8)."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         path.write_bytes(zlib.decompress(base64.b64decode(_PROBE)))

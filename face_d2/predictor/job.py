@@ -19,10 +19,10 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
 
-#: Where no threshold is asked for, --draw and --crop leave out what the model itself doubts: it
-#: reports all that counts for a precision-recall curve. --blur starts lower, see PredictJob.
+#: Minimum score of faces for --draw and --crop without --score-threshold. The model's own threshold
+#: is low, for complete precision-recall curves. --blur starts lower, see PredictJob.
 SHOWN_FROM = 0.5
-#: What runs did that did not yet write these settings down.
+#: Settings of runs that did not record them.
 _EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False, "min_size": 0}
 
 
@@ -34,19 +34,19 @@ class PredictJob:
         inputs: images, videos, folders, globs, camera indices, or "-" for a list on stdin.
         output: the folder for everything that is written.
         config_file, weights, device, opts: a model in PyTorch; see ``FaceDetector.from_config``.
-        onnx, runtime: an exported model in its place; see ``FaceDetector.from_onnx``.
-        score_threshold: detections score more than this; None takes the model's.
-        hiding_threshold: --blur hides faces that score more than this, where no score_threshold is
-            given; None hides all that the model reports.
-        min_size: faces whose box has a longer side below this, in pixels, are left out.
+        onnx, runtime: an exported model instead; see ``FaceDetector.from_onnx``.
+        score_threshold: minimum score of detections, exclusive; None keeps the model's.
+        hiding_threshold: minimum score of faces that --blur hides without a ``score_threshold``,
+            exclusive; None hides all detections.
+        min_size: minimum length of the longer side of a box, in pixels; smaller faces are left out.
         format: one of :data:`face_d2.predictor.records.FORMATS`.
-        draw, blur, crop: images to write beside the records.
+        draw, blur, crop: which images to write in addition to the records.
         redact: how --blur hides faces, one of :data:`face_d2.predictor.drawing.STYLES`.
-        keep_exif: copies of pictures keep their EXIF data (place, time, camera).
-        first_page: search the first page of a TIFF or frame of an animation alone.
+        keep_exif: keep the EXIF data (place, time, camera) in written images.
+        first_page: search only the first page of a TIFF or the first frame of an animation.
         batch_size, max_pixels: see :class:`face_d2.FaceDetector`.
-        max_frames: of a camera; None for no limit.
-        shard: (I, N), do the I-th of N parts.
+        max_frames: maximum number of frames of a camera; None for no limit.
+        shard: (I, N), process only the I-th of N parts.
         num_gpus, num_processes, num_machines, machine_rank, dist_url: see
             :func:`face_d2.engine.launch.launch`.
         sources: filled in by :func:`predict`.
@@ -83,12 +83,12 @@ class PredictJob:
 
     @property
     def in_processes(self) -> bool:
-        """Whether the work is spread over processes."""
+        """Whether several processes share the work."""
         return max(self.num_gpus, self.num_processes) * self.num_machines > 1
 
     @property
     def pictures(self) -> Pictures:
-        """What is made beside the records."""
+        """The images to write in addition to the records."""
         return Pictures(
             self.output,
             draw=self.draw,
@@ -101,13 +101,14 @@ class PredictJob:
 
 
 def predict(job: PredictJob) -> int:
-    """Does a job; a job that was stopped goes on from where it was.
+    """Runs a job, and continues it if it was stopped before.
 
     Returns:
-        0; 1 when an input failed, or something in a folder may hold faces and cannot be opened.
+        0, or 1 if an input failed or a file or folder in the inputs could not be opened.
 
     Raises:
-        ValueError, OSError, ImportError: nothing can be done: a wrong setting, a missing file.
+        ValueError, OSError, ImportError: the job cannot start, because a setting is wrong or a file
+            is missing.
     """
     if job.redact not in STYLES:
         raise ValueError(f"redact is {job.redact!r}; expected one of {', '.join(STYLES)}")
@@ -126,11 +127,11 @@ def predict(job: PredictJob) -> int:
     else:
         _work(job, job.shard)
     if job.machine_rank or job.shard != (1, 1):
-        return 0  # the whole is put together elsewhere
+        return 0  # the run without --shard writes the results
     journal = Journal(job.output)
     print(escaped(write_format(job.format, journal, job.sources)))
     count, hidden, failed = 0, 0, []
-    for record in journal.records(job.sources):  # one at a time: a video has one for every frame
+    for record in journal.records(job.sources):  # lazily, since a video has one record per frame
         scores = [face["score"] for face in record.get("faces", [])]
         count += sum(score > _shown_from(job) for score in scores)
         hidden += sum(score > _hidden_above(job) for score in scores)
@@ -147,7 +148,7 @@ def predict(job: PredictJob) -> int:
 
 
 def _say_left_out(job: PredictJob, inputs: Inputs) -> None:
-    """Names what was not searched: all in a file, the first of each kind on the screen."""
+    """Reports what was not searched: everything in a file, examples on stderr."""
     path = job.output / "not_searched.json"
     path.unlink(missing_ok=True)
     if inputs.left_out:
@@ -165,7 +166,7 @@ def _say_left_out(job: PredictJob, inputs: Inputs) -> None:
 
 
 def _summary(job: PredictJob, count: int) -> str:
-    """How many faces were found, and where pictures of them are."""
+    """The number of faces and the folders of the pictures."""
     threshold = _shown_from(job)
     folders = [folder for folder, wanted in (("drawn", job.draw), ("blurred", job.blur)) if wanted]
     folders += ["crops"] if job.crop else []
@@ -196,11 +197,11 @@ def _work(job: PredictJob, shard: tuple[int, int]) -> None:
 
 
 def _work_of_rank(job: PredictJob) -> None:
-    """One of the launcher's processes."""
+    """The work of one process of the launcher."""
     from detectron2.utils import comm
 
     _work(job, (comm.get_rank() + 1, comm.get_world_size()))
-    comm.synchronize()  # the first process leaves, and puts the whole together, last
+    comm.synchronize()  # the first process then merges the results of all
 
 
 def _detector(job: PredictJob) -> FaceDetector:
@@ -227,10 +228,10 @@ def _detector(job: PredictJob) -> FaceDetector:
 
 
 def _check_settings(job: PredictJob) -> None:
-    """Writes down what the results rest on, and refuses a folder that has others.
+    """Records the settings, and refuses a folder with results of other settings.
 
     Raises:
-        ValueError: the folder holds results of other settings.
+        ValueError: the folder contains results of other settings.
         FileNotFoundError: there is no such model file or config.
     """
     model = Path(job.onnx or job.weights)
@@ -250,7 +251,7 @@ def _check_settings(job: PredictJob) -> None:
         "keep_exif": job.keep_exif and (job.draw or job.blur),
     }
     path = job.output / "run.json"
-    # A run that failed before its first result, by a wrong option perhaps, left nothing to protect.
+    # A run that failed before its first result, e.g. by a wrong option, has nothing to protect.
     results = any(journal.stat().st_size for journal in job.output.glob("journal*.jsonl"))
     if results and path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -266,7 +267,7 @@ def _check_settings(job: PredictJob) -> None:
 
 
 def _config_hash(job: PredictJob) -> str | None:
-    """Of all that the config says, its bases and the overrides included; none with --onnx."""
+    """Hash of the config with its bases and the overrides; None with --onnx."""
     if job.onnx:
         return None
     from face_d2.config import load_config
@@ -276,10 +277,10 @@ def _config_hash(job: PredictJob) -> str | None:
 
 
 def _check_pictures(job: PredictJob) -> None:
-    """Refuses to write pictures of different files to one place.
+    """Checks that every picture has a path of its own.
 
     Raises:
-        ValueError: two files would have the same picture, or an earlier run's has it.
+        ValueError: two files, of this or an earlier run, have the same path for a picture.
     """
     if job.draw or job.blur or job.crop:
         journal = Journal(job.output, job.shard, job.pictures.of)

@@ -1,4 +1,4 @@
-"""Runs an exported file with ONNX Runtime or OpenVINO; NumPy does the rest."""
+"""Runs an exported file with ONNX Runtime or OpenVINO, and NMS with NumPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from face_d2.ops.nms import select
 from face_d2.ops.spec import DetectorSpec
 from face_d2.predictor.int8_probe import int8_sums_saturate
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 from face_d2.predictor.runtimes import RUNTIMES, Graph, open_graph
 from face_d2.utils.known_mistake import known_mistake
 
@@ -23,18 +23,19 @@ __all__ = ["OnnxBackend"]
 
 
 class OnnxBackend:
-    """Runs a file of ``tools/export_onnx.py``; see :class:`face_d2.predictor.api.Backend`.
+    """Runs a file of ``face-d2-export``; see :class:`face_d2.predictor.api.Backend`.
 
     Args:
         path: the file.
         runtime: one of ``RUNTIMES``, or "auto" for the first that is installed.
-        score_threshold: replaces the file's.
-        threads: CPU threads.
+        score_threshold: replaces that of the file.
+        threads: number of CPU threads.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the runtime is not installed.
-        ValueError: ``runtime`` or ``threads`` is out of its range, or the file is another one.
+        ValueError: ``runtime`` or ``threads`` is out of range, or the file was not exported
+            by this project.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class OnnxBackend:
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
         if threads is not None and threads < 1:
-            raise ValueError(f"threads must be at least 1, not {threads}")
+            raise ValueError(f"threads is {threads}; expected at least 1")
         chosen = _chosen(runtime)
         try:
             graph = open_graph(path, chosen, threads or 0)
         except ImportError:
             raise
-        except Exception as error:  # either runtime has exceptions of its own
+        except Exception as error:  # each runtime has its own exceptions
             reason = known_mistake(path) or error
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({reason})") from error
         self.graph = graph
@@ -64,34 +65,34 @@ class OnnxBackend:
                 f"{path}: its outputs are {self.spec.outputs!r}; FaceDetector needs a file "
                 "exported with --outputs candidates"
             )
-        _warn_if_wrong_here(path, graph, chosen)
+        _warn_if_int8_overflows(path, graph, chosen)
         if score_threshold is not None:
             settings = replace(self.spec.suppression, score_threshold=score_threshold)
             self.spec = replace(self.spec, suppression=settings)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`.
 
-        One image at a time: on a CPU several together are no faster.
+        Images run one by one, because batches are not faster on a CPU.
         """
         return [self._detect_one(image) for image in images]
 
-    def _detect_one(self, image: NDArray[np.uint8]) -> Found:
-        if min(image.shape[:2]) < self.spec.least_side:
-            return Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
+    def _detect_one(self, image: NDArray[np.uint8]) -> RawDetections:
+        if min(image.shape[:2]) < self.spec.min_image_side:
+            return RawDetections.empty()
         boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
         chosen = select(boxes[0], scores[0], levels, self.spec.suppression)
-        return Found(boxes[0, chosen], scores[0, chosen], levels[chosen])
+        return RawDetections(boxes[0, chosen], scores[0, chosen], levels[chosen])
 
 
-def _warn_if_wrong_here(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:
-    """Warns of weights of 8 bits; files that do not tell were written with such."""
+def _warn_if_int8_overflows(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:
+    """Warns about 8-bit weights; files without an entry for the bits have such weights."""
     if graph.metadata.get("precision") != "int8" or graph.metadata.get("weight_bits") == "7":
         return
     if int8_sums_saturate(runtime):
         warnings.warn(
-            f"{path}: its int8 weights have 8 bits, which give wrong answers on this processor: "
-            f"{runtime} adds products of int8 in 16 bits here, which overflow. Export it again "
+            f"{path}: its int8 weights have 8 bits, which give wrong results on this processor: "
+            f"{runtime} sums int8 products in 16 bits here, which overflow. Export it again "
             "without --int8-weights 8 (weights then have 7 bits), or use the float file",
             RuntimeWarning,
             stacklevel=4,
@@ -100,7 +101,7 @@ def _warn_if_wrong_here(path: str | os.PathLike[str], graph: Graph, runtime: str
 
 def _chosen(runtime: str) -> str:
     if runtime not in ("auto", *RUNTIMES):
-        raise ValueError(f'runtime is "auto" or one of {list(RUNTIMES)}, not {runtime!r}')
+        raise ValueError(f'runtime is {runtime!r}; expected "auto" or one of {list(RUNTIMES)}')
     wanted = RUNTIMES if runtime == "auto" else (runtime,)
     for name in wanted:
         if importlib.util.find_spec(name) is not None:

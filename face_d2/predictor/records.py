@@ -1,12 +1,15 @@
-"""Results on disk: a journal that grows line by line, and the formats made of it in the end.
+"""Results on disk: a journal that is written during a run, and the final formats.
 
-A record is a JSON object on one line. Of an image: ``file`` (absolute path), ``name``, ``height``,
-``width``, ``faces`` (each ``box`` [x1, y1, x2, y2] in pixels, ``score``, ``level``), or ``error``
-instead. Of a video one per frame, with ``frame`` (from 0) and ``time`` (seconds); of an image of
-several pages or frames one per page, with ``page`` (from 0). In the journal alone these are framed
-by a record with ``begins`` and one with ``frames``, their number, and every
-record has its file's ``size`` and ``mtime_ns``: what is known of a file ends when the file changes.
-The record that finishes a file has ``pictures``, the paths in the folder that are its own.
+A record is a JSON object on one line. An image has one record with ``file`` (absolute path),
+``name``, ``height``, ``width`` and ``faces`` (each with ``box`` [x1, y1, x2, y2] in pixels,
+``score`` and ``level``), or with ``error`` instead. A video has one record per frame, with
+``frame`` (from 0) and ``time`` (seconds). An image with several pages or frames has one record per
+page, with ``page`` (from 0).
+
+The journal contains more. The records of a video or a multi-page image come between one with
+``begins`` and one with ``frames``, their number. Every record has the ``size`` and ``mtime_ns`` of
+its file, so that records of a file that has changed no longer count. The last record of a file has
+``pictures``, the paths of the pictures that were written for it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_forma
 Record = dict[str, Any]
 _Key = tuple[str, tuple[int, int] | None]  # file and stamp
 _STAMP = ("size", "mtime_ns")  # of Source.stamp
-#: Bytes of a file name that are not UTF-8 become what JSON, too, has for them: caf\udce9.png.
+#: Bytes of a file name that are not UTF-8 are escaped as in JSON: caf\udce9.png.
 _ERRORS = "backslashreplace"
 _JOURNAL_ONLY = {*_STAMP, "pictures"}
 
@@ -36,7 +39,7 @@ _JOURNAL_ONLY = {*_STAMP, "pictures"}
 def make_record(
     source: Source, result: FaceResult, levels: Sequence[str], **frame: float
 ) -> Record:
-    """The record of an image, of a frame (with ``frame`` and ``time``), of a page (``page``)."""
+    """The record of an image, of a video frame (``frame``, ``time``), or of a page (``page``)."""
     record: Record = {"file": source.file, "name": source.name, **frame}
     if result.error is not None:
         return {**record, "error": f"{type(result.error).__name__}: {result.error}"}
@@ -54,17 +57,19 @@ def make_record(
 
 
 class Journal:
-    """The records of a folder, this run's and those of runs before it.
+    """The records of an output folder, from this run and from earlier ones.
 
-    Only where records begin is kept in memory. A line that a killed run left half written is
-    skipped. An image that failed is tried again; so is a video that was not finished, and a file
-    that has changed since, or whose pictures have other names now. Records that tell no size and
-    time count for whatever the file is now.
+    Only the positions of the records are kept in memory. An incomplete last line of a killed run is
+    skipped. Images that failed, unfinished videos, files that have changed, and files whose
+    pictures now have other names are processed again. Records without a size and a time are valid
+    for any state of their file.
 
     Args:
-        folder: holds ``journal.jsonl``, or one for every part of a divided run.
-        shard: this run's part and their number, from 1; (1, 1) for a whole run.
-        pictures: the files and folders that are made of a source, as paths in ``folder``.
+        folder: the output folder, which contains ``journal.jsonl`` or, in a run that was divided,
+            one journal per part.
+        shard: the part of this run and the number of parts, from 1; (1, 1) is a whole run.
+        pictures: returns the files and folders that are written for a source, as paths in
+            ``folder``.
     """
 
     def __init__(
@@ -79,15 +84,15 @@ class Journal:
         self.path = folder / f"journal{part}.jsonl"
         self._places: dict[_Key, _Places] = {}
         self._finished: set[_Key] = set()
-        self._owners: dict[str, _Key] = {}  # picture -> of which file it is now
-        # The journal last written to comes last: its pictures lie there.
+        self._owners: dict[str, _Key] = {}  # picture -> the file that it shows
+        # The newest journal comes last, because the pictures on disk are its own.
         for path in sorted(folder.glob("journal*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p)):
             self._read(path)
-        self._mend_last_line()
+        self._remove_incomplete_line()
         self._file = self.path.open("a", encoding="utf-8", errors=_ERRORS)
 
     def add(self, source: Source, record: Record) -> None:
-        """Appends a record of ``source``; it is on its way to the disk when this returns."""
+        """Appends a record of ``source`` and flushes it to the file."""
         place = (self.path, self._file.tell())
         if source.stamp is not None:
             record = {**record, **dict(zip(_STAMP, source.stamp))}
@@ -100,17 +105,17 @@ class Journal:
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:
-        """Whether an image was read or a video finished; a camera or stream never is."""
+        """Whether an image or video is finished; always False for a camera or stream."""
         owners = [self._owners.get(picture) for picture in self._pictures(source)]
         return source.kind in ("image", "video") and any(
             key in self._finished and all(owner == key for owner in owners) for key in _keys(source)
         )
 
     def check_pictures(self, sources: Sequence[Source]) -> None:
-        """Refuses pictures of one file in the place of another's, of this run or an earlier one.
+        """Checks that no picture would overwrite that of another file, of this or an earlier run.
 
         Raises:
-            ValueError: naming the picture and both files.
+            ValueError: two files have the same picture; the message names all three.
         """
         owners = {picture: file for picture, (file, _) in self._owners.items()}
         for source in sources:
@@ -118,16 +123,16 @@ class Journal:
                 owner = owners.setdefault(picture, source.file)
                 if owner != source.file:
                     raise ValueError(
-                        f"{self.folder / picture} is that of {owner} and would be that of "
-                        f"{source.file} too; choose another --output for one of them"
+                        f"{self.folder / picture} would be the picture of both {owner} and "
+                        f"{source.file}; choose another --output for one of them"
                     )
 
     def begin(self, source: Source) -> None:
-        """A video begins: what an earlier, unfinished run found in it no longer counts."""
+        """Starts a video or multi-page image and drops its records of an unfinished earlier run."""
         self.add(source, {"file": source.file, "name": source.name, "begins": True})
 
     def records(self, sources: Sequence[Source]) -> Iterator[Record]:
-        """The records of ``sources`` in their order, frames in theirs."""
+        """The records of ``sources`` in the given order, frames and pages in ascending order."""
         files: dict[Path, Any] = {}
         try:
             for source in sources:
@@ -137,7 +142,7 @@ class Journal:
                         files[path] = path.open("rb")
                     files[path].seek(offset)
                     record = json.loads(files[path].readline())
-                    # Under the name of this run, should more inputs have changed it.
+                    # With the name of this run, which depends on all inputs.
                     record["name"] = source.name
                     yield {key: value for key, value in record.items() if key not in _JOURNAL_ONLY}
         finally:
@@ -149,7 +154,9 @@ class Journal:
         self._file.close()
 
     def _read(self, path: Path) -> None:
-        before = frozenset(self._finished)  # another journal's failed attempt does not replace it
+        before = frozenset(
+            self._finished
+        )  # a failed attempt in another journal does not replace it
         offset = 0
         with path.open("rb") as file:
             for line in file:
@@ -175,8 +182,8 @@ class Journal:
         elif _number(record) is None:
             self._finished.add(key)
 
-    def _mend_last_line(self) -> None:
-        """Cuts off what a killed run left of its last line."""
+    def _remove_incomplete_line(self) -> None:
+        """Removes the incomplete last line of a killed run."""
         if not self.path.exists():
             return
         data = self.path.read_bytes()
@@ -212,7 +219,7 @@ class _Places:
 
 
 def _number(record: Record, otherwise: Any = None) -> Any:
-    """Which frame or page a record is of."""
+    """The frame or page number of a record."""
     return record.get("frame", record.get("page", otherwise))
 
 
@@ -222,16 +229,16 @@ def _key(record: Record) -> _Key:
 
 
 def _keys(source: Source) -> list[_Key]:
-    """Under which a journal may know ``source``: as it is now, or without size and time."""
+    """The keys that records of ``source`` may have: with its size and time, or without."""
     return [(source.file, source.stamp), (source.file, None)]
 
 
 def check_text_names(sources: Sequence[Source]) -> None:
-    """Refuses what the text format cannot hold or tell apart.
+    """Checks that the text format can represent all sources.
 
     Raises:
-        ValueError: two images differ in their suffix only, a name has more than one line, or a
-            source is no image.
+        ValueError: two images differ only in their suffix, a name has more than one line, or a
+            source is not an image.
     """
     seen: dict[str, str] = {}
     for source in sources:
@@ -249,15 +256,15 @@ def check_text_names(sources: Sequence[Source]) -> None:
 
 
 def write_format(kind: str, journal: Journal, sources: Sequence[Source]) -> Path:
-    """Turns the journal into the format asked for; nobody ever sees half a file.
+    """Writes the records of the journal in a format, atomically.
 
     Args:
         kind: one of ``FORMATS``.
-        journal: holds the records.
-        sources: which ones, and in which order.
+        journal: contains the records.
+        sources: the sources to write, in this order.
 
     Returns:
-        The file, or the folder of the text format.
+        The file that was written; for "txt" the folder.
     """
     if kind == "txt":
         return _write_texts(journal, sources)
@@ -283,9 +290,9 @@ def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """One row per face; ``frame`` is empty for images of one page, and otherwise frame or page.
+    """One row per face; ``frame`` is the frame or page number, empty for images with one page.
 
-    A picture, page or frame without a face has a row without a box; what failed says why.
+    An image, page or frame without a face has one row without a box, and ``error`` says what failed.
     """
     writer = csv.writer(file)
     writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level", "error"])
@@ -298,7 +305,7 @@ def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """A COCO data set with a ``score`` in every annotation; frames and pages are "name#number"."""
+    """COCO with a ``score`` per annotation; the file name of a frame or page is "name#number"."""
     file.write('{"categories": [{"id": 1, "name": "face"}],\n"images": [')
     readable = 0
     for record in records():
@@ -325,11 +332,11 @@ def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_texts(journal: Journal, sources: Sequence[Source]) -> Path:
-    """The WIDER FACE exchange format, as ``tools/evaluate_widerface.py`` reads it."""
+    """The text format of WIDER FACE, which ``face-d2-evaluate widerface`` reads."""
     from face_d2.evaluation.wider_face.files import format_detections
 
     folder = journal.folder / "txt"
-    with replaced_folder(folder) as fresh:  # without what is no input any more
+    with replaced_folder(folder) as fresh:  # without files of earlier inputs
         for record in journal.records(sources):
             if "error" in record:
                 continue

@@ -1,4 +1,4 @@
-"""What a detector answers."""
+"""Detections of one image, as a backend returns them and as a user gets them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from face_d2.ops.nms import best_first
 
-__all__ = ["FaceResult", "Found"]
+__all__ = ["FaceResult", "RawDetections"]
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """Faces in the pixels of the image a network was given; the order means nothing.
+class RawDetections:
+    """Faces that a backend found in one image, in any order.
 
     Attributes:
-        boxes: (N, 4) float32 XYXY.
+        boxes: (N, 4) float32 XYXY in pixels of the image that the backend was given.
         scores: (N,) float32.
         levels: (N,) int64, see :attr:`FaceResult.levels`.
     """
@@ -28,20 +28,26 @@ class Found:
     scores: NDArray[np.float32]
     levels: NDArray[np.int64]
 
+    @classmethod
+    def empty(cls) -> RawDetections:
+        """No faces."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
 
 @dataclass(frozen=True, eq=False)
 class FaceResult:
-    """The faces of one image, best score first, equal scores in the order of their boxes.
+    """The faces of one image, sorted by score; equal scores are sorted by their boxes.
 
     Attributes:
-        boxes: (N, 4) float32 XYXY in pixels of the image as it is seen (EXIF orientation applied),
-            within its borders.
+        boxes: (N, 4) float32 XYXY in pixels of the upright image (EXIF orientation applied),
+            clipped to the image.
         scores: (N,) float32 in 0-1.
-        levels: (N,) int64, which of ``FaceDetector.levels`` found the face (LFFD's branch, DF2S2's
-            pyramid level); -1 where the model does not say.
-        height, width: size of the image in pixels; 0 where it could not be read.
-        source: its path, or "" for an image that has none.
-        error: what went wrong with this image, otherwise None. Then there are no faces.
+        levels: (N,) int64, index into ``FaceDetector.levels`` of the level that detected the face
+            (a branch of LFFD, a pyramid level of DF2S2); -1 if the model does not report it.
+        height, width: size of the image in pixels; 0 if it could not be read.
+        source: path of the image, or "" if it has none.
+        error: the error that prevented the search, in which case there are no faces; otherwise
+            None.
     """
 
     boxes: NDArray[np.float32]
@@ -53,16 +59,16 @@ class FaceResult:
     error: Exception | None = None
 
     @classmethod
-    def of_found(
-        cls, found: Found, scale: tuple[float, float], min_size: float = 0, **image: Any
+    def from_raw(
+        cls, found: RawDetections, scale: tuple[float, float], min_size: float = 0, **image: Any
     ) -> FaceResult:
-        """Brings what a network found to the pixels of the image.
+        """Converts the detections of a backend to pixels of the original image.
 
         Args:
-            found: the faces.
-            scale: pixels of the image per pixel of the network's image, along x and y.
-            min_size: boxes whose longer side is shorter than this, in pixels of the image, are
-                left out.
+            found: the detections.
+            scale: pixels of the original image per pixel of the searched one, along x and y.
+            min_size: boxes with a longer side below this, in pixels of the original image, are left
+                out.
             image: ``height``, ``width`` and ``source``.
         """
         boxes = found.boxes * np.array([*scale, *scale], dtype=np.float32)
@@ -74,9 +80,9 @@ class FaceResult:
         return cls(boxes[order], found.scores[order], found.levels[order], **image)
 
     @classmethod
-    def of_error(cls, error: Exception, source: str) -> FaceResult:
-        """An image that could not be read."""
-        none = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    def from_error(cls, error: Exception, source: str) -> FaceResult:
+        """The result of an image that could not be read."""
+        none = RawDetections.empty()
         return cls(none.boxes, none.scores, none.levels, 0, 0, source, error)
 
     def above(self, score: float) -> FaceResult:

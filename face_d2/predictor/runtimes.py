@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO: a file with one image input as a function of an array."""
+"""ONNX Runtime and OpenVINO: runs an ONNX file with one image input."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RUNTIMES", "Graph", "open_graph", "openvino_core"]
 
-#: By speed on a CPU, the fastest first.
+#: Sorted by speed on a CPU, the fastest first.
 RUNTIMES = ("openvino", "onnxruntime")
 
 
@@ -25,11 +25,11 @@ class Graph:
     """A loaded file.
 
     Attributes:
-        run: images, of ``dtype`` and ``shape``, to the outputs.
-        dtype: of the input, uint8 or float32.
-        shape: of the input, None where it is free.
-        metadata: what the file says of itself.
-        runtime: name, version and device, for the record.
+        run: computes the outputs from images of ``dtype`` and ``shape``.
+        dtype: dtype of the input, uint8 or float32.
+        shape: shape of the input; dynamic dimensions are None.
+        metadata: the metadata of the file.
+        runtime: name, version and device, for messages.
     """
 
     run: Callable[[NDArray], Sequence[NDArray]]
@@ -45,11 +45,11 @@ def open_graph(path: str | Path, runtime: str, threads: int = 0) -> Graph:
     Args:
         path: the file.
         runtime: one of ``RUNTIMES``.
-        threads: CPU threads; 0 leaves it to the runtime.
+        threads: number of CPU threads; 0 leaves the choice to the runtime.
 
     Raises:
         ImportError: the runtime is not installed.
-        Exception: the runtime's own, if the file is damaged or has several inputs.
+        Exception: an exception of the runtime, if the file is damaged or has several inputs.
     """
     start = {"onnxruntime": _open_in_onnxruntime, "openvino": _open_in_openvino}[runtime]
     return start(str(path), threads)
@@ -60,7 +60,7 @@ def _open_in_onnxruntime(path: str, threads: int) -> Graph:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # shapes that change between images are no news
+    options.log_severity_level = 3  # silence the warning about dynamic shapes
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (source,) = session.get_inputs()
     return Graph(
@@ -74,11 +74,12 @@ def _open_in_onnxruntime(path: str, threads: int) -> Graph:
 
 @functools.cache
 def openvino_core() -> openvino.Core:
-    """OpenVINO's runtime, one for the process.
+    """The OpenVINO core of this process.
 
-    With its first network a core gives the thread another stack for signals, and takes it back when
-    it goes. Of two cores the second to go would leave the first one's stack, which is no longer
-    there, and the next signal, a child's end or Ctrl-C, would end the process (seen in 2026.4).
+    There must be only one. A core replaces the signal stack of the thread when it loads its first
+    network, and restores the previous one when it is destroyed. With two cores, the thread can be
+    left with the stack of the core that was destroyed first, and the next signal (the end of a
+    child process, Ctrl-C) crashes the process (seen in OpenVINO 2026.4).
     """
     import openvino
 
@@ -91,13 +92,13 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
     core = openvino_core()
     model = core.read_model(path)
     source = model.input()
-    # By itself OpenVINO calculates in bfloat16 where the processor can.
+    # OpenVINO's default is bfloat16 on processors that support it.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     compiled = core.compile_model(model, "CPU", settings)
 
     def run(images: NDArray) -> list[NDArray]:
-        answers = compiled(images)
-        return [answers[index] for index in range(len(answers))]
+        outputs = compiled(images)
+        return [outputs[index] for index in range(len(outputs))]
 
     return Graph(
         run=run,
@@ -109,6 +110,6 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
 
 
 def _openvino_metadata(model: openvino.Model) -> dict[str, str]:
-    if "framework" not in model.get_rt_info():  # a file that says nothing of itself
+    if "framework" not in model.get_rt_info():  # a file without metadata
         return {}
     return {key: str(value) for key, value in model.get_rt_info("framework").value.items()}

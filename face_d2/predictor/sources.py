@@ -1,4 +1,4 @@
-"""What the command line was asked to look at, found by opening files and not by their endings."""
+"""The inputs of a prediction run: files are identified by their content, not by their suffix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from face_d2.data.image_file import UnreadableImageError, page_count
 
 __all__ = ["Inputs", "LeftOut", "Source", "find_inputs"]
 
-#: What a killed run leaves of a picture that it was writing.
+#: Temporary files that a killed run leaves behind.
 _UNFINISHED = ".tmp-"
 #: Formats that may have several pages or frames.
 _PAGED = {"TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF"}
@@ -33,11 +33,11 @@ class Source:
     Attributes:
         kind: "image", "video", "camera" or "stream".
         file: absolute path, the camera's index, or the stream's address without its password.
-        name: what results call it: the path below what all files share, with slashes.
-        stamp: size in bytes and time of change in nanoseconds; None for a camera.
-        format: of an image, by its content ("JPEG"); "" where the content is unknown.
-        pages: of an image, how many pages or frames are searched.
-        address: of a stream, as it was given; it may have a password and is never printed.
+        name: its name in the results: the path relative to the common folder, with slashes.
+        stamp: size in bytes and modification time in nanoseconds; None for a camera.
+        format: format of an image according to its content ("JPEG"); "" if unknown.
+        pages: number of pages or frames of an image that are searched.
+        address: address of a stream as given; it may contain a password and is never printed.
     """
 
     kind: str
@@ -54,9 +54,9 @@ class LeftOut:
     """Something in a folder or glob that is not searched.
 
     Attributes:
-        name: its path as it was met.
-        reason: why, in words that suit many ("neither a picture nor a video").
-        failed: it may hold faces: the run has not done all that it was asked to do.
+        name: its path.
+        reason: the reason, for example "neither a picture nor a video".
+        failed: whether it may contain faces, so that the run is incomplete.
     """
 
     name: str
@@ -66,18 +66,19 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was found.
+    """The inputs of a run.
 
     Attributes:
-        sources: what is searched: in the order of the words, those of a folder or glob sorted.
-        left_out: everything else that the folders and globs hold.
+        sources: the inputs to search, in the order of the command line; the files of a folder or
+            glob are sorted.
+        left_out: all other files in the folders and globs.
     """
 
     sources: list[Source] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def summary(self, most: int = 5) -> list[str]:
-        """One line for every reason: how many, and the first names."""
+        """One line per reason, with the number of files and the first names."""
         lines = []
         for (failed, reason), number in sorted(
             Counter((one.failed, one.reason) for one in self.left_out).items(), reverse=True
@@ -91,21 +92,22 @@ class Inputs:
 def find_inputs(
     words: Sequence[str], output: Path | None = None, first_page: bool = False
 ) -> Inputs:
-    """Files, folders (searched to the bottom), globs, cameras, addresses, "-" for a list on stdin.
+    """Finds the inputs of a command line.
 
-    Every file of a folder or glob is opened. Pictures and videos are known by their first bytes,
-    whatever they are called. A file that only its ending calls a picture or video is a source too:
-    it is damaged, and reading it says so. Links are followed; a folder that is met again is not
-    entered again. A file that is named is always a source.
+    A word is a file, a folder (searched recursively), a glob, a camera index, an address, or "-"
+    for a list on stdin. Files in folders and globs are identified by their first bytes. A file that
+    has the suffix of a picture or video, but not the content, is a source too: it is probably
+    damaged, and reading it reports an error. Links are followed, and every folder is searched only
+    once. A file that is given by name is always a source.
 
     Args:
-        words: as given on the command line.
-        output: the folder of an earlier run's pictures, left out of folders and globs.
-        first_page: search the first page or frame of an image alone.
+        words: the words of the command line.
+        output: the output folder, which is skipped in folders and globs.
+        first_page: search only the first page or frame of an image.
 
     Raises:
-        FileNotFoundError: a word names nothing, or only a folder without images or videos, or the
-            list on stdin is empty.
+        FileNotFoundError: a word matches nothing, a folder contains no image or video, or the list
+            on stdin is empty.
     """
     search = _Search(output)
     cameras: list[Source] = []
@@ -132,7 +134,7 @@ def find_inputs(
             raise FileNotFoundError(f"{word}: no such file or folder")
         if not found:
             said = Inputs([], search.left_out).summary()
-            raise FileNotFoundError("\n".join([f"{word}: no images or videos there", *said]))
+            raise FileNotFoundError("\n".join([f"{word}: contains no images or videos", *said]))
         for file, kind in found:
             files.setdefault(os.path.abspath(file), (os.path.abspath(root), kind))
     search.done()
@@ -148,10 +150,10 @@ def find_inputs(
 
 
 class _Search:
-    """Looks through folders and notes what is left out.
+    """Searches folders and records what is left out.
 
     Args:
-        output: a folder that is not searched.
+        output: a folder that is skipped.
     """
 
     def __init__(self, output: Path | None) -> None:
@@ -165,24 +167,24 @@ class _Search:
         return list(self._left_out.values())
 
     def done(self) -> None:
-        """Ends the bar of progress."""
+        """Closes the progress bar."""
         self._progress.close()
 
     def folder(self, folder: Path) -> list[tuple[Path, FileKind]]:
-        """The pictures and videos of a folder to the bottom, sorted by path."""
+        """The pictures and videos below a folder, sorted by path."""
         self._entered.clear()
         return sorted(self._walk(folder), key=lambda match: match[0])
 
     def matches(
         self, paths: Iterable[Path], transport_streams: bool
     ) -> Iterator[tuple[Path, FileKind]]:
-        """Those of a glob's matches; of matched folders too."""
+        """The pictures and videos that a glob matches, and those below matched folders."""
         self._entered.clear()
 
         def through_links(path: Path) -> tuple[bool, Path]:
             return os.path.realpath(path) != os.path.abspath(path), path
 
-        for path in sorted(paths, key=through_links):  # real names before those of links
+        for path in sorted(paths, key=through_links):  # real paths before links
             if path.is_dir():
                 yield from self._walk(path)
             elif not self._is_output(path) and self._is_first_name(path.parent):
@@ -204,20 +206,20 @@ class _Search:
                 folders.append(entry)
             else:
                 yield from self._file(entry)
-        # Links last: a folder that is reached twice keeps its own name.
+        # Links last, so that a folder with several paths gets its real one.
         for entry in sorted(folders, key=Path.is_symlink):
             yield from self._walk(entry)
 
     def _file(self, path: Path, transport_streams: bool = False) -> Iterator[tuple[Path, FileKind]]:
         self._progress.update()
         if path.name.startswith(_UNFINISHED):
-            self._leave(path, "left unfinished by a run that was killed")
+            self._leave(path, "temporary file of a killed run")
             return
         try:
             kind = kind_of_file(path, transport_streams)
         except OSError as error:
             broken = path.is_symlink() and not path.exists()
-            reason = "link to nothing" if broken else f"cannot be opened: {error.strerror}"
+            reason = "broken link" if broken else f"cannot be opened: {error.strerror}"
             self._leave(path, reason, failed=True)
             return
         if kind.kind == "other":
@@ -226,11 +228,11 @@ class _Search:
             yield path, kind
 
     def _is_first_name(self, folder: Path) -> bool:
-        """Whether a folder was not met under another name; notes it otherwise."""
+        """Whether the folder is new; otherwise it is recorded as left out."""
         status, here = folder.stat(), os.path.abspath(folder)
         if self._entered.setdefault((status.st_dev, status.st_ino), here) == here:
             return True
-        self._leave(folder, "folder that is searched under another name")
+        self._leave(folder, "folder that is searched under another path")
         return False
 
     def _is_output(self, path: Path) -> bool:
@@ -244,10 +246,10 @@ class _Search:
 
 
 def _named_kind(path: Path) -> FileKind:
-    """Of a file that was named: never "other"; what is no picture is refused when it is read."""
+    """Kind of a file that was given by name; never "other", since reading it reports errors."""
     try:
         kind = kind_of_file(path, transport_streams=True)
-    except OSError:  # reading it will say what is wrong
+    except OSError:  # reading the file will report the error
         return FileKind("image", "")
     return FileKind("image", "") if kind.kind == "other" else kind
 
@@ -257,12 +259,12 @@ def _pages(file: str, kind: FileKind) -> int:
         return 1
     try:
         return page_count(file)
-    except (UnreadableImageError, OSError):  # reading it will say what is wrong
+    except (UnreadableImageError, OSError):  # reading the file will report the error
         return 1
 
 
 def _stream(address: str, taken: set[str]) -> Source:
-    """A stream, its name and record without user, password and query, which may be a key."""
+    """A stream; its name has no user, password or query, which can be secret."""
     parts = urlsplit(address)
     host = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
     shown = urlunsplit((parts.scheme, host, parts.path, "", ""))
@@ -274,11 +276,11 @@ def _stream(address: str, taken: set[str]) -> Source:
 def _with_stdin(words: Iterable[str]) -> Iterator[str]:
     for word in words:
         if word == "-":
-            # Bytes, since names need not be UTF-8.
+            # Bytes, because file names may not be UTF-8.
             lines = os.fsdecode(sys.stdin.buffer.read()).split("\n")
             listed = list(filter(None, (line.rstrip("\r") for line in lines)))
             if not listed:
-                raise FileNotFoundError("-: no files are listed on stdin")
+                raise FileNotFoundError("-: the list on stdin is empty")
             yield from listed
         else:
             yield word
@@ -287,6 +289,6 @@ def _with_stdin(words: Iterable[str]) -> Iterator[str]:
 def _stamp(file: str) -> tuple[int, int] | None:
     try:
         status = os.stat(file)
-    except OSError:  # a link to nothing
+    except OSError:  # a broken link
         return None
     return status.st_size, status.st_mtime_ns

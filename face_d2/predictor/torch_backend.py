@@ -19,7 +19,7 @@ from face_d2.config import load_config, with_weights
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 from face_d2.utils.malloc import HeapTrimmer
 
 __all__ = ["TorchBackend", "build_detector", "configured_size_rule", "detector_node"]
@@ -32,8 +32,8 @@ class TorchBackend:
 
     Args:
         model: the detector, on its device.
-        cfg: its config, for the size at which images are searched.
-        config_name: the config's name, for the record.
+        cfg: its config, which sets the test size.
+        config_name: the config's name, for the spec.
     """
 
     def __init__(self, model: OneStageDetector, cfg: CfgNode, config_name: str = "") -> None:
@@ -58,29 +58,29 @@ class TorchBackend:
             detector_node(cfg).SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.DEVICE = _device(device)
         model = build_detector(cfg, weights)
-        if model.device.type == "cpu":  # oneDNN's convolutions are 1.2 to 1.5 times as fast so
+        if model.device.type == "cpu":  # makes oneDNN's convolutions 1.2 to 1.5 times as fast
             model.to(memory_format=torch.channels_last)
         return cls(model, cfg, Path(config_file).stem)
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`.
 
-        A GPU is given images of one size together, which leaves an image's answer the same up to
-        the rounding of another convolution kernel. A CPU is no faster so (8 images of 240 x 320:
-        0.26 s together, 0.21 s one by one) and gets them singly, which keeps answers bit for bit.
+        On a GPU, images run as one batch, so results may differ from those of single images by the
+        rounding of another convolution kernel. On a CPU, images run one by one, which is not slower
+        (8 images of 240 x 320: 0.26 s as a batch, 0.21 s one by one) and gives identical results.
         """
         inputs = [{"image": torch.from_numpy(image).permute(2, 0, 1)} for image in images]
         on_cpu = self.model.device.type == "cpu"
         calls = [[one] for one in inputs] if on_cpu else [inputs]
         found = [_found(output["instances"]) for call in calls for output in self.model(call)]
-        if on_cpu:  # a GPU's maps do not lie in the heap
+        if on_cpu:  # feature maps of a GPU are not in the heap
             self._heap.trim()
         return found
 
 
 def configured_size_rule(cfg: CfgNode) -> SizeRule:
-    """The resizing of test images that a config asks for."""
+    """The rule by which a config resizes test images."""
     return SizeRule(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
 
 
@@ -99,12 +99,12 @@ def detector_node(cfg: CfgNode) -> CfgNode:
 
 
 def build_detector(cfg: CfgNode, weights: str | os.PathLike[str]) -> OneStageDetector:
-    """Builds the network of ``cfg`` and loads its weights, all of them.
+    """Builds the network of ``cfg`` and loads its weights, which must be complete.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
-        ValueError: the config is not one of a detector, or the weights are another network's,
-            damaged, or hold more than tensors and plain values.
+        ValueError: the config is not of DF2S2 or LFFD; or the weights do not fit the network, are
+            damaged, or contain other objects than tensors and plain values.
     """
     detector_node(cfg)
     model = build_model(with_weights(cfg, weights)).eval()
@@ -120,19 +120,19 @@ def _device(name: str | None) -> str:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"device {name!r} is unknown; give cpu, cuda or cuda:N") from error
+        raise ValueError(f"device {name!r} is unknown; expected cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: there are {torch.cuda.device_count()} CUDA devices")
     return name
 
 
-def _found(instances: Any) -> Found:
+def _found(instances: Any) -> RawDetections:
     levels = (
         instances.pred_levels.cpu().numpy()
         if instances.has("pred_levels")
         else np.full(len(instances), -1)
     )
-    return Found(
+    return RawDetections(
         instances.pred_boxes.tensor.float().cpu().numpy(),
         instances.scores.float().cpu().numpy(),
         levels.astype(np.int64),

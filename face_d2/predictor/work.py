@@ -1,4 +1,4 @@
-"""One process's part of a prediction run."""
+"""The part of a prediction run that one process does."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Which pictures a run makes, and how.
+    """The pictures that a run writes.
 
     Attributes:
-        folder: where.
-        draw, redact, crop: what is made; ``redact`` is a style of
+        folder: the output folder.
+        draw, redact, crop: which pictures to write; ``redact`` is a style of
             :func:`face_d2.predictor.drawing.redact_faces`, or "".
-        shown_from: drawn and cut-out faces have this score or more.
-        hidden_above: hidden faces score more than this.
-        keep_exif: copies keep their EXIF data.
+        shown_from: minimum score of faces that are drawn or cropped.
+        hidden_above: minimum score of faces that are hidden, exclusive.
+        keep_exif: whether pictures keep their EXIF data.
     """
 
     folder: Path
@@ -68,21 +68,21 @@ class Pictures:
 
     @property
     def painted(self) -> list[str]:
-        """Folders of whole pictures."""
+        """The folders of the drawn and blurred pictures."""
         return ["drawn"] * self.draw + ["blurred"] * bool(self.redact)
 
     def of(self, source: Source) -> list[str]:
-        """What is made of a source, as paths in the folder; the crops have a folder."""
+        """Paths in the output folder that are written for a source; crops have a folder."""
         painted = [f"{folder}/{picture_name(source)}" for folder in self.painted]
         return [*painted, f"crops/{source.name}"] if self.crop else painted
 
     def page(self, kind: str, page: Page, image: _Image, result: FaceResult) -> Page:
-        """A page of "drawn" or "blurred".
+        """The drawn or blurred version of a page.
 
         Args:
-            kind: the folder.
-            page: the page as it is stored.
-            image: as it was searched.
+            kind: the folder, "drawn" or "blurred".
+            page: the page as stored in its file.
+            image: the page as it was searched.
             result: its faces.
         """
         if kind == "drawn":
@@ -102,7 +102,7 @@ class Pictures:
         return result.above(self.hidden_above)
 
     def forget_crops(self, source: Source) -> None:
-        """Removes the crops of what the file was before it changed."""
+        """Removes the crops of an earlier version of the file."""
         for crop in (self.folder / "crops" / source.name).glob("*.png"):
             crop.unlink()
 
@@ -114,7 +114,7 @@ class Pictures:
                 save_image(face, self.folder / "crops" / source.name / f"{prefix}{number:04d}.png")
 
     def _shown(self, result: FaceResult) -> FaceResult:
-        number = int((result.scores >= self.shown_from).sum())  # the best come first
+        number = int((result.scores >= self.shown_from).sum())  # results are sorted by score
         return replace(
             result,
             boxes=result.boxes[:number],
@@ -124,14 +124,14 @@ class Pictures:
 
 
 class Worker:
-    """Goes through a part of the sources.
+    """Searches one part of the sources.
 
     Args:
         detector: finds the faces.
-        sources: of all parts.
-        shard: (I, N), this part and their number, from 1.
-        pictures: what is made beside the records.
-        max_frames: of a camera; None for no limit.
+        sources: the sources of all parts.
+        shard: (I, N), this part and the number of parts, from 1.
+        pictures: the pictures to write in addition to the records.
+        max_frames: maximum number of frames of a camera; None for no limit.
     """
 
     def __init__(
@@ -150,13 +150,13 @@ class Worker:
         self.journal = Journal(pictures.folder, shard, pictures.of)
 
     def work(self) -> None:
-        """Does what is not done yet."""
+        """Searches the sources that are not finished yet."""
         part, parts = self.shard
         own = self.sources[part - 1 :: parts]
         left = [source for source in own if not self.journal.is_done(source)]
         print(f"{self.detector.runtime}, part {part} of {parts}", file=sys.stderr)
         if len(left) < len(own):
-            print(f"{len(own) - len(left)} of {len(own)} were done before", file=sys.stderr)
+            print(f"{len(own) - len(left)} of {len(own)} are finished already", file=sys.stderr)
         single = [source for source in left if source.kind == "image" and source.pages == 1]
         paged = [source for source in left if source.kind == "image" and source.pages > 1]
         total = len(single) + sum(source.pages for source in paged)
@@ -185,8 +185,8 @@ class Worker:
             if result.error is None and (self.pictures.painted or self.pictures.crop):
                 try:
                     self._save(source, result)
-                except (ValueError, OSError) as error:  # a name or size that cannot be written
-                    result = FaceResult.of_error(error, source.file)
+                except (ValueError, OSError) as error:  # the picture cannot be written
+                    result = FaceResult.from_error(error, source.file)
             self.journal.add(source, make_record(source, result, self.detector.levels))
             progress.update()
 
@@ -205,9 +205,10 @@ class Worker:
         return PictureSink(path, copy_format(source.format))
 
     def _work_on_pages(self, source: Source, progress: tqdm) -> None:
-        """The pages of a TIFF or the frames of an animation, one batch in memory.
+        """Searches the pages of a TIFF or the frames of an animation, one batch in memory.
 
-        The faces of an animation are tracked, as those of a video; pages show what they like.
+        Faces in an animation are tracked, as in a video. The pages of a TIFF need not show the same
+        scene, so each is searched alone.
         """
         self.journal.begin(source)
         self.pictures.forget_crops(source)
@@ -268,7 +269,7 @@ class Worker:
             count, stopped = 0, False
             results = self.detector.stream(_pixels_put_aside(frames, waiting))
             while (result := _next(results, live)) is not None:
-                if isinstance(result, KeyboardInterrupt):  # what was recorded is kept
+                if isinstance(result, KeyboardInterrupt):  # keep what was recorded
                     stopped = True
                     break
                 frame = waiting.popleft()
@@ -284,7 +285,7 @@ class Worker:
                 progress.update()
         self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
         if count < reader.frames and not live:
-            announced = f"{reader.frames} frames are announced"
+            announced = f"{reader.frames} frames are declared"
             print(escaped(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
         if sinks and reader.loses:
             print(
@@ -328,14 +329,14 @@ class _HiddenAnimation:
 
 
 def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:
-    """The images, each also put aside until its result is there."""
+    """Yields the images, and also keeps each of them until its result arrives."""
     for image in images:
         waiting.append(image)
         yield image
 
 
 def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInterrupt | None:
-    """The next result; of a camera or stream, which Ctrl-C ends, also that it was pressed."""
+    """The next result; for a camera or stream, Ctrl-C is returned as a result."""
     try:
         return next(results, None)
     except KeyboardInterrupt as interrupt:
@@ -351,5 +352,5 @@ def _pixels_put_aside(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterato
 
 
 def escaped(what: object) -> str:
-    """A text or path with what is not UTF-8 in it escaped."""
+    """A text or path in which bytes that are not UTF-8 are escaped."""
     return str(what).encode(errors="backslashreplace").decode()

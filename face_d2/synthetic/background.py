@@ -41,7 +41,7 @@ def _fill(canvas: Canvas, colors: Floats) -> None:
 
 
 def _warm(rng: Rng) -> Floats:
-    """Colours like skin: wood, brick, sand, walls."""
+    """Colors like skin: wood, brick, sand, walls."""
     if rng.random() < 0.4:
         return skin_color(rng)
     return color_from_hsv(rng.uniform(0.02, 0.12), rng.uniform(0.15, 0.65), rng.uniform(0.3, 0.95))

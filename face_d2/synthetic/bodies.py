@@ -28,10 +28,10 @@ def draw_body(
 
     Args:
         canvas: painted on.
-        x: column of the head's centre.
-        y: row of the head's centre.
+        x: column of the head's center.
+        y: row of the head's center.
         unit: pixels per head unit.
-        skin: BGR colour of arms and hands.
+        skin: BGR color of arms and hands.
         rng: source of clothes and posture.
         light: brightness multiplier.
     """

@@ -1,6 +1,6 @@
-"""Painting primitives of the synthetic face pictures: noise, textures, colours and a canvas.
+"""Painting primitives of the synthetic face pictures: noise, textures, colors and a canvas.
 
-Pictures are BGR ``uint8`` arrays (H, W, 3). Colours are BGR triples in 0-255, points are (x, y)
+Pictures are BGR ``uint8`` arrays (H, W, 3). Colors are BGR triples in 0-255, points are (x, y)
 pixels with the origin at the top left corner of the picture. Everything random comes from the
 ``numpy.random.Generator`` that is handed in.
 """
@@ -51,13 +51,13 @@ def noise(rng: Rng, height: int, width: int, cell: float, octaves: int = 3) -> F
 
 
 def color_from_hsv(hue: float, saturation: float, value: float) -> Floats:
-    """A BGR colour in 0-255 from hue in 0-1 (wrapping), saturation and value in 0-1."""
+    """A BGR color in 0-255 from hue in 0-1 (wrapping), saturation and value in 0-1."""
     pixel = np.array([[[hue % 1.0 * 360.0, saturation, value]]], np.float32)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0] * 255
 
 
 def random_color(rng: Rng, saturation: float = 0.6, low: float = 0.1, high: float = 0.95) -> Floats:
-    """A BGR colour of any hue, saturation up to ``saturation`` and value in ``low``..``high``."""
+    """A BGR color of any hue, saturation up to ``saturation`` and value in ``low``..``high``."""
     return color_from_hsv(rng.random(), saturation * rng.random(), rng.uniform(low, high))
 
 
@@ -86,7 +86,7 @@ def skin_color(rng: Rng) -> Floats:
 
 
 def plain(color: ArrayLike, rng: Rng, grain: float = 6.0) -> Texture:
-    """A nearly uniform surface: the colour, a slow gradient and a little fractal noise."""
+    """A nearly uniform surface: the color, a slow gradient and a little fractal noise."""
     base = np.asarray(color, np.float32)
     slope_x, slope_y = rng.uniform(-18, 18, 2)
     cell = rng.uniform(8, 60)
@@ -259,7 +259,7 @@ class Canvas:
 
         Args:
             points: (N, 2) corners.
-            fill: a colour or a texture.
+            fill: a color or a texture.
             alpha: opacity in 0-1.
             soft: sigma in pixels by which its edge is blurred.
             volume: how much the rim is darkened, in 0-1, so that the shape looks round.

@@ -5,9 +5,9 @@ projection, with the skin of :mod:`face_d2.synthetic.skin` wrapped around it, ha
 as further ellipsoids over it, and Lambert shading. So yaw, pitch and roll show what they would on a
 real head, and the box of the face follows from its geometry.
 
-Head coordinates: x to the viewer's right, y down, z towards the viewer at rest; the unit is half a
+Head coordinates: x to the viewer's right, y down, z toward the viewer at rest; the unit is half a
 head's height; crown at y = -1, chin at y = 1. View coordinates are the same axes after the head's
-rotation about its centre.
+rotation about its center.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from face_d2.synthetic.skin import U_RANGE, U_SCALE, V_LOW, SkinMap, paint_skin
 from face_d2.synthetic.solids import FAR, Light, Pose, View, shading, smooth_union
 
 FRAME = (-1.55, -1.6, 1.55, 1.75)
-"""What a drawn head may cover, in head units about its centre: left, top, right, bottom."""
+"""What a drawn head may cover, in head units about its center: left, top, right, bottom."""
 AXIS_Z = -0.25
 """Depth of the upright axis about which longitudes are measured."""
 FACE_TOP = -0.56
@@ -47,9 +47,9 @@ class HeadPicture:
         alpha: (h, w) float32 in 0-1.
         face: (h, w) float32 in 0-1, the skin from hairline to chin that hair and headwear leave
             free; all zero when the head is seen from behind.
-        origin: column and row of the patch's corner relative to the head's centre, pixels.
+        origin: column and row of the patch's corner relative to the head's center, pixels.
         box: x0, y0, x1, y1 of the face from hairline to chin, also where hair or headwear covers
-            it, relative to the head's centre, pixels.
+            it, relative to the head's center, pixels.
         luminance: median brightness of the face, 0-255.
         contrast: difference in brightness between the face's halves, 0-255.
     """
@@ -63,13 +63,13 @@ class HeadPicture:
     contrast: float
 
     def lay(self, canvas: Canvas, x: float, y: float, number: int = 0) -> None:
-        """Puts the head's centre at (x, y) of a canvas, as face ``number`` (0: not a face)."""
+        """Puts the head's center at (x, y) of a canvas, as face ``number`` (0: not a face)."""
         left, top = round(x) + self.origin[0], round(y) + self.origin[1]
         canvas.composite(self.colors, self.alpha, left, top, self.face if number else None, number)
 
 
 def _skin_parts(look: Look) -> list[tuple[Sequence[float], Sequence[float]]]:
-    """Centres and radii of the ellipsoids a bare head consists of."""
+    """Centers and radii of the ellipsoids a bare head consists of."""
     w, jaw = look.width, look.width * look.jaw
     drop = 0.1 * look.mouth_open
     nose = look.nose_length
@@ -114,7 +114,7 @@ _HAIR_SWELL = {
 
 @dataclass
 class _Cover:
-    """Hair or headwear: a depth map, how far it covers (0-1) and its colour."""
+    """Hair or headwear: a depth map, how far it covers (0-1) and its color."""
 
     depth: Floats
     cover: Floats
@@ -274,7 +274,7 @@ def draw_head(
 def _flesh(
     look: Look, pose: Pose
 ) -> list[tuple[Sequence[float], Sequence[float], NDArray[np.float64]]]:
-    """Ears and neck: centre, radii and rotation."""
+    """Ears and neck: center, radii and rotation."""
     parts: list[tuple[Sequence[float], Sequence[float], NDArray[np.float64]]] = []
     for side in (-1, 1):
         center = (0.655 * look.width * side, 0.06, -0.16)

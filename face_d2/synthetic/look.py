@@ -56,7 +56,7 @@ class Look:
     """Identity, expression and accessories of one face. Lengths are head units.
 
     Attributes:
-        skin, hair, iris, lips, gear: BGR colours in 0-255 (gear: headwear, frames, face mask).
+        skin, hair, iris, lips, gear: BGR colors in 0-255 (gear: headwear, frames, face mask).
         width, jaw, chin, cheek, nose_length, nose_width, ear: multipliers of the head's shapes.
         eye_gap: distance of each eye from the middle.
         eye_size: multiplier.

@@ -2,7 +2,7 @@
 
 A look-alike is something that a detector might take for a face and a person would not: balls,
 clocks, buttons, sockets, fruit, knots in wood, hands, dress forms, featureless dummies, heads from
-behind. ``size`` is its longer side in pixels, ``(x, y)`` its centre.
+behind. ``size`` is its longer side in pixels, ``(x, y)`` its center.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def ball(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
 
 
 def oval(canvas: Canvas, x: float, y: float, size: float, rng: Rng) -> None:
-    """A featureless oval in a skin colour: an egg, a potato, a stone, a balloon."""
+    """A featureless oval in a skin color: an egg, a potato, a stone, a balloon."""
     narrow = rng.uniform(0.65, 0.9)
     color = _skin_like(rng)
     if rng.random() < 0.4:

@@ -105,8 +105,8 @@ class Stage:
         """Draws a person, by default a random one.
 
         Args:
-            x: column of the head's centre.
-            y: row of the head's centre.
+            x: column of the head's center.
+            y: row of the head's center.
             height: pixels from hairline to chin of such a face held upright.
             look: who it is.
             pose: how the head is held.
@@ -150,7 +150,7 @@ class Stage:
 
 
 def random_pose(rng: Rng) -> Pose:
-    """Mostly towards the camera; one in six in profile, some heads tilted far."""
+    """Mostly toward the camera; one in six in profile, some heads tilted far."""
     yaw = rng.normal(0, 0.38)
     if rng.random() < 0.17:
         yaw = rng.choice([-1.0, 1.0]) * rng.uniform(0.8, 1.57)
@@ -361,7 +361,7 @@ def annotate(stage: Stage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _camera(image: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
-    """What lens and sensor do: light falling across, colour cast, contrast, noise."""
+    """What lens and sensor do: light falling across, color cast, contrast, noise."""
     height, width = image.shape[:2]
     picture = image.astype(np.float32)
     falling = 1 + rng.uniform(0, 0.22) * noise(rng, height, width, 0.9 * width, 1)

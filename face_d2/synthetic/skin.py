@@ -2,7 +2,7 @@
 
 It is painted on a map in cylindrical coordinates (u, v), which
 :mod:`face_d2.synthetic.head` wraps around a three-dimensional head: u is the longitude in
-radians about the head's upright axis, 0 at the nose and positive towards +x; v is the height in
+radians about the head's upright axis, 0 at the nose and positive toward +x; v is the height in
 head units (half a head's height, about 11.5 cm), -1 at the crown, 0 at the eyes, 1 at the chin.
 """
 
@@ -52,7 +52,7 @@ class SkinMap:
         self.relief[window] += amount * hill
 
     def tint(self, u: float, v: float, size_u: float, size_v: float, factor: ArrayLike) -> None:
-        """Multiplies the colour by ``factor`` (BGR) at (u, v), fading as a Gaussian."""
+        """Multiplies the color by ``factor`` (BGR) at (u, v), fading as a Gaussian."""
         hill, window = self._hill(u, v, size_u, size_v)
         self.albedo[window] *= 1 + hill[..., None] * (np.asarray(factor, np.float32) - 1)
 
@@ -209,14 +209,14 @@ def _paint_eye(skin: SkinMap, look: Look, side: float) -> None:
         return
     inside = skin.mask(almond)
     skin.paint(almond, np.array((222, 226, 230)) - 8 * look.age)
-    centre = u + 0.06 * look.gaze
-    skin.paint(_disc(centre, -0.008, 0.07 * look.eye_size), look.iris * 0.45, inside=inside)
-    skin.paint(_disc(centre, -0.008, 0.058 * look.eye_size), look.iris, inside=inside)
-    skin.paint(_disc(centre, -0.008, 0.032 * look.eye_size), (8, 8, 8), inside=inside)
+    center = u + 0.06 * look.gaze
+    skin.paint(_disc(center, -0.008, 0.07 * look.eye_size), look.iris * 0.45, inside=inside)
+    skin.paint(_disc(center, -0.008, 0.058 * look.eye_size), look.iris, inside=inside)
+    skin.paint(_disc(center, -0.008, 0.032 * look.eye_size), (8, 8, 8), inside=inside)
     skin.paint(
         upper - (0, -0.014), look.skin * 0.3, alpha=0.55, stroke=0.03, soft=0.008, inside=inside
     )
-    skin.paint(_disc(centre + 0.025, -0.03, 0.014), (255, 255, 255), alpha=0.9)
+    skin.paint(_disc(center + 0.025, -0.03, 0.014), (255, 255, 255), alpha=0.9)
     skin.paint(upper, dark, alpha=0.9, stroke=0.022 + 0.016 * look.makeup)
     skin.paint(lower, look.skin * 0.45, alpha=0.55, stroke=0.012)
     crease = upper[2:-1] - (0, 0.035)

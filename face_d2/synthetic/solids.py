@@ -1,7 +1,7 @@
 """Ellipsoids in parallel projection: depth, smooth union, light.
 
-View coordinates: x to the right, y down, z towards the viewer, in the units of the solid that is
-drawn; the origin is the solid's centre.
+View coordinates: x to the right, y down, z toward the viewer, in the units of the solid that is
+drawn; the origin is the solid's center.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FAR = -9.0
 
 @dataclass(frozen=True)
 class Pose:
-    """Rotation of a head in radians: yaw (positive: towards +x), pitch (down), roll (clockwise)."""
+    """Rotation of a head in radians: yaw (positive: toward +x), pitch (down), roll (clockwise)."""
 
     yaw: float
     pitch: float
@@ -45,7 +45,7 @@ class Light:
     """Illumination of a scene.
 
     Attributes:
-        direction: towards the main light, view coordinates, unit length.
+        direction: toward the main light, view coordinates, unit length.
         key: strength of the main light.
         ambient: strength of the light from everywhere.
         tint: BGR multiplier, about 1.
@@ -97,7 +97,7 @@ class View:
         """Depth of an ellipsoid given in head coordinates, and the window it lies in.
 
         Args:
-            center: its centre.
+            center: its center.
             radii: its half axes along x, y, z.
             wobble: (H, W) relative change of its size, for uneven outlines.
             rotation: used in place of the head's.

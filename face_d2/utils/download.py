@@ -126,11 +126,11 @@ def _fetch(url: str, part: Path, size: int | None, quiet: bool) -> None:
     there = part.stat().st_size if part.exists() else 0
     if size is not None and there >= size:
         there = 0  # it belongs to another file, or is complete and wrong
-    answer = _open(url, there)
-    with answer:
-        if there and not _continues(answer, there):
+    response = _open(url, there)
+    with response:
+        if there and not _continues(response, there):
             there = 0
-        total = _total(answer, there)
+        total = _total(response, there)
         if size is not None and total not in (None, size):
             part.unlink(missing_ok=True)
             raise ValueError(f"{url} has {total:,} bytes, expected {size:,}: it is another file")
@@ -146,7 +146,7 @@ def _fetch(url: str, part: Path, size: int | None, quiet: bool) -> None:
                 disable=quiet,
             ) as progress,
         ):
-            while chunk := answer.read(_CHUNK):
+            while chunk := response.read(_CHUNK):
                 there += len(chunk)
                 if there > most:
                     break
@@ -174,16 +174,16 @@ def _open(url: str, there: int) -> HTTPResponse:
         raise
 
 
-def _continues(answer: HTTPResponse, there: int) -> bool:
+def _continues(response: HTTPResponse, there: int) -> bool:
     """Whether the server sends only the bytes after the first ``there``, not the whole file."""
     begins = f"bytes {there}-"
-    return answer.status == 206 and answer.headers.get("Content-Range", "").startswith(begins)
+    return response.status == 206 and response.headers.get("Content-Range", "").startswith(begins)
 
 
-def _total(answer: HTTPResponse, there: int) -> int | None:
+def _total(response: HTTPResponse, there: int) -> int | None:
     """Size of the whole file in bytes, as announced by the server."""
-    whole = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
+    whole = re.search(r"/(\d+)$", response.headers.get("Content-Range", ""))
     if whole and there:
         return int(whole[1])
-    rest = answer.headers.get("Content-Length")
+    rest = response.headers.get("Content-Length")
     return there + int(rest) if rest is not None and rest.isdigit() else None

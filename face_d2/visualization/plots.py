@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from face_d2.evaluation.fddb.protocol import FDDBResult
 from face_d2.evaluation.wider_face.matching import Curve
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult
-from face_d2.visualization.style import COLOURS, STYLE, panel_figure, save_figure
+from face_d2.visualization.style import COLORS, STYLE, panel_figure, save_figure
 
 __all__ = [
     "plot_ap_by_attribute",
@@ -49,11 +49,11 @@ def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Pa
     with matplotlib.rc_context(STYLE):
         figure, panels = panel_figure(len(settings), width=3.3)
         for axes, setting in zip(panels, settings):
-            for colour, (label, result) in zip(_colours(results), results.items()):
+            for color, (label, result) in zip(_colors(results), results.items()):
                 curve = result.curves[setting]
                 axes.plot(
                     *_precision_over_recall(curve),
-                    color=colour,
+                    color=color,
                     label=_entry(100 * curve.ap, ".1f", label),
                 )
             axes.set(
@@ -74,12 +74,12 @@ def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> lis
     with matplotlib.rc_context(STYLE):
         figure, panels = panel_figure(len(settings), width=3.3)
         for axes, setting in zip(panels, settings):
-            for colour, (label, result) in zip(_colours(results), results.items()):
+            for color, (label, result) in zip(_colors(results), results.items()):
                 curve = result.curves[setting]
                 axes.plot(
                     curve.false_positives_per_image,
                     curve.recall,
-                    color=colour,
+                    color=color,
                     label=_entry(100 * curve.recall[-1], ".1f", label),
                 )
             axes.set_xscale("symlog", linthresh=0.01)
@@ -142,19 +142,19 @@ def plot_roc(
         raise ValueError("no result to plot.")
     with matplotlib.rc_context(STYLE):
         figure, panels = panel_figure(2, width=4.2)
-        for colour, (label, result) in zip(_colours(results), results.items()):
+        for color, (label, result) in zip(_colors(results), results.items()):
             values = (
                 (result.tp, result.discrete_at(1000)),
                 (result.continuous_tp, result.continuous_at(1000)),
             )
             for axes, (tp, at_1000) in zip(panels, values):
                 rate = tp / result.faces
-                axes.plot(result.fp, rate, color=colour, label=_entry(at_1000, ".4f", label))
+                axes.plot(result.fp, rate, color=color, label=_entry(at_1000, ".4f", label))
                 # A curve that ends early keeps its last value when it is read off.
                 axes.plot(
                     [result.fp.max(initial=0), max_false_positives],
                     [rate.max(initial=0)] * 2,
-                    color=colour,
+                    color=color,
                     linestyle=":",
                 )
         for axes, title in zip(panels, ("Discrete", "Continuous")):
@@ -198,10 +198,10 @@ def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
     """Grouped bars: a group for each class, a bar for each detector."""
     classes = list(next(iter(detectors.values())))
     width = 0.8 / len(detectors)
-    for index, (colour, (label, curves)) in enumerate(zip(_colours(detectors), detectors.items())):
+    for index, (color, (label, curves)) in enumerate(zip(_colors(detectors), detectors.items())):
         at = np.arange(len(classes)) + (index - (len(detectors) - 1) / 2) * width
         heights = [100 * curves[name].ap if name in curves else np.nan for name in classes]
-        bars = axes.bar(at, heights, width=width * 0.92, color=colour, label=label)
+        bars = axes.bar(at, heights, width=width * 0.92, color=color, label=label)
         if len(detectors) <= 2:
             axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
     faces = [next(iter(detectors.values()))[name].faces for name in classes]
@@ -235,8 +235,8 @@ def _settings(results: Mapping[str, WiderFaceResult]) -> Sequence[str]:
     return list(next(iter(results.values())).curves)
 
 
-def _colours(labels: Mapping[str, object]) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(len(labels))]
+def _colors(labels: Mapping[str, object]) -> list[str]:
+    return [COLORS[index % len(COLORS)] for index in range(len(labels))]
 
 
 def _note(figure: Figure, results: Mapping[str, WiderFaceResult | FDDBResult]) -> None:

@@ -1,7 +1,7 @@
 """Contact sheets: what a detector found, invented and missed, legible at a glance.
 
 Green: a detection that finds a face, the annotated face beside it in thin dark green. Orange: a
-face that was missed. Red: a false detection, with its score. Grey: a face that does not count. The
+face that was missed. Red: a false detection, with its score. Gray: a face that does not count. The
 same rules decide as in the WIDER FACE figures.
 """
 
@@ -173,7 +173,7 @@ def _error_sheet(
     result: WiderFaceResult,
     errors: Sequence[FalsePositive] | Sequence[Miss],
     caption: Callable[..., str],
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     image_root: str | Path,
     path: str | Path,
 ) -> Path:
@@ -188,7 +188,7 @@ def _error_sheet(
         if image is None:
             raise FileNotFoundError(f"{file}: no readable image; is {image_root} the image folder?")
         faces = truth.boxes[truth.faces_of(index_of[error.image])]
-        cells.append(_crop_cell(image, np.array(error.box), faces, caption(error), colour))
+        cells.append(_crop_cell(image, np.array(error.box), faces, caption(error), color))
     return _write_sheet(cells, 8, path, legend=False)
 
 
@@ -197,14 +197,14 @@ def _crop_cell(
     box: NDArray[np.float64],
     faces: NDArray[np.float64],
     caption: str,
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     side: int = 200,
 ) -> _Image:
     """A square around a box (XYWH), three times its size, with the faces around it."""
-    centre, reach = box[:2] + box[2:] / 2, 1.5 * max(box[2:].max(), 12.0)
+    center, reach = box[:2] + box[2:] / 2, 1.5 * max(box[2:].max(), 12.0)
     scale = side / (2 * reach)
     # Maps the square around the box onto the cell; what lies outside the image is paper.
-    shift = side / 2 - scale * centre
+    shift = side / 2 - scale * center
     crop = cv2.warpAffine(
         image,
         np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]),
@@ -216,7 +216,7 @@ def _crop_cell(
     for face in corners:
         _draw_box(crop, face * scale + np.tile(shift, 2), _FOUND, 1)
     own = np.concatenate([box[:2], box[:2] + box[2:]])
-    _draw_box(crop, own * scale + np.tile(shift, 2), colour, 2)
+    _draw_box(crop, own * scale + np.tile(shift, 2), color, 2)
     return _captioned(crop, (side, side), caption)
 
 
@@ -234,7 +234,7 @@ def _fitted(image: _Image, cell: tuple[int, int]) -> tuple[_Image, float]:
 
 
 def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
-    """The image centred in its cell, under a line of text that is cut to the cell's width."""
+    """The image centered in its cell, under a line of text that is cut to the cell's width."""
     canvas = np.full((cell[0] + _CAPTION_HEIGHT, cell[1], 3), _PAPER, dtype=np.uint8)
     top = _CAPTION_HEIGHT + (cell[0] - image.shape[0]) // 2
     left = (cell[1] - image.shape[1]) // 2
@@ -248,17 +248,17 @@ def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
 def _draw_box(
     image: _Image,
     box: NDArray[np.float64],
-    colour: tuple[int, int, int],
+    color: tuple[int, int, int],
     thickness: int,
     label: str = "",
 ) -> None:
     limit = 4 * max(image.shape)  # OpenCV's drawing overflows on far-away corners
     x0, y0, x1, y1 = np.rint(box.clip(-limit, limit)).astype(int).tolist()
-    cv2.rectangle(image, (x0, y0), (x1, y1), colour, thickness, cv2.LINE_AA)
+    cv2.rectangle(image, (x0, y0), (x1, y1), color, thickness, cv2.LINE_AA)
     if label:
         (width, height), _ = cv2.getTextSize(label, _FONT, 0.4, 1)
         x0, y0 = max(min(x0, image.shape[1] - width - 2), 0), max(y0, height + 4)
-        cv2.rectangle(image, (x0, y0 - height - 4), (x0 + width + 2, y0), colour, cv2.FILLED)
+        cv2.rectangle(image, (x0, y0 - height - 4), (x0 + width + 2, y0), color, cv2.FILLED)
         cv2.putText(image, label, (x0 + 1, y0 - 2), _FONT, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
 
 
@@ -289,8 +289,8 @@ def _write_sheet(cells: Sequence[_Image], columns: int, path: str | Path, legend
 
 def _draw_legend(sheet: _Image) -> None:
     left = _GAP
-    for name, colour in _LEGEND.items():
-        cv2.rectangle(sheet, (left, 12), (left + 16, 28), colour, 2, cv2.LINE_AA)
+    for name, color in _LEGEND.items():
+        cv2.rectangle(sheet, (left, 12), (left + 16, 28), color, 2, cv2.LINE_AA)
         cv2.putText(sheet, name, (left + 24, 26), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
         left += 44 + cv2.getTextSize(name, _FONT, 0.5, 1)[0][0]
 

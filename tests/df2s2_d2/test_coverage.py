@@ -1,4 +1,4 @@
-"""Which faces anchors answer for: by hand, against plain loops, and on the network's own grids."""
+"""Which faces anchors cover: by hand, against plain loops, and on the network's own grids."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rule_of(*overrides: object, base: str = "quick/df2s2_synth.yaml") -> AnchorC
 
 @pytest.fixture(scope="module")
 def one_shape() -> AnchorCoverage:
-    """One anchor a cell: a square of 4 strides round the cell's centre."""
+    """One anchor a cell: a square of 4 strides round the cell's center."""
     sizes = [[16.0], [32.0], [64.0], [128.0], [256.0], [512.0]]
     return rule_of(
         "MODEL.ANCHOR_GENERATOR.SIZES", sizes, "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [[1.0]]
@@ -37,12 +37,12 @@ def one_shape() -> AnchorCoverage:
 
 def judge(rule: AnchorCoverage, *boxes: tuple[float, ...], size: int = 64) -> Any:
     found = rule(np.array(boxes), np.zeros(len(boxes), dtype=bool), (size, size))
-    return found.verdicts.tolist(), found.positives.tolist()
+    return found.outcomes.tolist(), found.positives.tolist()
 
 
 def test_by_hand(one_shape: AnchorCoverage) -> None:
-    # Cell (8, 8) of stride 4 has its centre at 34, 34 and its anchor at 26 to 42. A face there has
-    # IoU 1 with it, 12 x 16 / (2 x 256 - 192) = 0.6 with four neighbours, 144 / 368 with the
+    # Cell (8, 8) of stride 4 has its center at 34, 34 and its anchor at 26 to 42. A face there has
+    # IoU 1 with it, 12 x 16 / (2 x 256 - 192) = 0.6 with four neighbors, 144 / 368 with the
     # diagonal ones.
     assert judge(one_shape, (26, 26, 42, 42)) == ([0], [[5, 0, 0, 0, 0, 0]])
     # 8 x 8 pixels: at most 64 / 256 = 0.25, with all anchors that hold it: 3 x 3 of them.
@@ -55,7 +55,7 @@ def test_by_hand(one_shape: AnchorCoverage) -> None:
 
 def test_low_quality_matches_can_be_off() -> None:
     rule = rule_of("MODEL.DF2S2.LOW_QUALITY_MIN_IOU", 1.0)
-    assert rule.answers == ("IoU >= 0.5", "low quality (off)")
+    assert rule.covered_by == ("IoU >= 0.5", "low quality (off)")
     assert judge(rule, (30, 30, 38, 38))[0] == [2]
 
 
@@ -112,11 +112,11 @@ def test_equals_plain_loops(one_shape: AnchorCoverage, scene: tuple) -> None:
     size = (50, 61)
     found = one_shape(boxes, ignore, size)
     grid = one_shape._grid(size)
-    verdicts, positives = coverage_reference.anchor_coverage(
+    outcomes, positives = coverage_reference.anchor_coverage(
         grid.boxes.numpy(), grid.levels.numpy(), boxes, ignore, 0.4, 0.5, 0.2
     )
     assert found.positives.tolist() == positives
-    assert found.verdicts[~ignore].tolist() == np.array(verdicts)[~ignore].tolist()
+    assert found.outcomes[~ignore].tolist() == np.array(outcomes)[~ignore].tolist()
 
 
 @pytest.mark.parametrize("base", ["quick/df2s2_synth.yaml", "quick/retinanet_synth.yaml"])

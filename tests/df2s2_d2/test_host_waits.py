@@ -28,7 +28,7 @@ def waits_of(model: torch.nn.Module, faces_per_image: list[int], side: int = 128
     images = model.preprocess_image(inputs)
     targets = [item["instances"] for item in inputs]
     with EventStorage(), host_waits() as waits:
-        model.losses_on(images, targets)
+        model.losses(images, targets)
     return waits
 
 

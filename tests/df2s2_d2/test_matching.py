@@ -237,9 +237,9 @@ def test_faces_below_min_face_are_neither_faces_nor_background() -> None:
     expected = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, others, torch.tensor([True, False, False]))
     assert torch.equal(found.labels, expected.labels)
     assert torch.equal(found.faces, expected.faces)
-    shunned = found.labels[(plain.labels == 0) & (found.labels != 0)]
-    assert len(shunned) > 10
-    assert (shunned == -1).all()
+    ignored = found.labels[(plain.labels == 0) & (found.labels != 0)]
+    assert len(ignored) > 10
+    assert (ignored == -1).all()
     every = FaceAnchorMatcher((0.4, 0.5), 0.2, min_face=19)(grid, boxes, none)
     assert (every.labels != 1).all()
     assert every.ignore.all()
@@ -267,9 +267,9 @@ generator = DefaultAnchorGenerator(
 sizes = [(-(-800 // s), -(-1333 // s)) for s in strides]
 grid = AnchorGrid.build(list(generator.cell_anchors), strides, 0.5, sizes)
 rng = torch.Generator().manual_seed(0)
-centre = torch.rand(2000, 2, generator=rng) * torch.tensor([1333.0, 800.0])
+center = torch.rand(2000, 2, generator=rng) * torch.tensor([1333.0, 800.0])
 half = 4 * 2 ** (torch.rand(2000, 1, generator=rng) * 4) * torch.tensor([0.5, 0.65])
-boxes = torch.cat([centre - half, centre + half], 1)
+boxes = torch.cat([center - half, center + half], 1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = FaceAnchorMatcher((0.4, 0.5), 0.2)(grid, boxes, torch.zeros(2000, dtype=torch.bool))
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

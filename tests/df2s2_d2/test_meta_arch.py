@@ -487,7 +487,7 @@ def test_checkpoint_round_trip(tiny_model: Build, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("batches", [((4, 4.0), (0, 3.7), (24, 5.73)), ((0, 1.0), (24, 3.3))])
-def test_running_normaliser_by_hand(batches: tuple[tuple[int, float], ...]) -> None:
+def test_running_normalizer_by_hand(batches: tuple[tuple[int, float], ...]) -> None:
     """Positives and means: 4, then 0.9 * 4 + 0.1 * 1, then 0.9 * 3.7 + 0.1 * 24; or from 1 on."""
     levels = torch.zeros(30, dtype=torch.long)
     running = torch.zeros(())
@@ -499,7 +499,7 @@ def test_running_normaliser_by_hand(batches: tuple[tuple[int, float], ...]) -> N
         assert float(running) == pytest.approx(mean)
 
 
-def test_running_normaliser_is_part_of_a_checkpoint(tiny_model: Build) -> None:
+def test_running_normalizer_is_part_of_a_checkpoint(tiny_model: Build) -> None:
     model = tiny_model("MODEL.DF2S2.CLS_NORM", "running_pos")
     assert float(model.state_dict()["running_positives"]) == 0
     assert "running_positives" not in tiny_model().state_dict()

@@ -14,11 +14,11 @@ def drawn(*rows: str) -> list[list[bool]]:
 
 
 def test_mask_by_hand() -> None:
-    # Stride 4: cell centres at 2, 6, 10, 14, 18, 22.
+    # Stride 4: cell centers at 2, 6, 10, 14, 18, 22.
     boxes = torch.tensor(
         [
             [4.0, 2.0, 12.0, 10.0],  # x 6, 10; y 2, 6 (2 is inside, 10 is past the end)
-            [15.0, 9.0, 17.0, 11.0],  # holds the centre of no column: the cell it lies in
+            [15.0, 9.0, 17.0, 11.0],  # holds the center of no column: the cell it lies in
             [20.0, 13.0, 99.0, 99.0],  # cut by the border
         ]
     )
@@ -87,7 +87,7 @@ def test_the_loss_of_a_batch_is_made_of_its_images() -> None:
 
 
 def test_levels_by_area() -> None:
-    # FAN's range: sides from 0.71 to 2.23 times the base; neighbouring levels overlap.
+    # FAN's range: sides from 0.71 to 2.23 times the base; neighboring levels overlap.
     sides = torch.tensor([11.0, 12.0, 20.0, 35.0, 36.0, 500.0])
     boxes = torch.stack([torch.zeros(6), torch.zeros(6), sides, sides], 1)
     shown = area_levels(boxes, torch.tensor([16.0, 32.0]))
@@ -109,7 +109,7 @@ def test_loss_by_hand_with_ignored_pixels(reduction: str) -> None:
     on_level = [torch.tensor([[True, False], [False, False]])]
     loss = segmentation_loss(logits, boxes, ignore, on_level, [4, 8], reduction)
     # Level 1: the face's cell is (0, 0), the ignored one's (1, 1): three cells of log 2 count.
-    # Level 2: the centre of its one cell, (4, 4), lies in the ignored face, so nothing counts.
+    # Level 2: the center of its one cell, (4, 4), lies in the ignored face, so nothing counts.
     level1 = 3 * np.log(2.0)
     expected = level1 / 3 if reduction == "mean" else level1
     assert float(loss) == pytest.approx(expected)

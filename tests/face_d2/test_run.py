@@ -13,16 +13,16 @@ from face_d2 import run
 SCRIPT = """import sys
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
-import neighbour
+import neighbor
 assert __name__ == "__main__"
 assert "widerface_val" in DatasetCatalog.list()
-print(get_cfg().MODEL.DF2S2.SEG_ENABLED, neighbour.NAME, sys.argv[1:])
+print(get_cfg().MODEL.DF2S2.SEG_ENABLED, neighbor.NAME, sys.argv[1:])
 """
 
 
-def test_a_script_finds_data_sets_keys_and_its_neighbours(tmp_path: Path) -> None:
+def test_a_script_finds_data_sets_keys_and_its_neighbors(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    (tmp_path / "neighbour.py").write_text("NAME = 'beside it'\n")
+    (tmp_path / "neighbor.py").write_text("NAME = 'beside it'\n")
     words = [sys.executable, "-W", "ignore", "-m", "face_d2.run"]
     done = subprocess.run(
         [*words, tmp_path / "script.py", "--flag", "x"], capture_output=True, text=True

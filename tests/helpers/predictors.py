@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 
 #: The photographs whose boxes the original tool left.
 REFERENCE_PHOTOS = [f"lffd_debug_test{number}.jpg" for number in (1, 2, 3, 5, 6)]
@@ -31,31 +31,33 @@ class SquareFinder:
             config="",
             input_format=input_format,
             size_rule=size_rule or SizeRule(),
-            least_side=1,
+            min_image_side=1,
             levels=(Level("only", 4, (4, 400)),),
             suppression=Suppression(0.1, 100, False, "iou", 0.5, 100),
         )
         self.calls: list[list[tuple[int, ...]]] = []
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         self.calls.append([image.shape for image in images])
         return [self._find(image) for image in images]
 
     @staticmethod
-    def _find(image: NDArray[np.uint8]) -> Found:
+    def _find(image: NDArray[np.uint8]) -> RawDetections:
         blue_red, middle = image[:, :, ::2].max(axis=2), image[:, :, 1]
         green = ((middle > 150) & (blue_red < 100)).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(green, connectivity=4)
         x, y, width, height, area = stats[1:].astype(np.float32).T
         boxes = np.stack([x, y, x + width, y + height], axis=1)
-        return Found(boxes, (0.5 + area / 1e6).astype(np.float32), np.zeros(len(boxes), np.int64))
+        return RawDetections(
+            boxes, (0.5 + area / 1e6).astype(np.float32), np.zeros(len(boxes), np.int64)
+        )
 
 
 def interrupt_at(call: int, backend: SquareFinder, patch: pytest.MonkeyPatch) -> None:
     """Lets the backend's call of this number, counted from 0, end like a run by Ctrl-C."""
     detect = backend.detect
 
-    def interrupted(images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def interrupted(images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         if len(backend.calls) == call:
             raise KeyboardInterrupt
         return detect(images)

@@ -134,7 +134,7 @@ def test_prediction_coverage_and_cost_need_no_package(checkpoint: Path, picture:
     assert len(detector.detect(picture)) > 0
     coverage = build_coverage_rule(lite0_cfg(), training=False)
     boxes = np.array([[10.0, 10, 42, 52]])
-    assert coverage(boxes, np.zeros(1, bool), (131, 197)).verdicts.tolist() == [0]
+    assert coverage(boxes, np.zeros(1, bool), (131, 197)).outcomes.tolist() == [0]
     flops = count_flops(build_model(lite0_cfg("MODEL.WEIGHTS", str(checkpoint))), (64, 64))
     assert 0 < flops["backbone.bottom_up"] < flops[""]
 

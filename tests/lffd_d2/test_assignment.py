@@ -17,7 +17,7 @@ from lffd_d2.receptive_field import Branch, Variant
 from lffd_d2.variants import get_variant
 
 RULES = {"reg_norm": "scale", "scale_measure": "longer", "min_face": 8}
-FIRST = get_variant("25L8S").branches[0]  # c8: stride 4, first centre 3, faces 10-15, gray 9-17
+FIRST = get_variant("25L8S").branches[0]  # c8: stride 4, first center 3, faces 10-15, gray 9-17
 
 
 def label(
@@ -45,7 +45,7 @@ def as_arrays(labels: BranchLabels, image: int) -> tuple[NDArray, NDArray, NDArr
     return score.numpy(), mask.numpy(), targets.numpy()
 
 
-# Quarters of a pixel are exact in float32, so that borders coincide with centres often.
+# Quarters of a pixel are exact in float32, so that borders coincide with centers often.
 quarter = st.integers(-120, 720).map(lambda n: n / 4)
 side = st.one_of(
     st.sampled_from([8.0, 9.0, 10.0, 15.0, 17.0, 18.0, 20.0, 22.0, 40.0, 44.0]),
@@ -87,8 +87,8 @@ def test_random_scenes_equal_plain_loops(
         np.testing.assert_allclose(computed_targets, targets, rtol=1e-6, atol=1e-6)
 
 
-def test_centres_on_the_border_are_inside() -> None:
-    labels = label(FIRST, (10, 10), [(7, 11, 19, 22)])  # centres at 7, 11, 15, 19 and 11, 15, 19
+def test_centers_on_the_border_are_inside() -> None:
+    labels = label(FIRST, (10, 10), [(7, 11, 19, 22)])  # centers at 7, 11, 15, 19 and 11, 15, 19
     assert labels.positive[0].nonzero().tolist() == [
         [r, c] for r in (2, 3, 4) for c in (1, 2, 3, 4)
     ]
@@ -100,7 +100,7 @@ def test_centres_on_the_border_are_inside() -> None:
 )
 def test_ranges_include_their_ends(longer_side: float, state: int) -> None:
     score, _, _ = as_arrays(label(FIRST, (10, 10), [(10, 10, 10 + longer_side, 18)]), 0)
-    assert score[2, 3] == state  # centre (15, 11)
+    assert score[2, 3] == state  # center (15, 11)
 
 
 def test_a_face_between_two_branches_answers_in_both() -> None:
@@ -109,10 +109,10 @@ def test_a_face_between_two_branches_answers_in_both() -> None:
         assert label(branch, (10, 10), [(4, 4, 19, 19)]).positive.any()
 
 
-def test_a_centre_in_two_faces_is_ignored_for_score_and_box() -> None:
+def test_a_center_in_two_faces_is_ignored_for_score_and_box() -> None:
     labels = label(FIRST, (10, 10), [(6, 6, 18, 18), (14, 6, 26, 18)])
     score, mask, _ = as_arrays(labels, 0)
-    assert score[1, 3] == -1  # centre (15, 7)
+    assert score[1, 3] == -1  # center (15, 7)
     assert not mask[1, 3]
     assert score[1, 1] == score[1, 5] == 1
 
@@ -120,7 +120,7 @@ def test_a_centre_in_two_faces_is_ignored_for_score_and_box() -> None:
 def test_gray_wins_the_score_but_not_the_box() -> None:
     labels = label(FIRST, (10, 10), [(6, 6, 18, 18), (14, 6, 30, 22)])
     score, mask, targets = as_arrays(labels, 0)
-    assert score[1, 3] == -1  # centre (15, 7) is in both
+    assert score[1, 3] == -1  # center (15, 7) is in both
     assert mask[1, 3]
     assert targets[1, 3] * 7.5 == pytest.approx([15 - 6, 7 - 6, 15 - 18, 7 - 18])
 
@@ -135,7 +135,7 @@ def test_a_face_of_another_size_leaves_background() -> None:
 @pytest.mark.parametrize("face", [(5, 5, 17, 17, True), (14, 14, 21.5, 21, False)])
 def test_ignored_and_tiny_faces_are_neither_on_any_branch(branch: Branch, face: tuple) -> None:
     score, mask, _ = as_arrays(label(branch, (6, 6), [face]), 0)
-    at = (15 - branch.rf.start) // branch.rf.stride  # every stride has a centre at (15, 15)
+    at = (15 - branch.rf.start) // branch.rf.stride  # every stride has a center at (15, 15)
     assert score[at, at] == -1
     assert not mask.any()
 
@@ -146,12 +146,12 @@ def test_the_least_face_is_free() -> None:
 
 def test_boxes_are_not_cut_at_the_border() -> None:
     score, mask, targets = as_arrays(label(FIRST, (4, 4), [(-8, -6, 5, 6)]), 0)
-    assert score[0, 0] == 1  # centre (3, 3); the face's size is 13 although 5 pixels are seen
+    assert score[0, 0] == 1  # center (3, 3); the face's size is 13 although 5 pixels are seen
     assert targets[0, 0] * 7.5 == pytest.approx([11, 9, -2, -3])
     assert mask.sum() == 1
 
 
-def test_a_face_without_a_centre_changes_nothing() -> None:
+def test_a_face_without_a_center_changes_nothing() -> None:
     branch = Variant("v", "DDDD SSSSSS", (4,) * 10, ("c10",), ((64, 128),)).branches[0]
     labels = label(branch, (6, 6), [(16, 16, 20, 100)])  # 64 <= 84 <= 128, between 15 and 31
     assert labels.negative.all()

@@ -126,7 +126,7 @@ def one_box(kind: str, predicted: Tensor, wanted: list[float], dtype: torch.dtyp
 @pytest.mark.parametrize("kind", IOU_LOSSES)
 @pytest.mark.parametrize("divisor", [7.5, 80.0])
 def test_an_iou_loss_is_that_of_the_decoded_boxes(kind: str, divisor: float) -> None:
-    """Corner = centre - offset x divisor, in pixels."""
+    """Corner = center - offset x divisor, in pixels."""
     wanted, predicted = [0.5, 0.9, -0.7, -0.6], [0.8, 0.4, -0.5, -0.9]
     boxes = [
         [c - o * divisor for c, o in zip((31.0, 47.0) * 2, side)] for side in (predicted, wanted)

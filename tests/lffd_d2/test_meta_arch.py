@@ -97,7 +97,7 @@ def test_a_gpu_step_waits_for_the_host_as_seldom_whatever_the_branches(
     images = model.preprocess_image(inputs)
     targets = [item["instances"] for item in inputs]
     with EventStorage(start_iter=iteration), host_waits() as waits:
-        sum(model.losses_on(images, targets).values()).backward()
+        sum(model.losses(images, targets).values()).backward()
     assert waits["tolist"] == (3 if iteration == 19 else 2)
     assert sum(waits.values()) <= most, dict(waits)
 
@@ -131,7 +131,7 @@ def test_training_images_too_small_are_named(tiny_model: LFFD) -> None:
 
 
 def fix_boxes(model: LFFD) -> None:
-    """Makes every RF say a box of 16 x 16 (c4) or 32 x 32 (c7) round its centre."""
+    """Makes every RF say a box of 16 x 16 (c4) or 32 x 32 (c7) round its center."""
     with torch.no_grad():
         for branch in model.head.values():
             branch.box.weight.zero_()
@@ -148,7 +148,7 @@ def fix_detections(model: LFFD) -> None:
         model.head["c7"].score.bias.copy_(torch.tensor([-9.0, 0.0]))
 
 
-def test_boxes_are_decoded_at_the_centres(tiny_cfg: CfgNode) -> None:
+def test_boxes_are_decoded_at_the_centers(tiny_cfg: CfgNode) -> None:
     tiny_cfg.MODEL.LFFD.MIN_SIDE_TEST = 0
     tiny_cfg.MODEL.LFFD.NMS_THRESH_TEST = 1.0
     model = build_model(tiny_cfg).eval()

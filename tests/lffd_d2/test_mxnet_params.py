@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
+from face_d2.cli.convert_lffd import main
 from lffd_d2 import LFFDNet
-from lffd_d2.cli.convert import main
 from lffd_d2.convert import convert_file
 from lffd_d2.head import LFFDHead
 from lffd_d2.mxnet_params import (
@@ -209,7 +209,7 @@ def test_blob_ids_are_gits() -> None:
 
 def test_every_released_family_is_known() -> None:
     assert {release.variant for release in RELEASES.values()} == set(VARIANTS)
-    assert {release.licence for release in RELEASES.values()} == {"MIT"}
+    assert {release.license for release in RELEASES.values()} == {"MIT"}
 
 
 def test_an_unknown_file_needs_its_variant(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 from detectron2.config import CfgNode
 from helpers.tables import unpadded
 
+from face_d2.cli.receptive_fields import main
 from lffd_d2 import LFFD
-from lffd_d2.cli.receptive_fields import main
 from lffd_d2.plot import effective_size, measure_effective_fields
 
 
@@ -77,7 +77,7 @@ def test_overrides_may_follow_the_images(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        "lffd_d2.cli.receptive_fields.FaceCheckpointer.load",
+        "lffd_d2.plot.FaceCheckpointer.load",
         lambda self, path: loaded.append(path),
     )
     config, photo = tmp_path / "tiny.yaml", str(tmp_path / "x.png")

@@ -9,7 +9,7 @@ import pytest
 from lffd_d2.receptive_field import ReceptiveField, Variant, branch_table
 from lffd_d2.variants import SLIM_VARIANTS, VARIANTS, get_variant, slimmed
 
-# tap, channels, RF, stride, first centre, face range, gray range; then the side of the training
+# tap, channels, RF, stride, first center, face range, gray range; then the side of the training
 # input and the sides of its maps. From the paper's Table 2 and the released code.
 PUBLISHED = {
     "25L8S": (
@@ -113,9 +113,9 @@ def test_every_layer_has_a_receptive_field() -> None:
 
 def test_least_input_leaves_one_unit_of_the_deepest_map() -> None:
     for variant in VARIANTS.values():
-        least = variant.min_input()
-        assert variant.map_sizes(least, least)[-1] == (1, 1)
-        assert variant.map_sizes(least - 1, least - 1)[-1] == (0, 0)
+        side = variant.min_input()
+        assert variant.map_sizes(side, side)[-1] == (1, 1)
+        assert variant.map_sizes(side - 1, side - 1)[-1] == (0, 0)
     assert get_variant("20L5S").min_input(["c8", "c11"]) == 15
 
 
@@ -154,8 +154,8 @@ def test_the_gray_margin_is_free() -> None:
         ({"taps": ("c3", "c7")}, "TAPS must name"),
         ({"taps": ("c7", "c4")}, "increasing depth"),
         ({"face_ranges": ((10, 20),)}, "per tap"),
-        ({"face_ranges": ((10, 20, 30), (20, 40))}, "least, greatest"),
-        ({"face_ranges": ((20, 10), (20, 40))}, "least < greatest"),
+        ({"face_ranges": ((10, 20, 30), (20, 40))}, "min, max"),
+        ({"face_ranges": ((20, 10), (20, 40))}, "min < max"),
         ({"face_ranges": ((10, 20), (20, 64))}, "c7 sees 63 pixels, too few for faces"),
         ({"gray_margin": 1.0}, "GRAY_MARGIN"),
         ({"branch_channels": 0}, "BRANCH_CHANNELS"),
@@ -167,7 +167,7 @@ def test_a_contradiction_is_named(change: dict, message: str) -> None:
 
 
 def test_sizes_no_branch_answers_for_are_warned_of() -> None:
-    with pytest.warns(UserWarning, match="no branch answers for faces between 18 and 20"):
+    with pytest.warns(UserWarning, match="no branch covers faces between 18 and 20"):
         Variant(**{**CUSTOM, "face_ranges": ((10, 18), (20, 40))})
 
 

@@ -48,7 +48,7 @@ def photo(test_data: Path, name: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def test_the_file_is_recognised(released: Path) -> None:
+def test_the_file_is_recognized(released: Path) -> None:
     assert RELEASES[git_blob_id(released.read_bytes())].variant == "17L4S"
 
 

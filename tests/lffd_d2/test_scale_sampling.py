@@ -233,7 +233,7 @@ def test_boxes_lie_on_what_they_bound(record: Record, flip: str, name: str) -> N
             if min(x2 - x1, y2 - y1) < 12 or min(x1, y1) < 2 or max(x2, y2) > 638:
                 continue
             checked += 1
-            # Half-way between white and gray lies the edge; a pixel i is centred at i + 0.5.
+            # Half-way between white and gray lies the edge; a pixel i is centered at i + 0.5.
             middle_row, middle_column = image[int((y1 + y2) / 2)], image[:, int((x1 + x2) / 2)]
             for line, first, last in ((middle_row, x1, x2), (middle_column, y1, y2)):
                 start, end = int((first + last) / 2), int((first + last) / 2)
@@ -246,7 +246,7 @@ def test_boxes_lie_on_what_they_bound(record: Record, flip: str, name: str) -> N
     assert checked > 30
 
 
-def test_the_face_is_centred_up_to_half_a_stride(record: Record) -> None:
+def test_the_face_is_centered_up_to_half_a_stride(record: Record) -> None:
     face = (101, 77, 40, 50)
     item = record(gray_with_patches(240, 320, face), face)
     mapper = make_mapper(sampler=RangeSampler([(70, 110)], 0, 0.0), strides=[16])
@@ -420,7 +420,7 @@ def test_rgb_is_bgr_turned_round(record: Record) -> None:
         assert mapper(item)["image"][:, 16, 16].tolist() == expected
 
 
-def test_colour_distortion_keeps_form_and_happens_half_the_time() -> None:
+def test_color_distortion_keeps_form_and_happens_half_the_time() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)
     changed = 0
     for _ in range(1000):
@@ -432,7 +432,7 @@ def test_colour_distortion_keeps_form_and_happens_half_the_time() -> None:
     assert abs(changed - 1000 * share) <= 5 * np.sqrt(1000 * share * (1 - share))
 
 
-def test_colour_distortion_scales_and_blends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color_distortion_scales_and_blends(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros((2, 2, 3), np.uint8)
     image[0, 0] = (200, 100, 50)
     gray = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(float)

@@ -20,9 +20,9 @@ def anchor_coverage(
     high: float,
     floor: float,
 ) -> tuple[list[int], list[list[int]]]:
-    """Verdicts (0 by IoU, 1 low quality, 2 none) and positives per level of every face."""
+    """Outcomes (0 by IoU, 1 low quality, 2 none) and positives per level of every face."""
     labels, owners = df2s2_reference.match(anchors, levels, boxes, ignore, low, high, floor)
-    verdicts, positives = [], []
+    outcomes, positives = [], []
     for m in range(len(boxes)):
         counts = [0] * (int(max(levels)) + 1)
         best = 0.0
@@ -30,9 +30,9 @@ def anchor_coverage(
             if labels[r] == 1 and owners[r] == m:
                 counts[levels[r]] += 1
                 best = max(best, float(df2s2_reference.iou(boxes[m], anchors[r])))
-        verdicts.append(2 if not sum(counts) else 0 if best >= np.float32(high) else 1)
+        outcomes.append(2 if not sum(counts) else 0 if best >= np.float32(high) else 1)
         positives.append(counts)
-    return verdicts, positives
+    return outcomes, positives
 
 
 def field_coverage(
@@ -44,8 +44,8 @@ def field_coverage(
     scale_measure: str,
     min_face: float,
 ) -> tuple[list[int], list[list[int]]]:
-    """Verdicts (0 answered, 1 in no range, 2 no centre) and positives per branch of every face."""
-    verdicts, positives = [], []
+    """Outcomes (0 covered, 1 in no range, 2 no center) and positives per branch of every face."""
+    outcomes, positives = [], []
     sizes = [lffd_assignment_reference.face_size(box, scale_measure) for box in boxes]
     for m, (box, size) in enumerate(zip(boxes, sizes)):
         counts, in_range = [], False
@@ -69,6 +69,6 @@ def field_coverage(
                 if green and box[0] <= x <= box[2] and box[1] <= y <= box[3]:
                     count += 1
             counts.append(count)
-        verdicts.append(0 if sum(counts) else 2 if in_range else 1)
+        outcomes.append(0 if sum(counts) else 2 if in_range else 1)
         positives.append(counts)
-    return verdicts, positives
+    return outcomes, positives

@@ -1,4 +1,4 @@
-"""DF2S2's labels and losses in plain loops, to check the vectorised ones against."""
+"""DF2S2's labels and losses in plain loops, to check the vectorized ones against."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def branch_objective(
     box = 0.0
     for n, r, c, target in boxes:
         if box_kind != "l2":
-            # Corners from the RF's centre, in units of the divisor.
+            # Corners from the RF's center, in units of the divisor.
             predicted = [-offsets[n][k][r][c] for k in range(4)]
             error = box_loss(box_kind, predicted, [-t for t in target])
             box += error / (2 * height * width if box_norm == "map" else len(boxes))

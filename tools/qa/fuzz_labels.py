@@ -1,18 +1,18 @@
-"""Damaged label files of every form: each is read, or refused by an error that names it.
+"""Damaged label files of every format are read, or refused with an error that names the file.
 
-Claim measured: of 2,000 damaged files of each of the eight forms, none ends in another error.
+Claim measured: of 2,000 damaged files of each of the eight formats, none ends in another error.
 
     python tools/qa/fuzz_labels.py [--files 2000] [--json PATH]
 
-The files and what counts as a refusal are those of tests/face_d2/test_parser_fuzz.py; the damage is
-drawn here from a seeded generator, without a fuzzing library.
+tests/face_d2/test_parser_fuzz.py defines the files and what counts as a refusal. The damage comes
+from a seeded generator, without a fuzzing library.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from face_d2.cli.common import CommandParser, run
 
 SUITE = Path(__file__).resolve().parents[2] / "tests" / "face_d2" / "test_parser_fuzz.py"
 
@@ -44,30 +46,43 @@ def damage(text: str, nasty: Sequence[str], random: np.random.Generator) -> byte
     return data
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--files", type=int, default=2000, help="of each form")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the result here")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/qa/fuzz_labels.py",
+        "Gives damaged label files of eight formats to their readers. Each file must be read, or "
+        "refused with an error that names it.",
+        examples=("python tools/qa/fuzz_labels.py --files 200",),
+    )
+    parser.add_argument(
+        "--files", type=int, default=2000, metavar="N", help="of each format (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the result here")
     args = parser.parse_args(argv)
+    return run(lambda: fuzz(args.files, args.seed, args.json))
+
+
+def fuzz(files: int, seed: int, json_path: Path | None) -> None:
+    """Damages and reads ``files`` files of each format; prints how many were read or refused."""
     spec = importlib.util.spec_from_file_location("parsers", SUITE)
     suite = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(suite)
-    result: dict[str, Any] = {"files": args.files, "seed": args.seed}
-    for form, (text, _) in suite.LABELS.items():
-        random = np.random.default_rng(args.seed)
+    result: dict[str, Any] = {"files": files, "seed": seed}
+    for label_format, (text, _) in suite.LABELS.items():
+        random = np.random.default_rng(seed)
         counts: Counter[str] = Counter()
         with tempfile.TemporaryDirectory() as folder:
-            for _ in range(args.files):
+            for _ in range(files):
                 data = damage(text, suite._NASTY, random)
-                read = suite.read_or_refuse(f"labels {form}", data, Path(folder))
+                read = suite.read_or_refuse(f"labels {label_format}", data, Path(folder))
                 counts["read" if read else "refused"] += 1
-        result[form] = dict(counts)
-        print(f"{form:12} {dict(counts)}", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        result[label_format] = dict(counts)
+        print(f"{label_format:12} {dict(counts)}", flush=True)
+    if json_path:
+        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print("RESULT " + json.dumps(result))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

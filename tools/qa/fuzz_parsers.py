@@ -1,18 +1,17 @@
 """Coverage-guided fuzzing of the annotation and prediction parsers with atheris.
 
-Claim measured: of 100,000 files that atheris makes out of thirteen small valid ones, the parser of
-each reads or refuses every one, by an error that names the file; none takes 10 seconds or 1 GB.
+Claim measured: atheris makes 100,000 files out of thirteen small valid ones. Their parser reads
+each of them, or refuses it with an error that names the file; none takes 10 seconds or 1 GB.
 
     pip install atheris
     python tools/qa/fuzz_parsers.py [--inputs 100000] [--json PATH]
 
-Files, parsers and what counts as a refusal are those of tests/face_d2/test_parser_fuzz.py, whose
-own damage is made by hypothesis. libFuzzer ends the process it runs in, so every parser has one.
+tests/face_d2/test_parser_fuzz.py defines the files, the parsers and what counts as a refusal.
+libFuzzer ends its process, so every parser runs in a process of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import subprocess
@@ -21,6 +20,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from face_d2.cli.common import CommandParser, run
 
 SUITE = Path(__file__).resolve().parents[2] / "tests" / "face_d2" / "test_parser_fuzz.py"
 KINDS = ("annotations", "file list", "fold", "predictions", "FDDB detections")
@@ -45,29 +46,47 @@ def fuzz(kind: str, inputs: int, seed: int, folder: Path) -> None:
 
     (folder / "corpus").mkdir()
     (folder / "corpus" / "valid").write_bytes(suite.PARSERS[kind][0].encode())
-    # Ten more: its own first tries, of the empty and the valid file, may count or not.
+    # Ten more, because libFuzzer may or may not count its runs of the empty and the valid file.
     limits = ["-timeout=10", "-rss_limit_mb=1024", "-max_len=2000", f"-artifact_prefix={folder}/"]
     words = [sys.argv[0], f"-runs={inputs + 10}", f"-seed={seed}", "-verbosity=0", *limits]
     atheris.Setup([*words, str(folder / "corpus")], one)
     atheris.Fuzz()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=100_000, help="of all parsers together")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="also write the result here")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/qa/fuzz_parsers.py",
+        "Fuzzes the parsers of annotations and predictions with atheris, guided by coverage.",
+        examples=("python tools/qa/fuzz_parsers.py --inputs 10000",),
+    )
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        default=100_000,
+        metavar="N",
+        help="of all parsers together (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="(%(default)s)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the result here")
     parser.add_argument("--kind", choices=KINDS, help="one parser, in this process")
-    parser.add_argument("--folder", type=Path, help="where its files go")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="where its files go")
     args = parser.parse_args(argv)
     if args.kind:
+        if not args.folder:
+            parser.error("--kind needs --folder")
         fuzz(args.kind, args.inputs, args.seed, args.folder)
-    result: dict[str, object] = {"inputs": args.inputs, "seed": args.seed}
+    return run(lambda: fuzz_all(args.inputs, args.seed, args.json))
+
+
+def fuzz_all(inputs: int, seed: int, json_path: Path | None) -> int:
+    """Fuzzes every parser in a process of its own; returns the exit status."""
+    result: dict[str, object] = {"inputs": inputs, "seed": seed}
     failed = False
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
-            words = ["--kind", kind, "--folder", folder, "--seed", str(args.seed)]
-            words += ["--inputs", str(args.inputs // len(KINDS))]
+            words = ["--kind", kind, "--folder", folder, "--seed", str(seed)]
+            words += ["--inputs", str(inputs // len(KINDS))]
             done = subprocess.run(
                 [sys.executable, __file__, *words], capture_output=True, text=True, errors="replace"
             )
@@ -78,10 +97,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             result[kind] = json.loads(counts.read_text()) if counts.exists() else None
         print(f"{kind:16} {result[kind]}", flush=True)
     result["met"] = not failed
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if json_path:
+        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print("RESULT " + json.dumps(result))
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

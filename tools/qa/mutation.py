@@ -1,15 +1,14 @@
-"""How many deliberate mistakes in assignment, losses and evaluators the tests notice (Linux).
+"""Share of deliberate mistakes in assignment, losses and evaluators that the tests detect (Linux).
 
-Claim measured: of 300 mutants, drawn by a fixed seed from all that cosmic-ray's operators make of
-the modules below, the tests named beside each module catch at least 85 %.
+Claim measured: of 300 mutants, drawn with a fixed seed from all changes that cosmic-ray's operators
+make in the modules below, the tests named beside each module detect at least 85 %.
 
     pip install cosmic-ray
-    python tools/qa/mutation.py [--json PATH]
-    python tools/qa/mutation.py --state PATH   (a stopped run goes on; survivors are run again)
+    python tools/qa/mutation.py --help
 
-Every mutant is one change of one module in memory. A child process imports the mutant and runs the
-tests until the first fails; a child that needs more than ``--timeout`` seconds counts as caught.
-Changes that leave the code without its annotations and docstrings as it was are not mutants.
+A mutant is one change of one module, in memory. A child process imports the mutant and runs the
+tests until the first one fails; a child that takes longer than ``--timeout`` counts as detected.
+A change of annotations or docstrings alone is not a mutant.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from face_d2 import compat
+from face_d2.cli.common import CommandParser, run
 
-compat.apply()  # and no more: nothing may import a module that will be changed
+compat.apply()  # nothing here may import a module that will be changed
 
-# What the children share instead of importing it again.
+# Imported once here, so that the children do not import it again.
 import detectron2.engine  # noqa: E402, F401
 import hypothesis  # noqa: E402, F401
 import matplotlib.pyplot  # noqa: E402, F401
@@ -55,7 +55,7 @@ _EVALUATORS = (
     "tests/face_d2/evaluation/test_evaluators.py",
     "tests/face_d2/evaluation/test_coco.py",
 )
-#: Module -> the tests that shall notice.
+#: Module -> the tests that should detect its mutants.
 TARGETS: dict[str, tuple[str, ...]] = {
     "df2s2_d2.matching": ("tests/df2s2_d2/test_matching.py", "tests/df2s2_d2/test_coverage.py"),
     "df2s2_d2.losses": ("tests/df2s2_d2/test_meta_arch.py",),
@@ -71,8 +71,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "face_d2.evaluation.coco": _EVALUATORS,
     "face_d2.evaluation.shards": _EVALUATORS,
 }
-_SKIPPED = "not two_processes and not crowd_fits"  # slow; processes started see no mutant
-# Operators with arguments of their own, and comparisons by identity, which hardly any test misses.
+# Slow tests, and tests in processes of their own, which import the unchanged module.
+_SKIPPED = "not two_processes and not crowd_fits"
+# Operators that need arguments, and comparisons by identity, which almost every test detects.
 _LEFT_OUT = ("Variable", "_Is", "IsNot")
 
 
@@ -80,10 +81,10 @@ def path_of(module: str) -> Path:
     return ROOT / f"{module.replace('.', '/')}.py"
 
 
-def positions() -> Iterator[tuple[str, str, int]]:
-    """(module, operator, occurrence) of everything cosmic-ray could change."""
+def positions(modules: Sequence[str]) -> Iterator[tuple[str, str, int]]:
+    """(module, operator, occurrence) of every change that cosmic-ray can make."""
     names = [n for n in plugins.operator_names() if not any(part in n for part in _LEFT_OUT)]
-    for module in TARGETS:
+    for module in modules:
         nodes = list(ast_nodes(get_ast(path_of(module).read_text(encoding="utf-8"))))
         for name in names:
             operator = plugins.get_operator(name)()
@@ -109,7 +110,7 @@ def essence(source: str) -> str:
 
 
 def mutant(module: str, operator: str, occurrence: int) -> str | None:
-    """The changed source, None where nothing that runs has changed."""
+    """The changed source; None if the change does not affect the code that runs."""
     source = path_of(module).read_text(encoding="utf-8")
     changed = mutate_code(source, plugins.get_operator(operator)(), occurrence)
     try:
@@ -130,7 +131,7 @@ def difference(module: str, changed: str) -> str:
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from the text given."""
+    """Imports one module from a given source."""
 
     def __init__(self, module: str, source: str) -> None:
         self.module, self.source = module, source
@@ -148,7 +149,7 @@ def run_tests(module: str, source: str, timeout: float) -> str:
     """ "survived", "caught" or "timeout"."""
     child = os.fork()
     if child == 0:
-        os.setsid()  # and with it whatever the tests start
+        os.setsid()  # so that a timeout also ends the processes of the tests
         out = os.open(os.devnull, os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -170,42 +171,72 @@ def run_tests(module: str, source: str, timeout: float) -> str:
     return "timeout"
 
 
-def draw(count: int, seed: int) -> Iterator[tuple[str, str, str]]:
-    """(module, what was changed, changed source) of ``count`` mutants."""
-    every = list(positions())
+def draw(count: int, seed: int, modules: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(module, description of the change, changed source) of ``count`` mutants."""
+    every = list(positions(modules))
     random.Random(seed).shuffle(every)
     drawn = 0
     for place in every:
         changed = mutant(*place)
         if changed is None:
             continue
-        yield place[
-            0
-        ], f"{place[1].removeprefix('core/')}, line {difference(place[0], changed)}", changed
+        module, operator, _ = place
+        what = f"{operator.removeprefix('core/')}, line {difference(module, changed)}"
+        yield module, what, changed
         drawn += 1
         if drawn == count:
             return
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mutants", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--timeout", type=float, default=300.0)
-    parser.add_argument("--state", type=Path, help="outcomes so far, one JSON object a line")
-    parser.add_argument("--json", type=Path, help="also write the result here")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/qa/mutation.py",
+        "Counts the deliberate mistakes in assignment, losses and evaluators that the tests "
+        "detect (Linux; pip install cosmic-ray).",
+        examples=(
+            "python tools/qa/mutation.py --state mutants.jsonl",
+            "python tools/qa/mutation.py --modules lffd_d2.assignment --mutants 30",
+        ),
+        epilog="With --state, the same command continues a run that was stopped, and runs the "
+        "surviving mutants again.",
+    )
+    parser.add_argument(
+        "--mutants", type=int, default=300, metavar="N", help="how many are drawn (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(%(default)s)")
+    parser.add_argument(
+        "--modules", nargs="+", choices=TARGETS, default=list(TARGETS), help="default: all"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="S", help="seconds per mutant (%(default)s)"
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="PATH", help="outcomes so far, one JSON object per line"
+    )
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the result here")
     args = parser.parse_args(argv)
+    return run(lambda: measure(args))
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Runs the tests on every mutant; returns the exit status.
+
+    Raises:
+        ValueError: the tests of a module fail without any change.
+    """
     known = {}
     if args.state and args.state.exists():
         rows = [json.loads(line) for line in args.state.read_text().splitlines()]
         known = {row["key"]: row["outcome"] for row in rows if row["outcome"] != "survived"}
-    original = {module: path_of(module).read_text(encoding="utf-8") for module in TARGETS}
+    original = {module: path_of(module).read_text(encoding="utf-8") for module in args.modules}
     for module, source in original.items():
         if run_tests(module, source, args.timeout) != "survived":
-            raise SystemExit(f"the tests of {module} fail, or need too long, without any change")
+            raise ValueError(f"the tests of {module} fail, or take too long, without any change")
     outcomes: Counter[str] = Counter()
     survivors = []
-    for number, (module, what, changed) in enumerate(draw(args.mutants, args.seed), start=1):
+    mutants = draw(args.mutants, args.seed, args.modules)
+    for number, (module, what, changed) in enumerate(mutants, start=1):
         key = hashlib.sha256(f"{module}\n{changed}".encode()).hexdigest()[:16]
         outcome = known.get(key) or run_tests(module, changed, args.timeout)
         outcomes[outcome] += 1
@@ -215,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with args.state.open("a", encoding="utf-8") as file:
                 print(json.dumps({"key": key, "outcome": outcome, "mutant": what}), file=file)
         print(f"{number:4} {outcome:8} {module}: {what}", flush=True)
-    total = sum(outcomes.values())
+    total = max(outcomes.total(), 1)
     result = {
         "mutants": total,
         "seed": args.seed,
@@ -227,7 +258,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print("RESULT " + json.dumps(result))
+    return int(not result["met"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

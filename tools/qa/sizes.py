@@ -1,16 +1,20 @@
-"""Lines of every folder of the packages and their longest modules.
+"""Size of the packages' folders and their longest modules.
 
     python tools/qa/sizes.py
 
-A folder above 15 % of all lines has become several things, and so has a module above 400 lines,
-unless its docstring says why ("Long because ..."). tests/test_architecture.py checks both.
+The limits are 15 % of all lines for a folder and 400 lines for a module, unless the module's
+docstring gives a reason ("Long because ..."). tests/test_architecture.py checks both.
 """
 
 from __future__ import annotations
 
 import ast
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+from face_d2.cli.common import CommandParser
 
 PACKAGES = ("df2s2_d2", "face_d2", "lffd_d2")
 MAX_LINES = 400
@@ -45,8 +49,13 @@ def too_long(repo: Path, sizes: dict[Path, int]) -> dict[Path, int]:
     }
 
 
-def main() -> None:
-    """Prints both."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints both; returns 1 if a folder or a module is too large."""
+    CommandParser(
+        "tools/qa/sizes.py",
+        "Prints the share of the lines in every folder of the packages, and the longest modules.",
+        examples=("python tools/qa/sizes.py",),
+    ).parse_args(argv)
     repo = Path(__file__).resolve().parents[2]
     sizes = modules(repo)
     print(f"{sum(sizes.values()):,} lines in {len(sizes)} modules; folders:")
@@ -55,9 +64,14 @@ def main() -> None:
     print("longest modules:")
     for path, count in sorted(sizes.items(), key=lambda pair: -pair[1])[:10]:
         print(f"  {count:6}  {path.as_posix()}")
-    for path in too_long(repo, sizes):
-        print(f"{path.as_posix()}: above {MAX_LINES} lines, and its docstring does not say why")
+    shares = folder_shares(sizes)
+    faults = [
+        *(f"{path.as_posix()}: above {MAX_LINES} lines" for path in too_long(repo, sizes)),
+        *(f"{folder}: above {MAX_SHARE:.0%}" for folder, x in shares.items() if x > MAX_SHARE),
+    ]
+    print("\n".join(faults) or "no folder and no module is too large")
+    return int(bool(faults))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from face_d2 import FaceDetector
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
-from face_d2.predictor.results import Found
+from face_d2.predictor.results import RawDetections
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.work import Pictures, Worker
 
@@ -49,21 +49,21 @@ class MovingSquares:
             config="",
             input_format="BGR",
             size_rule=SizeRule(),
-            least_side=1,
+            min_image_side=1,
             levels=(Level("only", 4, (4, 400)),),
             suppression=Suppression(0.1, 100, False, "iou", 0.5, 100),
         )
         self.memory: list[int] = []
         self.files: list[int] = []
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """Also notes memory and open files, once for every image."""
         answers = []
         for _ in images:
             number = len(self.memory)
             boxes = np.array([] if number % 5 == 4 else squares(number), np.float32).reshape(-1, 4)
             scores = np.full(len(boxes), 0.9, np.float32)
-            answers.append(Found(boxes, scores, np.zeros(len(boxes), np.int64)))
+            answers.append(RawDetections(boxes, scores, np.zeros(len(boxes), np.int64)))
             pages = Path("/proc/self/statm").read_text().split()[1]
             self.memory.append(int(pages) * os.sysconf("SC_PAGE_SIZE"))
             self.files.append(len(os.listdir("/proc/self/fd")))

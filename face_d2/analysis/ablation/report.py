@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from face_d2.analysis.ablation.suite import Suite
 from face_d2.utils.files import replaced_file
-from face_d2.visualization.style import COLOURS, STYLE, save_figure
+from face_d2.visualization.style import COLORS, STYLE, save_figure
 
 __all__ = ["collect", "markdown_table", "plot_suite", "write_results"]
 
@@ -110,15 +110,15 @@ def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
         figure = Figure(figsize=(9.5, 1.3 + 0.36 * len(rows)), layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(_SETTINGS), sharey=True)
-        for axes, setting, colour in zip(panels, _SETTINGS, COLOURS):
+        for axes, setting, color in zip(panels, _SETTINGS, COLORS):
             key = f"AP_{setting}"
             values = [[np.nan if r[key] is None else r[key] for r in results[row]] for row in rows]
             means = [np.mean(row) for row in values]
             spread = [np.std(row, ddof=1) if len(row) > 1 else np.nan for row in values]
-            axes.barh(at, means, height=0.62, color=colour, alpha=0.35)
+            axes.barh(at, means, height=0.62, color=color, alpha=0.35)
             axes.errorbar(means, at, xerr=spread, fmt="none", ecolor="#444444", capsize=3)
             for place, points in zip(at, values):
-                axes.plot(points, [place] * len(points), "o", color=colour, markersize=4)
+                axes.plot(points, [place] * len(points), "o", color=color, markersize=4)
             axes.set(title=setting.capitalize(), xlabel="AP")
             axes.set_xlim(left=0)
             axes.grid(axis="y", visible=False)

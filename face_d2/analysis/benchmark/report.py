@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from face_d2.analysis.benchmark.published import PUBLISHED, TITAN_XP, PublishedDetector
-from face_d2.visualization.style import COLOURS, STYLE, save_figure
+from face_d2.visualization.style import COLORS, STYLE, save_figure
 
 __all__ = ["markdown", "plot_efficiency", "plot_times"]
 
@@ -149,8 +149,8 @@ def _plot(
                 if value_of(cell) is not None
             ]
             if points:
-                colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
-                axes.plot(*zip(*points), color=colour, marker=marker, label=row["name"])
+                color, marker = COLORS[index % len(COLORS)], _MARKERS[index % len(_MARKERS)]
+                axes.plot(*zip(*points), color=color, marker=marker, label=row["name"])
         for index, one in enumerate(PUBLISHED):
             points = [
                 (height * width / 1e6, published(one, milliseconds))

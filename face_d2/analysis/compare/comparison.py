@@ -70,7 +70,7 @@ def compare(
         progress: show progress bars.
 
     Returns:
-        The content of ``results.json``: ``detectors`` (name -> figures on the first set), ``data``
+        The content of ``results.json``: ``detectors`` (name -> metrics on the first set), ``data``
         (set -> its detectors, differences, protocol, pictures), ``published``, ``machine``.
 
     Raises:
@@ -97,8 +97,8 @@ def compare(
     costs = _costs(specs, image_sets[0], settings, cache, progress)
     first = data[image_sets[0].name]
     for result in data.values():
-        for name, figures in result["detectors"].items():
-            figures["cost"] = costs.get(name, {})
+        for name, metrics in result["detectors"].items():
+            metrics["cost"] = costs.get(name, {})
     return {
         "format": _FORMAT,
         "detectors": first["detectors"],
@@ -136,17 +136,17 @@ def _one_set(
         with warnings.catch_warnings():  # equal scores: the page shows the single point
             warnings.simplefilter("ignore", UserWarning)
             measured[name] = measure(detections, truth, settings.measures)
-        figures = measured[name].figures
-        figures.update(about[name])
-        figures["protocol"] = {**about[name]["protocol"], **ground_truth}
+        metrics = measured[name].metrics
+        metrics.update(about[name])
+        metrics["protocol"] = {**about[name]["protocol"], **ground_truth}
         if images.fddb_folds is not None:
             roc = fddb_roc(
                 fddb_rows(images, detections), images.fddb_folds, image_root=images.image_root
             )
-            figures["fddb"] = fddb_report(roc, {})
+            metrics["fddb"] = fddb_report(roc, {})
     chosen = settings.measures
     return {
-        "detectors": {name: one.figures for name, one in measured.items()},
+        "detectors": {name: one.metrics for name, one in measured.items()},
         "differences": differences(measured),
         "protocol": {
             **ground_truth,

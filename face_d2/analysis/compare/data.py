@@ -62,7 +62,7 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
     if data == "fddb":
         found = _fddb(_root() / "fddb")
     elif is_notation(data):
-        found = _labelled(data)
+        found = _labeled(data)
     elif data.startswith("widerface_") and data.removeprefix("widerface_") in _SPLITS:
         found = _wider_face(data, _root() / "widerface", data.removeprefix("widerface_"))
     else:
@@ -95,7 +95,7 @@ def _wider_face(name: str, root: Path, split: str) -> ImageSet:
     return found
 
 
-def _labelled(data: str) -> ImageSet:
+def _labeled(data: str) -> ImageSet:
     labels = read_labels(data)
     name = labels.source.stem if labels.source.is_file() else plain_name(data)
     files = {image.name: Path(image.file) for image in labels.images}

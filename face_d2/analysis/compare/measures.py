@@ -73,12 +73,12 @@ class Measured:
         result: the result of the official protocol.
         resampled: setting -> (B,) APs in 0-1 over resampled images, the same images for every
             detector.
-        figures: all figures, ready for JSON, APs in 0-100.
+        metrics: all metrics, ready for JSON, APs in 0-100.
     """
 
     result: WiderFaceResult
     resampled: Mapping[str, NDArray[np.float64]]
-    figures: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 def measure(
@@ -101,25 +101,25 @@ def measure(
     resampled = {}
     if settings.bootstrap:
         resampled = resampled_aps(result.matches, ground_truth, settings.bootstrap, settings.seed)
-    figures: dict[str, Any] = {key: 100 * value for key, value in result.items()}
-    figures["interval_95"] = {key: _interval(100 * aps) for key, aps in resampled.items()}
-    figures["recall"] = {key: _last_recall(curve) for key, curve in result.curves.items()}
-    figures["faces"] = {key: curve.faces for key, curve in result.curves.items()}
-    figures["detections"] = len(result.matches.scores)
-    figures["slices"] = _slices(result, settings.setting)
-    figures["at_threshold"] = operating_point(result, settings.setting, settings.threshold)
-    figures["for_recall"] = {
+    metrics: dict[str, Any] = {key: 100 * value for key, value in result.items()}
+    metrics["interval_95"] = {key: _interval(100 * aps) for key, aps in resampled.items()}
+    metrics["recall"] = {key: _last_recall(curve) for key, curve in result.curves.items()}
+    metrics["faces"] = {key: curve.faces for key, curve in result.curves.items()}
+    metrics["detections"] = len(result.matches.scores)
+    metrics["slices"] = _slices(result, settings.setting)
+    metrics["at_threshold"] = operating_point(result, settings.setting, settings.threshold)
+    metrics["for_recall"] = {
         "recall": settings.recall,
         **reach(result, settings.setting, recall=settings.recall),
     }
-    figures["for_false_positives"] = {
+    metrics["for_false_positives"] = {
         "false_positives_per_image": settings.false_positives,
         **reach(result, settings.setting, false_positives=settings.false_positives),
     }
-    figures["errors"] = error_types(result, settings.setting, settings.threshold)
-    figures["calibration"] = calibration(result, settings.setting)
-    figures["curves"] = {key: _points(curve) for key, curve in result.curves.items()}
-    return Measured(result, resampled, figures)
+    metrics["errors"] = error_types(result, settings.setting, settings.threshold)
+    metrics["calibration"] = calibration(result, settings.setting)
+    metrics["curves"] = {key: _points(curve) for key, curve in result.curves.items()}
+    return Measured(result, resampled, metrics)
 
 
 def operating_point(result: WiderFaceResult, setting: str, threshold: float) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def error_types(result: WiderFaceResult, setting: str, threshold: float) -> dict
     missed = {"badly placed": left & (best >= _BACKGROUND_IOU)}
     missed["small"] = truth.boxes[:, 3] < _SMALL
     if truth.attributes is not None:
-        for reason, attribute, least in _MISS_REASONS:
-            missed[reason] = truth.attributes[:, ATTRIBUTES.index(attribute)] >= least
+        for reason, attribute, minimum in _MISS_REASONS:
+            missed[reason] = truth.attributes[:, ATTRIBUTES.index(attribute)] >= minimum
     missed["other"] = np.ones(len(kept), dtype=bool)
     counts = {}
     for reason, holds in missed.items():

@@ -75,7 +75,7 @@ def make_page(results: Mapping[str, Any]) -> str:
 
 
 def format_results(results: Mapping[str, Any]) -> str:
-    """The figures, differences and test settings as lines of text."""
+    """The metrics, differences and test settings as lines of text."""
     lines = []
     for name, data in results["data"].items():
         lines += [name, format_protocol(data["protocol"]), ""]
@@ -83,8 +83,8 @@ def format_results(results: Mapping[str, Any]) -> str:
         lines += ["", "Differences of AP (first minus second), paired bootstrap"]
         lines += [_difference(row) for row in data["differences"]]
         lines.append("")
-    for name, figures in results["detectors"].items():
-        lines += [f"{name} was run with", format_protocol(figures["protocol"])]
+    for name, metrics in results["detectors"].items():
+        lines += [f"{name} was run with", format_protocol(metrics["protocol"])]
     lines += ["", "Published, not measured here"]
     for row in results["published"]:
         aps = "".join(f"{row[setting]:8.2f}" for setting in _SETTINGS)
@@ -100,12 +100,12 @@ def format_markdown(results: Mapping[str, Any]) -> str:
         rows = [
             [
                 detector.replace("|", r"\|"),
-                *(_with_interval(figures, setting) for setting in _SETTINGS),
-                _or_dash(_milliseconds(figures), ".1f"),
-                _or_dash(_megabytes(figures), ".2f"),
-                figures.get("license", "-"),
+                *(_with_interval(metrics, setting) for setting in _SETTINGS),
+                _or_dash(_milliseconds(metrics), ".1f"),
+                _or_dash(_megabytes(metrics), ".2f"),
+                metrics.get("license", "-"),
             ]
-            for detector, figures in _best_first(data["detectors"])
+            for detector, metrics in _best_first(data["detectors"])
         ]
         columns = ("left", *["right"] * 5, "left")
         table = tabulate(rows, headers, tablefmt="pipe", colalign=columns, disable_numparse=True)
@@ -117,9 +117,9 @@ def format_markdown(results: Mapping[str, Any]) -> str:
 def _table(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
     width = max(map(len, detectors)) + 2
     lines = [f"{'detector':<{width}}{'Easy':>22}{'Medium':>22}{'Hard':>22}{'ms':>9}{'MB':>8}"]
-    for name, figures in _best_first(detectors):
-        aps = "".join(_with_interval(figures, setting).rjust(22) for setting in _SETTINGS)
-        timing, size = _milliseconds(figures), _megabytes(figures)
+    for name, metrics in _best_first(detectors):
+        aps = "".join(_with_interval(metrics, setting).rjust(22) for setting in _SETTINGS)
+        timing, size = _milliseconds(metrics), _megabytes(metrics)
         costs = f"{_or_dash(timing, '.1f'):>9}{_or_dash(size, '.2f'):>8}"
         lines.append(f"{name:<{width}}{aps}{costs}")
     return lines
@@ -131,18 +131,18 @@ def _best_first(
     return sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
 
 
-def _with_interval(figures: Mapping[str, Any], setting: str) -> str:
-    low, high = figures["interval_95"].get(setting, (None, None))
+def _with_interval(metrics: Mapping[str, Any], setting: str) -> str:
+    low, high = metrics["interval_95"].get(setting, (None, None))
     between = "" if low is None else f" [{low:.1f}, {high:.1f}]"
-    return f"{figures[f'AP_{setting}']:.2f}{between}"
+    return f"{metrics[f'AP_{setting}']:.2f}{between}"
 
 
-def _milliseconds(figures: Mapping[str, Any]) -> float | None:
-    return figures.get("cost", {}).get("threads_1", {}).get("milliseconds")
+def _milliseconds(metrics: Mapping[str, Any]) -> float | None:
+    return metrics.get("cost", {}).get("threads_1", {}).get("milliseconds")
 
 
-def _megabytes(figures: Mapping[str, Any]) -> float | None:
-    size = figures.get("file_bytes")
+def _megabytes(metrics: Mapping[str, Any]) -> float | None:
+    size = metrics.get("file_bytes")
     return None if size is None else size / 1e6
 
 

@@ -1,4 +1,4 @@
-"""From what a form's reader gives to images with boxes in pixels: files found, faces checked."""
+"""Turns the output of a label reader into images with checked boxes in pixels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
-from face_d2.data.labels.model import Findings, LabelledImage, Labels, RawFace, RawImage, RawLabels
+from face_d2.data.labels.model import Findings, LabeledImage, Labels, RawFace, RawImage, RawLabels
 from face_d2.data.locate import IMAGE_SUFFIXES, ImageFolder, missing_images
 from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["assemble"]
 
-#: Names of a class that is the face, in any case.
+#: Class names that mean a face, in lower case.
 _FACE_NAMES = ("face", "faces", "human face", "human_face", "human-face")
-#: Pixels by which a box may reach beyond its image without a word: rounding.
+#: Pixels by which a box may exceed its image without a finding, because of rounding.
 _OUTSIDE = 2
-#: Fractions of a side are written with six digits or so; whole pixels come back as whole pixels.
+#: Fractions of a side have about six digits; rounding restores whole pixels.
 _PIXEL_DIGITS = 2
-_TRIED_NAMES = 50  # images by which the folder of images is chosen
+_TRIED_NAMES = 50  # number of images that decide which folder contains the images
 
 
 def assemble(
@@ -36,29 +36,29 @@ def assemble(
     category: str | None,
     folder: str | None,
 ) -> Labels:
-    """Finds the files, chooses the faces, and brings the boxes to pixels.
+    """Finds the image files, selects the faces, and converts the boxes to pixels.
 
     Args:
         form: name of the form.
         source: file or folder of the labels.
-        images: folder of the images; None takes the one of ``raw.roots`` that holds them.
-        raw: what was read.
-        findings: what was found so far; more is added.
-        category: class of the faces; None takes the one called face, or the only one.
-        folder: first part of the names of images that lie in the image folder itself; None takes
-            the image folder's name.
+        images: folder of the images; None chooses the one of ``raw.roots`` that contains them.
+        raw: the output of the reader.
+        findings: the findings of the reader; more are added.
+        category: class of the faces; None chooses the class called face, or the only class.
+        folder: first part of the names of images directly in the image folder; None takes the name
+            of the image folder.
 
     Raises:
-        FileNotFoundError: images are missing, with their number, examples and what may help.
-        ValueError: no class is the faces', or an image has another size than the labels say.
+        FileNotFoundError: images are missing; the message has their number, examples and a hint.
+        ValueError: no class contains faces, or the size of an image differs from the labels.
     """
     if not raw.images:
-        raise ValueError(f"{source}: no image is listed.")
+        raise ValueError(f"{source}: lists no image.")
     chosen = _face_classes(source, raw, category, findings)
     root = ImageFolder(images) if images is not None else _best_root(source, raw)
     files = _files(source, root, raw.images, findings)
     joined = _joined(files, raw.images, findings)
-    paths = sorted(joined)  # one order, and so one training, whatever the form
+    paths = sorted(joined)  # the same order, and so the same training, for every format
     image_root = root.root.absolute()
     if images is None and not all(Path(path).is_relative_to(image_root) for path in paths):
         image_root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
@@ -76,7 +76,7 @@ def assemble(
 def _face_classes(
     source: Path, raw: RawLabels, category: str | None, findings: Findings
 ) -> set[str | None]:
-    """Labels that stand for faces; what has no label counts as a face."""
+    """The labels that mean faces; boxes without a label count as faces."""
     used = Counter(face.label for image in raw.images for face in image.faces)
     if raw.categories is None:
         return {None}
@@ -85,15 +85,15 @@ def _face_classes(
         named = [name for name in known if name == category]
         named = named or [name for name in known if name.casefold() == category.casefold()]
         if not named:
-            raise ValueError(f"{source}: no category {category!r}; there are {known}.")
+            raise ValueError(f"{source}: has no category {category!r}, only {known}.")
     else:
         named = [name for name in known if name.strip().casefold() in _FACE_NAMES]
     if not named:
         others = [label for label in used if label] or known
         if len(others) > 1:
             raise ValueError(
-                f"{source}: none of the categories {sorted(others)} is called face; name the one "
-                "that is, as FORMAT:LABELS:IMAGES:CATEGORY."
+                f"{source}: none of the categories {sorted(others)} is called face; name the right "
+                "one as FORMAT:LABELS:IMAGES:CATEGORY."
             )
         named = others
         for label in others:
@@ -107,10 +107,10 @@ def _face_classes(
 
 
 def _best_root(source: Path, raw: RawLabels) -> ImageFolder:
-    """The folder in which most of the first images are; the first one when none is anywhere.
+    """The folder that contains most of the first images; the first folder if none does.
 
-    Folders are searched only when no image is found by its name, and then only those beside the
-    labels: the folder above may be a whole disk.
+    Folders are searched only if no image is found by its name, and then only folders beside the
+    labels, because the parent folder may be a whole disk.
     """
     sample = raw.images[:: max(1, len(raw.images) // _TRIED_NAMES)]
     folders = [ImageFolder(root) for root in dict.fromkeys(raw.roots) if root.is_dir()]
@@ -156,13 +156,13 @@ def _files(
 def _joined(
     files: Sequence[str], images: Sequence[RawImage], findings: Findings
 ) -> dict[str, RawImage]:
-    """Images by their files; of one that is listed twice, the faces are put together."""
+    """Images by their files; the faces of an image that is listed twice are merged."""
     joined: dict[str, RawImage] = {}
     for file, image in zip(files, images):
         if file in joined:
             findings.add("listed_twice", image.name)
             first = joined[file]
-            # Sizes that contradict the file are refused for every entry.
+            # Every entry is checked against the size of the file.
             sizes = {entry.size for entry in (first, image)} - {None}
             if len(sizes) > 1:
                 raise ValueError(
@@ -177,7 +177,7 @@ def _joined(
 
 
 def _count_left_out(paths: Sequence[str], findings: Findings) -> None:
-    """Counts the images beside those of the labels."""
+    """Counts the images in the same folders that have no labels."""
     known = set(paths)
     for folder in sorted({os.path.dirname(path) for path in paths}):
         for name in sorted(os.listdir(folder)):
@@ -189,7 +189,7 @@ def _count_left_out(paths: Sequence[str], findings: Findings) -> None:
 def _check_sizes(
     source: Path, images: dict[str, RawImage], sizes: dict[str, tuple[int, int]]
 ) -> None:
-    """Boxes that were drawn on an image of another size would lie elsewhere."""
+    """Checks the image sizes in the labels, because boxes refer to them."""
     wrong = [
         (path, sizes[path], image.size)
         for path, image in images.items()
@@ -198,17 +198,17 @@ def _check_sizes(
     if wrong:
         path, size, said = wrong[0]
         turned = (
-            "; the labels' is the size before EXIF data turned it" if size == said[::-1] else ""
+            "; the labels have the size without the EXIF orientation" if size == said[::-1] else ""
         )
         raise ValueError(
-            f"{source}: {len(wrong)} of {len(images)} images have another size than the labels "
-            f"say: {path} is {size[1]} x {size[0]} pixels as it is shown, the labels say "
+            f"{source}: {len(wrong)} of {len(images)} images have another size than in the "
+            f"labels: {path} is {size[1]} x {size[0]} pixels (upright), the labels say "
             f"{said[1]} x {said[0]}{turned}."
         )
 
 
 def _below(root: Path, path: str) -> str:
-    """The path below the root, which the cache of sizes and messages go by; else the path."""
+    """The path relative to the root, for the cache of sizes and messages; else the path."""
     return os.path.relpath(path, root) if Path(path).is_relative_to(root) else path
 
 
@@ -219,7 +219,7 @@ def _names(root: Path, paths: Sequence[str], folder: str) -> list[str]:
     shared = Counter(_name(root, Path(path), folder) for path in paths)
     for path in paths:
         event, _, name = _name(root, Path(path), folder).rpartition("/")
-        if shared[f"{event}/{name}"] > 1:  # two pictures that differ in their ending alone
+        if shared[f"{event}/{name}"] > 1:  # two pictures that differ only in their suffix
             name = Path(path).name
         number, key = 2, f"{event}/{name}"
         while key in taken:
@@ -241,7 +241,7 @@ def _image(
     raw: RawImage,
     chosen: set[str | None],
     findings: Findings,
-) -> LabelledImage:
+) -> LabeledImage:
     faces = [face for face in raw.faces if face.label in chosen]
     if size == UNREADABLE_SIZE:
         findings.add("unreadable", raw.name)
@@ -271,7 +271,7 @@ def _image(
     attributes = None
     if kept and all(face.attributes is not None for face in kept):
         attributes = np.array([face.attributes for face in kept], np.int64)
-    return LabelledImage(
+    return LabeledImage(
         file=path,
         name=name,
         height=size[0],

@@ -17,13 +17,13 @@ __all__ = ["read_coco"]
 def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads images, annotations and categories.
 
-    Ids are compared as numbers where they are numbers, whether they are written as such or as text.
-    A missing or null ``iscrowd`` is 0.
+    Ids that are numbers are compared as numbers, even if one of them is written as a string. A
+    missing or null ``iscrowd`` is 0.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no such json, two images share an id, or an annotation is of an image
-            or category that is not listed.
+        OSError: the file cannot be read.
+        ValueError: the file is not COCO json, two images have the same id, or an annotation refers
+            to an image or category that is not listed.
     """
     content = read_json(path)
     try:
@@ -31,7 +31,7 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         categories = {_id(c["id"]): str(c["name"]) for c in content["categories"]}
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: no COCO json of images, annotations and categories ({error!r})."
+            f"{path}: expected COCO json with images, annotations and categories ({error!r})."
         ) from None
     listed: dict[Any, RawImage] = {}
     again = []
@@ -51,7 +51,7 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         key = _id(annotation.get("image_id"))
         if key not in listed:
             raise ValueError(
-                f"{path}: annotation {_short(annotation)} is of an image that is not listed."
+                f"{path}: annotation {_short(annotation)} refers to an image that is not listed."
             )
         label = categories[_id(annotation["category_id"])]
         listed[key].faces.append(_face(path, annotation, label))
@@ -60,7 +60,7 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
 
 def _check_categories(path: Path, annotations: list[Any], categories: dict[Any, str]) -> None:
-    """Refuses annotations of categories that are not listed: their boxes would be background."""
+    """Refuses annotations of unknown categories, whose boxes would become background."""
     unknown: Counter[Any] = Counter()
     for annotation in annotations:
         if not isinstance(annotation, dict):
@@ -103,7 +103,7 @@ def _face(path: Path, annotation: dict[str, Any], label: str) -> RawFace:
 
 
 def _id(value: Any) -> Any:
-    """An id as what it is: 1, 1.0 and "1" are one number; other texts stay."""
+    """An id as a number if possible: 1, 1.0 and "1" are equal; other strings stay."""
     try:
         number = float(value)
         return int(number) if number % 1 == 0 else number

@@ -1,4 +1,4 @@
-"""Reading the files of labels: text, json and xml, with errors that name the file."""
+"""Reads label files in text, json and xml; errors name the file."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["files_below", "read_json", "read_xml"]
 
-#: Text files that lie beside labels and are none.
+#: Text files beside labels that contain no labels.
 NOT_LABELS = ("classes.txt", "obj.names", "readme.txt", "readme.roboflow.txt", "readme.dataset.txt")
 
 
 def read_json(path: Path) -> Any:
-    """The content of a json file; a byte order mark is no part of it.
+    """The content of a json file, without a byte order mark.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no json.
+        OSError: the file cannot be read.
+        ValueError: the file is not valid json.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # of json's and of the decoding
+    except (ValueError, RecursionError) as error:  # from json or from decoding the text
         reason = known_mistake(path) or str(error)[:100]
-        raise ValueError(f"{path}: no json ({reason}).") from None
+        raise ValueError(f"{path}: not valid json ({reason}).") from None
 
 
 def read_xml(path: Path) -> ElementTree.Element:
     """The root element of an xml file.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no xml.
+        OSError: the file cannot be read.
+        ValueError: the file is not valid xml.
     """
     try:
         return ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
         reason = known_mistake(path) or str(error)[:100]
-        raise ValueError(f"{path}: no xml ({reason}).") from None
+        raise ValueError(f"{path}: not valid xml ({reason}).") from None
 
 
 def files_below(folder: Path, suffix: str) -> Iterator[Path]:
-    """Files of an ending below a folder, sorted; without hidden ones and those of no labels."""
+    """Files with a suffix below a folder, sorted, without hidden files and files of other data."""
     found = []
     for parent, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))

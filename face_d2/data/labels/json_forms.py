@@ -1,4 +1,4 @@
-"""Labels in json files of labelling tools: LabelMe's file per image, and Label Studio."""
+"""Readers of LabelMe's json files (one per image) and Label Studio's exports."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ from face_d2.data.labels.xml_forms import folders_of_images, turned_box
 __all__ = ["is_label_studio", "read_label_studio", "read_labelme"]
 
 _OUTLINES = ("polygon", "rectangle", "rotation", "quadrilateral")
-_UPLOAD = re.compile(r"^[0-9a-f]{8}-(.+)$")  # Label Studio puts eight digits before a file's name
+_UPLOAD = re.compile(
+    r"^[0-9a-f]{8}-(.+)$"
+)  # Label Studio adds eight digits to the name of an upload
 
 
 def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads a folder of LabelMe's json files (or one of them).
 
-    Rectangles, and the boxes around polygons and circles. An image without a json is left out.
+    Rectangles are read as boxes; polygons and circles are replaced by the boxes around them. Images
+    without a json file are left out.
 
     Raises:
-        OSError: when a file cannot be read.
-        ValueError: when a file is no such json.
+        OSError: a file cannot be read.
+        ValueError: a file is not LabelMe json.
     """
     root = path if path.is_dir() else path.parent
     listed = []
     for file in files_below(path, ".json") if path.is_dir() else [path]:
         content = read_json(file)
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            raise ValueError(f"{file}: no 'shapes'; expected a json of LabelMe.")
+            raise ValueError(f"{file}: has no 'shapes'; expected LabelMe json.")
         listed.append(_labelme_image(root, file, content, findings))
     if not listed:
-        raise ValueError(f"{path}: no json file in it; expected LabelMe's, one per image.")
+        raise ValueError(f"{path}: contains no json file; expected LabelMe's, one per image.")
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     roots = [images] if images else folders_of_images(root)
     return RawLabels(listed, roots, labels, one_file_each=True)
@@ -65,11 +68,11 @@ def _labelme_image(root: Path, file: Path, content: dict[str, Any], findings: Fi
 
 def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
-        raise ValueError(f"{file}: a shape without points.")
+        raise ValueError(f"{file}: a shape has no points.")
     kind = str(shape.get("shape_type") or "polygon")
     points = [finite(p if isinstance(p, list) else [p], f"{file}: points") for p in shape["points"]]
     if any(len(point) != 2 for point in points):
-        raise ValueError(f"{file}: a point that is not [x, y].")
+        raise ValueError(f"{file}: a point is not [x, y].")
     label = str(shape.get("label") or "")
     if kind == "rectangle" and len(points) == 2:
         return RawFace(around([(x, y) for x, y in points]), label)
@@ -84,7 +87,7 @@ def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
         if not upright:
             findings.add("around", f"{file.name}: {kind}")
         return RawFace(box, label)
-    findings.add("no_box", f"{file.name}: {kind} of {len(points)} points")
+    findings.add("no_box", f"{file.name}: {kind} with {len(points)} points")
     return None
 
 
@@ -96,14 +99,14 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read_label_studio(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads an export of Label Studio: JSON or JSON-MIN, rectangles, polygons and ellipses.
+    """Reads rectangles, polygons and ellipses from an export of Label Studio (JSON or JSON-MIN).
 
-    Of several annotations of a picture the one marked as ground truth counts, else the newest;
-    cancelled ones and predictions do not.
+    If an image has several annotations, the one marked as ground truth is taken, or else the
+    newest. Canceled annotations and predictions are not read.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no such json.
+        OSError: the file cannot be read.
+        ValueError: the file is not such an export.
     """
     tasks = read_json(path)
     if not is_label_studio(tasks):
@@ -117,8 +120,8 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
         faces = [face for result in results if (face := _result_face(result, where, findings))]
         try:
             candidates = _task_names(name)
-        except ValueError as error:  # of urlsplit
-            raise ValueError(f"{where}: {name[:80]!r} is no address ({error}).") from None
+        except ValueError as error:  # from urlsplit
+            raise ValueError(f"{where}: {name[:80]!r} is not a URL ({error}).") from None
         listed.append(RawImage(name, candidates, faces, sizes[0] if sizes else None, True))
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     return RawLabels(listed, roots_beside(path), labels)
@@ -137,7 +140,7 @@ def _task_image(task: dict[str, Any], where: str) -> str:
 
 
 def _task_names(address: str) -> tuple[str, ...]:
-    """Names under which the picture of an address may lie."""
+    """File names that the picture of an address may have."""
     parts = urlsplit(address) if "://" in address or address.startswith("/") else None
     name = address
     if parts is not None:
@@ -145,7 +148,7 @@ def _task_names(address: str) -> tuple[str, ...]:
     below = name.replace("\\", "/").lstrip("/")
     base = below.rpartition("/")[2]
     upload = _UPLOAD.match(base)
-    # The last parts of the path, which begins with folders of the server; then the file's own name.
+    # The last parts of the path, because it starts with folders of the server; then the file name.
     names = [
         below,
         name,
@@ -195,7 +198,7 @@ def _result_size(result: dict[str, Any], where: str) -> tuple[int, int] | None:
 def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawFace | None:
     value = result.get("value")
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: a result without a value.")
+        raise ValueError(f"{where}: a result has no value.")
     texts = [v for key, v in value.items() if key.endswith("labels") and isinstance(v, list) and v]
     label = str(texts[0][0]) if texts else ""
     percent = [value.get(side) for side in ("x", "y", "width", "height")]
@@ -208,7 +211,7 @@ def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawF
     elif isinstance(value.get("points"), list) and len(value["points"]) >= 3:
         pairs = [finite(p if isinstance(p, list) else [p], where) for p in value["points"]]
         if any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"{where}: a point that is not [x, y].")
+            raise ValueError(f"{where}: a point is not [x, y].")
         x, y, w, h = around([(px, py) for px, py in pairs])
         findings.add("around", where)
     elif value.get("radiusX") is not None:
@@ -226,10 +229,10 @@ def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawF
 def _turned_percent(
     result: dict[str, Any], box: tuple[float, float, float, float], angle: float, where: str
 ) -> tuple[float, float, float, float]:
-    """The box around a turned one, in per cent; it is turned about its first corner, in pixels."""
+    """The upright box around a rotated one, in percent; the rotation is about the first corner."""
     size = _result_size(result, where)
     if size is None:
-        raise ValueError(f"{where}: a turned box without original_width and original_height.")
+        raise ValueError(f"{where}: a rotated box has no original_width and original_height.")
     height, width = size
     x, y, w, h = box
     pixels = (x * width / 100, y * height / 100, w * width / 100, h * height / 100)

@@ -1,4 +1,4 @@
-"""What a set of labels holds, and what had to be changed or left out to read it."""
+"""A set of labels, and the findings about it: what was changed or left out when it was read."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from numpy.typing import NDArray
 
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 
-__all__ = ["FINDINGS", "Findings", "LabelledImage", "Labels", "RawFace", "RawImage", "RawLabels"]
+__all__ = ["FINDINGS", "Findings", "LabeledImage", "Labels", "RawFace", "RawImage", "RawLabels"]
 
 _EXAMPLES = 3
 _TOO_LARGE = 1e9
 
-#: What reading can find, in words. The log and the commands print them with their number.
+#: The possible findings. The log and the commands print them after their number.
 FINDINGS = {
-    "windows": "names of images are written with backslashes",
-    "unicode": "names of images are written in another Unicode form than the files' names",
-    "case": "names of images are written in other upper and lower case than the files' names",
-    "elsewhere": "names are paths of another machine; the images were found by their last parts",
-    "listed_twice": "images are listed more than once; their faces were put together",
+    "windows": "image names contain backslashes",
+    "unicode": "image names have another Unicode form than the file names",
+    "case": "image names differ from the file names in upper and lower case",
+    "elsewhere": "image names are paths of another machine; files were found by their last parts",
+    "listed_twice": "images are listed more than once; their faces were merged",
     "unreadable": "images cannot be read",
-    "unlabelled": "images have no label file and are background",
+    "unlabeled": "images have no label file and are background",
     "left_out": "images have no label file and are left out",
-    "annotators": "images were labelled more than once; the newest labels were taken",
-    "turned": "boxes of negative width or height were turned round",
+    "annotators": "images were labeled more than once; the newest labels were taken",
+    "turned": "boxes of negative width or height were flipped",
     "no_area": "boxes without area are ignored: neither faces nor background",
-    "repeated": "boxes repeat another one of their image and were dropped",
+    "repeated": "boxes occur twice in their image; the second one was dropped",
     "outside": "boxes reach beyond their image; are they [x, y, width, height]?",
-    "around": "outlines or turned boxes were replaced by the upright boxes around them",
+    "around": "outlines or rotated boxes were replaced by the upright boxes around them",
     "no_box": "labels have no box or outline (points, lines, masks) and were dropped",
-    "no_label": "boxes have no label and were taken for faces",
-    "taken": "labels were taken for faces although none is called face",
-    "other_labels": "labels of other kinds are background",
+    "no_label": "boxes have no label and were read as faces",
+    "taken": "labels were read as faces although their class is not called face",
+    "other_labels": "labels of other classes are background",
     "predictions": "predictions of a model in the export were not read",
 }
-#: Findings that tell how the labels are written; nothing was lost or changed.
-_HARMLESS = ("windows", "unicode", "case", "elsewhere", "unlabelled", "around", "taken", "no_label")
+#: Findings about names only, which lose or change nothing.
+_HARMLESS = ("windows", "unicode", "case", "elsewhere", "unlabeled", "around", "taken", "no_label")
 
 
 class Findings:
-    """Counts what was found, by the keys of ``FINDINGS``, with the first examples."""
+    """Counts findings by the keys of ``FINDINGS`` and keeps the first examples."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
 
     def add(self, kind: str, example: str) -> None:
-        """Counts one more.
+        """Counts a finding.
 
         Raises:
-            KeyError: when there is no such kind.
+            KeyError: there is no such kind.
         """
         FINDINGS[kind]
         self.counts[kind] = self.counts.get(kind, 0) + 1
@@ -64,14 +64,14 @@ class Findings:
 
     @property
     def changed(self) -> bool:
-        """Whether something was changed or left out."""
+        """Whether something was changed or left out when reading."""
         return any(kind not in _HARMLESS for kind in self.counts)
 
     def lines(self, of: int) -> list[str]:
-        """One line for each kind: number, words, examples.
+        """One line per kind, with number, description and examples.
 
         Args:
-            of: number of boxes, which the boxes that reach beyond their image are compared with.
+            of: number of all boxes, for the share of boxes that reach beyond their image.
         """
         return [
             f"{f'{count} of {of}' if kind == 'outside' else count} {FINDINGS[kind]}, for example "
@@ -83,18 +83,18 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class LabelledImage:
+class LabeledImage:
     """One image and its faces.
 
     Attributes:
         file: absolute path.
-        name: ``folder/name`` without an ending, one for each image: its ``image_id``, by which
-            prediction files go.
-        height, width: pixels of the image as it is shown; 0 when its header cannot be read and the
-            labels do not say.
+        name: ``folder/name`` without a suffix, unique; it is the ``image_id`` and the name of the
+            prediction file.
+        height, width: size of the upright image in pixels; 0 if its header cannot be read and the
+            labels do not contain the size.
         boxes: (N, 4) float64 XYWH pixels.
         ignored: (N,) bool, faces that are neither positive nor background.
-        attributes: (N, 6) int64 as ``wider_face.ATTRIBUTES``; None where the labels have none.
+        attributes: (N, 6) int64 as ``wider_face.ATTRIBUTES``; None if the labels have none.
     """
 
     file: str
@@ -106,10 +106,10 @@ class LabelledImage:
     attributes: NDArray[np.int64] | None = None
 
     def as_wider_face(self, name: str | None = None) -> WiderFaceImage:
-        """The image in WIDER FACE's form; ignored faces are ``invalid``.
+        """The image in WIDER FACE's format; ignored faces are ``invalid``.
 
         Args:
-            name: in place of :attr:`name` with the ending of the file.
+            name: the name; None for :attr:`name` with the suffix of the file.
         """
         attributes = self.attributes
         if attributes is None:
@@ -123,34 +123,34 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class Labels:
-    """A labelled set of images.
+    """A labeled set of images.
 
     Attributes:
-        format: name of the form, a key of ``FORMATS``.
+        format: name of the format, a key of ``FORMATS``.
         source: file or folder of the labels.
         image_root: folder of the images.
-        images: by their files' paths.
-        findings: what was changed or left out.
+        images: sorted by the paths of their files.
+        findings: what was changed or left out when reading.
     """
 
     format: str
     source: Path
     image_root: Path
-    images: list[LabelledImage] = field(repr=False)
+    images: list[LabeledImage] = field(repr=False)
     findings: Findings = field(repr=False)
 
     @property
     def faces(self) -> int:
-        """How many faces are labelled, those to ignore included."""
+        """Number of labeled faces, including ignored ones."""
         return sum(len(image.boxes) for image in self.images)
 
     @property
     def ignored(self) -> int:
-        """How many of them are to be ignored."""
+        """Number of ignored faces."""
         return sum(int(image.ignored.sum()) for image in self.images)
 
     def summary(self) -> str:
-        """How much there is, in a line, and a line for everything that was found."""
+        """A line with the numbers of images and faces, and a line per finding."""
         empty = sum(not len(image.boxes) for image in self.images)
         head = (
             f"{self.source} ({self.format}), images in {self.image_root}: {len(self.images):,} "
@@ -159,8 +159,8 @@ class Labels:
         )
         return "\n  ".join([head, *self.findings.lines(self.faces)])
 
-    def relative_name(self, image: LabelledImage) -> str:
-        """The image's path below ``image_root``; its absolute path when it is not there."""
+    def relative_name(self, image: LabeledImage) -> str:
+        """The image's path relative to ``image_root``; its absolute path if it is elsewhere."""
         path = Path(image.file)
         root = self.image_root.absolute()
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -168,13 +168,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class RawFace:
-    """One label as it is written.
+    """One label as written in the file.
 
     Attributes:
         box: x, y, width, height.
-        label: its class; None in forms that label faces alone.
-        ignored: whether the labels say that it does not count.
-        attributes: WIDER FACE's six, where there are any.
+        label: its class; None in formats that contain only faces.
+        ignored: whether the label is marked as ignored.
+        attributes: the six of WIDER FACE, or None.
     """
 
     box: tuple[float, float, float, float]
@@ -185,14 +185,14 @@ class RawFace:
 
 @dataclass(frozen=True)
 class RawImage:
-    """One image as the labels have it.
+    """One image as described by the labels.
 
     Attributes:
-        name: as it is written, for messages.
-        candidates: names to look for, in order; see :meth:`.locate.ImageFolder.find`.
+        name: its name in the labels, for messages.
+        candidates: file names to search for, in order; see :meth:`.locate.ImageFolder.find`.
         faces: its labels.
-        size: (height, width) that the labels state, or None.
-        fractions: whether boxes are in fractions of the image's sides, otherwise in pixels.
+        size: (height, width) according to the labels, or None.
+        fractions: True for boxes in fractions of the image's sides, False for pixels.
     """
 
     name: str
@@ -204,14 +204,14 @@ class RawImage:
 
 @dataclass(frozen=True)
 class RawLabels:
-    """What a form's reader gives.
+    """The output of a label reader.
 
     Attributes:
         images: at least one.
-        roots: folders in which the images may be, the likeliest first.
-        categories: names of the classes, None in forms that label faces alone.
-        one_file_each: whether every image has a file of labels, and images without one, in the same
-            folders, are left out.
+        roots: folders that may contain the images, the most likely one first.
+        categories: names of the classes; None in formats that contain only faces.
+        one_file_each: whether every image has its own label file, so that images without one are
+            left out.
     """
 
     images: list[RawImage]
@@ -221,10 +221,10 @@ class RawLabels:
 
 
 def finite(values: Iterable[object], where: str) -> list[float]:
-    """Numbers of a label file.
+    """Converts values of a label file to finite numbers.
 
     Raises:
-        ValueError: naming ``where``, when one is no number, not finite, or absurdly large.
+        ValueError: a value is not a number, not finite, or too large; the message names ``where``.
     """
     listed = list(values)
     try:
@@ -237,10 +237,10 @@ def finite(values: Iterable[object], where: str) -> list[float]:
 
 
 def stated_size(height: object, width: object, where: str) -> tuple[int, int] | None:
-    """(height, width) of an image as the labels state it; None where they state none or 0.
+    """(height, width) of an image according to the labels; None if it is missing or 0.
 
     Raises:
-        ValueError: naming ``where``, when it is no size.
+        ValueError: the values are not a size; the message names ``where``.
     """
     if height in (None, "") or width in (None, ""):
         return None

@@ -1,7 +1,7 @@
-"""The notation of a labelled set, ``PATH`` or ``FORMAT:LABELS:IMAGES:CATEGORY``, and its reading.
+"""Reads labels by their notation, ``PATH`` or ``FORMAT:LABELS:IMAGES:CATEGORY``.
 
-IMAGES and CATEGORY may be left out: the images are then looked for around the labels, and the faces
-are the labels called face, or the only kind there is.
+IMAGES and CATEGORY are optional. Without IMAGES, the images are searched near the labels. Without
+CATEGORY, the faces are the labels of the class called face, or of the only class.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from face_d2.data.locate import IMAGE_SUFFIXES
 
 __all__ = [
     "FORMATS",
-    "is_labels_of_another_form",
+    "is_labels_of_another_format",
     "is_notation",
     "plain_name",
     "read_labels",
-    "recognise",
+    "recognize",
 ]
 
 _Reader = Callable[[Path, "Path | None", Findings], RawLabels]
 
-#: Form -> its reader (labels, folder of the images or None, findings).
+#: Format -> its reader (labels, image folder or None, findings).
 FORMATS: dict[str, _Reader] = {
     "wider": read_wider,
     "coco": read_coco,
@@ -47,17 +47,17 @@ FORMATS: dict[str, _Reader] = {
 #: Forms with one file of labels for each image; they are given by their folder.
 _PER_IMAGE = ("yolo", "voc", "labelme")
 _LONGEST_NAME = 80
-_LOOKED_AT = 200  # files of a folder that are opened, of each ending
+_LOOKED_AT = 200  # maximum number of files per suffix that are opened to detect the format
 
 
 def is_notation(text: str) -> bool:
-    """Whether a text names labels by a path that exists, or by a form in front."""
+    """Whether a text is a notation: an existing path, or a text that starts with a format."""
     form, *_ = _split(text)
     return form is not None or os.path.exists(text)
 
 
-def is_labels_of_another_form(text: str) -> bool:
-    """Whether a text names labels that are neither a WIDER FACE list nor a folder of .mat files."""
+def is_labels_of_another_format(text: str) -> bool:
+    """Whether a text is a notation of labels other than a WIDER FACE list or a .mat folder."""
     if not is_notation(text):
         return False
     path = Path(text)
@@ -68,26 +68,26 @@ def is_labels_of_another_form(text: str) -> bool:
 
 
 def plain_name(text: str) -> str:
-    """A data set's name or notation as a name for a file or folder; plain names stay."""
+    """A data set's name or notation as a file name; plain names do not change."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[-_LONGEST_NAME:].lstrip("-.") or "images"
 
 
 def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> Labels:
-    """Reads a labelled set.
+    """Reads a labeled set.
 
     Args:
-        text: a file or folder of labels, whose form is recognised by looking at it; or
+        text: a file or folder of labels, whose format is detected; or
             ``FORMAT:LABELS``, ``FORMAT:LABELS:IMAGES`` or ``FORMAT:LABELS:IMAGES:CATEGORY``.
-        folder: first part of the names of images that lie in the image folder itself; by default
-            the image folder's name.
+        folder: first part of the names of images directly in the image folder; None takes the name
+            of the image folder.
 
     Returns:
-        The images with their faces, and what was changed or left out to read them.
+        The images with their faces, and the findings.
 
     Raises:
-        FileNotFoundError: labels or images are missing; the number, examples and a hint are named.
-        ValueError: the labels have another form, or one that is not known; a line or entry is
-            malformed; an image has another size than the labels say.
+        FileNotFoundError: labels or images are missing; the message has examples and a hint.
+        ValueError: the labels have another or an unknown format; a line or entry is malformed; or
+            the size of an image differs from the labels.
     """
     text = os.fspath(text)
     form, labels, images, category = _split(text)
@@ -95,9 +95,9 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such file or folder of labels.")
     if image_root is not None and not image_root.is_dir():
-        raise FileNotFoundError(f"{image_root}: no such folder of images.")
+        raise FileNotFoundError(f"{image_root}: no such image folder.")
     if form is None:
-        form, source = recognise(source)
+        form, source = recognize(source)
     if form not in _PER_IMAGE and source.is_dir():
         form, source = _only_file(form, source)
     findings = Findings()
@@ -113,29 +113,29 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     )
 
 
-def recognise(path: Path) -> tuple[str, Path]:
-    """The form of labels, by looking at them.
+def recognize(path: Path) -> tuple[str, Path]:
+    """Detects the format of labels by their content.
 
     Args:
         path: a file of labels, or a folder.
 
     Returns:
-        A key of ``FORMATS``, and the file or folder that holds the labels.
+        A key of ``FORMATS``, and the file or folder that contains the labels.
 
     Raises:
-        ValueError: there are no labels of a known form, or of several.
+        ValueError: there are no labels of a known format, or labels of several formats.
     """
     found = _forms_in(path)
     if not found:
         wanted = ", ".join(FORMATS)
         raise ValueError(
-            f"{path}: no labels of a known form ({wanted}). If there are some, say which: "
+            f"{path}: contains no labels of a known format ({wanted}). To name the format: "
             "FORMAT:LABELS:IMAGES."
         )
     if len(found) > 1:
         listed = "; ".join(f"{form} ({_some(files)})" for form, files in sorted(found.items()))
         raise ValueError(
-            f"{path} holds labels of several forms: {listed}. Say which: FORMAT:LABELS:IMAGES."
+            f"{path} contains labels of several formats: {listed}. Choose one: FORMAT:LABELS:IMAGES."
         )
     ((form, files),) = found.items()
     if form in _PER_IMAGE:
@@ -147,16 +147,16 @@ def recognise(path: Path) -> tuple[str, Path]:
 
 
 def _split(text: str) -> tuple[str | None, str, str, str]:
-    """Form (None for a path), labels, images and category of a notation.
+    """Format (None for a path), labels, images and category of a notation.
 
     Raises:
-        ValueError: it has more parts.
+        ValueError: the notation has more parts.
     """
     parts = text.split(":")
     if parts[0] not in FORMATS or os.path.exists(text):
         return None, text, "", ""
     form, *rest = parts
-    # A letter before ":\" or ":/" is a drive of Windows.
+    # A letter before ":\" or ":/" is a Windows drive.
     joined: list[str] = []
     for part in rest:
         drive = bool(joined) and len(joined[-1]) == 1 and part[:1] in ("\\", "/")
@@ -165,23 +165,23 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
         else:
             joined.append(part)
     if len(joined) > 3:
-        raise ValueError(f"{text!r}: expected FORMAT:LABELS:IMAGES:CATEGORY, four parts at most.")
+        raise ValueError(f"{text!r}: expected at most four parts, FORMAT:LABELS:IMAGES:CATEGORY.")
     labels, images, category = [*joined, "", ""][:3]
     return form, labels, images, category
 
 
 def _only_file(form: str, folder: Path) -> tuple[str, Path]:
-    """The one file of a form in a folder."""
+    """The only file of a format in a folder."""
     files = _forms_in(folder).get(form, [])
     if not files:
-        raise ValueError(f"{folder}: no labels of the form {form}.")
+        raise ValueError(f"{folder}: contains no labels of the format {form}.")
     return form, _only(folder, form, files)
 
 
 def _only(path: Path, form: str, files: list[Path]) -> Path:
     if len(files) > 1:
         raise ValueError(
-            f"{path} holds {len(files)} files of labels ({form}): {_some(files)}. Name the one."
+            f"{path} contains {len(files)} label files ({form}): {_some(files)}. Name one of them."
         )
     return files[0]
 
@@ -192,7 +192,7 @@ def _some(files: list[Path]) -> str:
 
 
 def _forms_in(path: Path) -> dict[str, list[Path]]:
-    """Form -> its files, of one file or of those below a folder."""
+    """Format -> its files, of one file or of those below a folder."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in _candidates(path):
         if form := _form_of(file):
@@ -206,12 +206,12 @@ def _candidates(path: Path) -> Iterator[Path]:
         return
     for suffix in (".json", ".xml", ".txt"):
         files = list(files_below(path, suffix))
-        # Of thousands of files, one for each image, a part tells the form.
+        # A part of the files is enough to detect the format.
         yield from files[:: max(1, len(files) // _LOOKED_AT)]
 
 
 def _form_of(file: Path) -> str | None:
-    """The form of one file, None for one that is no file of labels."""
+    """The format of one file; None if it contains no labels."""
     suffix = file.suffix.lower()
     try:
         if suffix == ".json":
@@ -241,7 +241,7 @@ def _form_of_text(file: Path) -> str | None:
         lines = [line.strip() for line in opened.readlines(20_000)]
     lines = [line for line in lines if line]
     if not lines:
-        return None  # YOLO's file of an image without a face, or any other empty one
+        return None  # a YOLO file of an image without a face, or another empty file
     first, rest = lines[0], lines[1:]
     if first.startswith("#"):
         return "retinaface" if _is_image(first[1:].strip()) else None

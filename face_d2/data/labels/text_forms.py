@@ -1,4 +1,4 @@
-"""Labels in text files: WIDER FACE's list, RetinaFace's label.txt, YOLO's file per image."""
+"""Readers of WIDER FACE's list, RetinaFace's label.txt, and YOLO's files (one per image)."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ from face_d2.utils.text_lines import numbered_lines, quoted
 
 __all__ = ["read_retinaface", "read_wider", "read_yolo", "roots_beside"]
 
-#: Columns of a row of label.txt: the box alone, or with five landmarks of x, y and a flag, and the
-#: blur behind them.
+#: Columns of a row of label.txt: a box, or a box with five landmarks (x, y, flag) and the blur.
 _RETINAFACE_COLUMNS = (4, 19, 20)
-#: Columns of a row of YOLO's: the box alone, or with five landmarks of x, y, or of x, y and a flag.
+#: Columns of a row of YOLO: a box, or a box with five landmarks (x, y), or (x, y, flag).
 _YOLO_BOX_COLUMNS = (5, 15, 20)
-_SUBFOLDERS = 50  # beside a file of labels that are tried for its images
-_FRACTIONS = (-0.5, 1.5)  # what a fraction of a side may be; a box may reach over the border
+_SUBFOLDERS = 50  # maximum number of folders beside a label file that are searched for images
+_FRACTIONS = (-0.5, 1.5)  # valid fractions of a side; a box may reach beyond the border
 
 
 def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads a list in WIDER FACE's form; image names may lie at any depth.
+    """Reads a list in WIDER FACE's format; image names may have any number of folders.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: on a malformed line, named.
+        OSError: the file cannot be read.
+        ValueError: a line is malformed; the message names it.
     """
     listed = [
         RawImage(image.name, (image.name,), _wider_faces(image.boxes, image.attributes))
@@ -52,8 +51,8 @@ def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawL
     """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: on a malformed line, named.
+        OSError: the file cannot be read.
+        ValueError: a line is malformed; the message names it.
     """
     listed: list[RawImage] = []
     for number, text in numbered_lines(path):
@@ -73,12 +72,14 @@ def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawL
                 )
             listed[-1].faces.append(RawFace(tuple(row[:4])))
     if not listed:
-        raise ValueError(f"{path}: no line '# event/file.jpg'; expected RetinaFace's label.txt.")
+        raise ValueError(
+            f"{path}: has no line '# event/file.jpg'; expected RetinaFace's label.txt."
+        )
     return RawLabels(listed, roots_beside(path, "images"))
 
 
 def roots_beside(path: Path, *further: str) -> list[Path]:
-    """Where the images of a single file of labels usually lie."""
+    """Folders that usually contain the images of a single label file."""
     beside, above = path.parent, path.parent.parent
     names = [*further, "images", "Images", "JPEGImages"]
     inside = [beside, *(beside / name for name in names), beside / path.stem]
@@ -90,13 +91,13 @@ def roots_beside(path: Path, *further: str) -> list[Path]:
 def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads a folder of YOLO's text files: rows "class center_x center_y width height".
 
-    Sides are fractions of the image's. An image without a text file is background. Rows may carry
-    five landmarks behind the box (YOLO5Face); other rows of more columns are outlines
+    Coordinates are fractions of the image's sides. An image without a text file is background. A
+    row may have five landmarks after the box (YOLO5Face); other rows with more columns are outlines
     "class x1 y1 x2 y2 ...".
 
     Raises:
-        OSError: when a file cannot be read.
-        ValueError: on a malformed line, named, and on text files without an image.
+        OSError: a file cannot be read.
+        ValueError: a line is malformed, or a text file has no image; the message names it.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: expected the folder of YOLO's text files, one per image.")
@@ -105,7 +106,7 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     for name in folder.images():
         pictures.setdefault(_stem(name), []).append(name)
     files = list(files_below(path, ".txt"))
-    # Lists of images and the like lie beside a folder "labels".
+    # Text files next to a folder "labels" are lists of images and the like.
     inside = [file for file in files if "labels" in file.relative_to(path).parts[:-1]]
     rows = {_label_stem(path, file): _yolo_rows(file) for file in inside or files}
     names = _class_names(path)
@@ -113,12 +114,12 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     listed = []
     for stem, content in rows.items():
         faces = [_yolo_face(where, row, names, outlines, findings) for where, row in content]
-        # A text file whose image is not there keeps its name, to be missed by it.
+        # A text file without an image keeps its name, for the error about missing images.
         for name in pictures.get(stem) or [f"{stem}.*"]:
             listed.append(RawImage(name, (name,), faces, fractions=True))
     for stem in sorted(pictures.keys() - rows.keys()):
         for name in pictures[stem]:
-            findings.add("unlabelled", name)
+            findings.add("unlabeled", name)
             listed.append(RawImage(name, (name,), [], fractions=True))
     listed.sort(key=lambda image: image.name)
     used = {face.label for image in listed for face in image.faces}
@@ -127,7 +128,7 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
 
 def _image_folder(labels: Path) -> Path:
-    """Where the images of a folder of text files are: ``labels`` becomes ``images``."""
+    """The image folder of a folder of text files: ``labels`` becomes ``images``."""
     parts = labels.absolute().parts
     for index in reversed(range(len(parts))):
         if parts[index].lower() == "labels":
@@ -138,7 +139,7 @@ def _image_folder(labels: Path) -> Path:
 
 
 def _stem(name: str) -> str:
-    """An image's path without ending and without the folders ``images`` in it."""
+    """An image's path without its suffix and without folders called ``images``."""
     parts = name.removesuffix(Path(name).suffix).split("/")
     return "/".join(part for part in parts[:-1] if part != "images") + "/" + parts[-1]
 
@@ -169,7 +170,7 @@ def _yolo_face(
     label = names.get(int(row[0]), f"class {int(row[0])}")
     if outlines and len(row) > 5:
         if len(row) % 2 == 0:
-            raise ValueError(f"{where}: an outline of {len(row) - 1} numbers; expected pairs x y.")
+            raise ValueError(f"{where}: an outline has {len(row) - 1} numbers; expected pairs x y.")
         values = row[1:]
         box = around(list(zip(values[::2], values[1::2])))
         findings.add("around", where)
@@ -179,13 +180,13 @@ def _yolo_face(
     if not all(_FRACTIONS[0] <= value <= _FRACTIONS[1] for value in values):
         raise ValueError(
             f"{where}: {' '.join(f'{value:g}' for value in row[:5])}: expected fractions of the "
-            "image's sides, 0 to 1; these may be pixels."
+            "image's sides, 0 to 1; these are probably pixels."
         )
     return RawFace(box, label)
 
 
 def _class_names(labels: Path) -> dict[int, str]:
-    """Names of the classes, from a data.yaml or classes.txt at the labels or above them."""
+    """Names of the classes, from data.yaml or classes.txt in the labels' folder or above it."""
     for folder in (labels, *labels.absolute().parents[:3]):
         for file in sorted(folder.glob("*.y*ml")):
             if names := _names_in_yaml(file):
@@ -204,4 +205,4 @@ def _names_in_yaml(file: Path) -> dict[int, str]:
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
         return {int(number): str(name) for number, name in pairs}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return {}  # another program's yaml
+        return {}  # the yaml of another program

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from face_d2.data.labels.model import LabelledImage, Labels
+from face_d2.data.labels.model import LabeledImage, Labels
 from face_d2.data.wider_face import ATTRIBUTES, annotation_lines
 from face_d2.utils.files import replaced_file, replaced_folder
 
@@ -17,17 +17,17 @@ __all__ = ["WRITERS", "write_coco", "write_wider", "write_yolo"]
 
 
 def write_coco(labels: Labels, target: Path) -> str:
-    """Writes a COCO json of one category, "face"; ignored faces have ``iscrowd`` 1.
+    """Writes a COCO json with one category, "face"; ignored faces have ``iscrowd`` 1.
 
     Args:
-        labels: what to write; file names are relative to ``labels.image_root``.
-        target: the json.
+        labels: the labels to write; file names are relative to ``labels.image_root``.
+        target: the file to write.
 
     Returns:
-        The notation by which the file is read.
+        The notation that reads the file.
 
     Raises:
-        ValueError: images whose size is not known; a json has to state it.
+        ValueError: the size of an image is unknown, but COCO requires it.
     """
     _need_sizes(labels)
     pictures, annotations = [], []
@@ -66,13 +66,13 @@ def write_coco(labels: Labels, target: Path) -> str:
 
 
 def write_wider(labels: Labels, target: Path) -> str:
-    """Writes a list in WIDER FACE's form; ignored faces are ``invalid``.
+    """Writes a list in WIDER FACE's format; ignored faces are ``invalid``.
 
-    Names are "folder/file.jpg". When images lie in the image folder itself, they begin with its
-    name, and the folder above is that of the images.
+    Names are "folder/file.jpg". If images are directly in the image folder, names start with the
+    name of this folder, and its parent becomes the image folder.
 
     Returns:
-        The notation by which the file is read.
+        The notation that reads the file.
     """
     names = [labels.relative_name(image) for image in labels.images]
     root = labels.image_root.absolute()
@@ -90,22 +90,22 @@ def write_wider(labels: Labels, target: Path) -> str:
 
 
 def write_yolo(labels: Labels, target: Path) -> str:
-    """Writes a folder of YOLO: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
+    """Writes a YOLO folder: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
 
-    YOLO's form has no ignored faces; they are left out.
+    Ignored faces are left out, because the format cannot mark them.
 
     Returns:
-        The notation by which the folder is read.
+        The notation that reads the folder.
 
     Raises:
-        ValueError: images whose size is not known or that lie outside ``labels.image_root``.
+        ValueError: the size of an image is unknown, or an image is outside ``labels.image_root``.
     """
     _need_sizes(labels)
     outside = [i.file for i in labels.images if Path(labels.relative_name(i)).is_absolute()]
     if outside:
         raise ValueError(
-            f"{outside[0]} and {len(outside) - 1} other images lie outside {labels.image_root}; "
-            "YOLO's form needs them below one folder."
+            f"{outside[0]} and {len(outside) - 1} other images are outside {labels.image_root}; "
+            "YOLO's format requires them below one folder."
         )
     with replaced_folder(target) as temporary:
         for image in labels.images:
@@ -119,7 +119,7 @@ def write_yolo(labels: Labels, target: Path) -> str:
     return f"yolo:{target / 'labels'}:{target / 'images'}"
 
 
-def _yolo_rows(image: LabelledImage) -> list[str]:
+def _yolo_rows(image: LabeledImage) -> list[str]:
     rows = []
     for (x, y, w, h), ignored in zip(image.boxes.tolist(), image.ignored.tolist()):
         if not ignored:
@@ -134,12 +134,12 @@ def _need_sizes(labels: Labels) -> None:
     unknown = [image.file for image in labels.images if not image.height]
     if unknown:
         raise ValueError(
-            f"{len(unknown)} images cannot be read, so that their size is not known: "
+            f"{len(unknown)} images cannot be read, so their size is unknown: "
             f"{', '.join(unknown[:3])}. Remove them from the labels, or write WIDER FACE text."
         )
 
 
-#: Form -> its writer (labels, target), which gives the notation of what it wrote.
+#: Format -> its writer (labels, target), which returns the notation of the written labels.
 WRITERS: dict[str, Callable[[Labels, Path], str]] = {
     "coco": write_coco,
     "wider": write_wider,

@@ -1,4 +1,4 @@
-"""Labels in xml files: Pascal VOC's file per image, and CVAT for images."""
+"""Readers of Pascal VOC's xml files (one per image) and of CVAT for images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["folders_of_images", "read_cvat", "read_voc"]
 def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads a folder of Pascal VOC's xml files (or one of them).
 
-    A box goes from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
+    A box extends from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
     marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
 
     Raises:
-        OSError: when a file cannot be read.
-        ValueError: when a file is no such xml.
+        OSError: a file cannot be read.
+        ValueError: a file is not VOC xml.
     """
     root = path if path.is_dir() else path.parent
     files = list(files_below(path, ".xml")) if path.is_dir() else [path]
@@ -40,14 +40,14 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
             raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
         listed.append(_voc_image(root, file, element))
     if not listed:
-        raise ValueError(f"{path}: no xml file in it; expected Pascal VOC's, one per image.")
+        raise ValueError(f"{path}: contains no xml file; expected Pascal VOC's, one per image.")
     labels = sorted({face.label for image in listed for face in image.faces if face.label})
     roots = [images] if images else folders_of_images(root)
     return RawLabels(listed, roots, labels, one_file_each=True)
 
 
 def folders_of_images(labels: Path) -> list[Path]:
-    """Where the images of a folder with one label file per image usually lie."""
+    """Folders that usually contain the images of a folder with one label file per image."""
     above = labels.parent
     names = ("JPEGImages", "images", "Images", "imgs")
     inside = [labels, *(labels / name for name in names), *(above / name for name in names)]
@@ -65,7 +65,7 @@ def _voc_image(root: Path, file: Path, element: Element) -> RawImage:
     written = (element.findtext("filename") or "").strip()
     lead = file.parent.relative_to(root)
     stem = (lead / file.stem).as_posix()
-    # Many tools leave the name of another file, or none; the xml's own name is that of the image.
+    # Many tools write a wrong name or none; the name of the xml file is that of the image.
     names = [(lead / written).as_posix(), written] if written else []
     inner = [f"{lead.parent.as_posix()}/{file.stem}.*"] if lead.parts else []
     size = stated_size(
@@ -83,25 +83,25 @@ def _voc_image(root: Path, file: Path, element: Element) -> RawImage:
 
 
 def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads CVAT's "CVAT for images": boxes, and the boxes around polygons and ellipses.
+    """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them.
 
     Raises:
-        OSError: when it cannot be read.
-        ValueError: when it is no such xml, or CVAT's form for videos.
+        OSError: the file cannot be read.
+        ValueError: the file is not CVAT xml, or has CVAT's format for videos.
     """
     element = read_xml(path)
     if element.find("track") is not None:
         raise ValueError(f"{path}: this is CVAT for video; export it as 'CVAT for images 1.1'.")
     if element.tag != "annotations" or element.find("image") is None:
         raise ValueError(
-            f"{path}: expected CVAT for images, <annotations> with an <image> for every picture."
+            f"{path}: expected CVAT for images: <annotations> with an <image> per picture."
         )
     categories = [c.text.strip() for c in element.iterfind(".//labels/label/name") if c.text]
     listed = []
     for image in element.iterfind("image"):
         name = image.get("name") or ""
         if not name:
-            raise ValueError(f"{path}: an <image> without a name.")
+            raise ValueError(f"{path}: an <image> has no name.")
         where = f"{path}: {name}"
         faces = [face for shape in image if (face := _cvat_face(shape, where, findings))]
         size = stated_size(image.get("height"), image.get("width"), where)
@@ -122,7 +122,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
     elif shape.tag == "polygon":
         pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";")]
         if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"{where}: a polygon without points 'x,y;x,y;...'.")
+            raise ValueError(f"{where}: a polygon has no points 'x,y;x,y;...'.")
         box = around([(x, y) for x, y in (finite(pair, where) for pair in pairs)])
     elif shape.tag == "ellipse":
         cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)
@@ -138,7 +138,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
 def turned_box(
     x: float, y: float, w: float, h: float, degrees: float, pivot: tuple[float, float]
 ) -> tuple[float, float, float, float]:
-    """The upright box around a box that is turned clockwise about a point (y goes down)."""
+    """The upright box around a box that is rotated clockwise about a point (y points down)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     corners = [(x, y), (x + w, y), (x, y + h), (x + w, y + h)]
     offsets = [(cx - pivot[0], cy - pivot[1]) for cx, cy in corners]

@@ -59,8 +59,8 @@ def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDAr
     major, minor, x, y = (
         max(-_FAR, min(pixels, _FAR)) for pixels in (int(major), int(minor), round(x), round(y))
     )
-    centre, radii = (x, y), (major, minor)
-    return cv2.ellipse(mask, centre, radii, math.degrees(angle), 0, 360, 1, cv2.FILLED)
+    center, radii = (x, y), (major, minor)
+    return cv2.ellipse(mask, center, radii, math.degrees(angle), 0, 360, 1, cv2.FILLED)
 
 
 def _pixel_borders(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from face_d2.data.labels.notation import is_labels_of_another_form, read_labels
+from face_d2.data.labels.notation import is_labels_of_another_format, read_labels
 from face_d2.data.wider_face import (
     ATTRIBUTES,
     WiderFaceImage,
@@ -134,7 +134,7 @@ def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
         path = path.parent
     if (path / "eval_tools" / "ground_truth").is_dir():
         path = path / "eval_tools" / "ground_truth"
-    if is_labels_of_another_form(text):
+    if is_labels_of_another_format(text):
         labels = read_labels(text)
         return ground_truth_from_images([i.as_wider_face() for i in labels.images], text)
     if path.is_file():

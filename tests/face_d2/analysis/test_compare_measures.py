@@ -189,7 +189,7 @@ class TestDifferences:
             "b": measure(detections(worse), truth, SETTINGS_OF_TEST),
         }
         low, high = differences(measured)[-1]["interval_95"]
-        alone = measured["a"].figures["interval_95"]["hard"]
+        alone = measured["a"].metrics["interval_95"]["hard"]
         assert high - low < 0.5 * (alone[1] - alone[0])
 
     def test_name_first_minus_second(self):
@@ -236,7 +236,7 @@ def test_the_aps_are_the_official_ones():
     truth = truth_of(faces)
     float32 = [np.float32(image_rows).astype(float) for image_rows in rows]
     expected = result_of(float32, truth)
-    figures = measure(detections(rows), truth, SETTINGS_OF_TEST).figures
+    figures = measure(detections(rows), truth, SETTINGS_OF_TEST).metrics
     for key, value in expected.items():
         assert figures[key] == pytest.approx(100 * value, abs=0.02)
 
@@ -250,7 +250,7 @@ def test_the_intervals_hold_what_they_promise():
     for _ in range(80):
         drawn = generator.choice(1500, 120, replace=False)
         truth = truth_of([faces[i] for i in drawn])
-        figures = measure(detections([rows[i] for i in drawn]), truth, SETTINGS_OF_TEST).figures
+        figures = measure(detections([rows[i] for i in drawn]), truth, SETTINGS_OF_TEST).metrics
         low, high = figures["interval_95"]["hard"]
         inside += low <= 100 * everything <= high
     # Of 80, a coverage of 95 % gives fewer than 69 with probability 0.0005.

@@ -44,7 +44,7 @@ def record(size: tuple[int, int], *faces: tuple[float, ...], ignored: int = 0) -
     }
 
 
-# What DF2S2 says of squares on the centre (34, 34) of a cell of stride 4, by hand: IoU 1 with the
+# What DF2S2 says of squares on the center (34, 34) of a cell of stride 4, by hand: IoU 1 with the
 # anchor of 16 pixels; 8 x 8 / 256 = 0.25; 6 x 6 / 256 = 0.14.
 FACES = [(26, 26, 16, 16), (30, 30, 8, 8), (31, 31, 6, 6)]
 
@@ -85,22 +85,22 @@ def test_shares_by_hand(data_set: Callable[..., str]) -> None:
     whole = found.totals()["all"]
     assert whole.faces == 4
     assert whole.shares == {"IoU >= 0.5": 0.5, "low quality, IoU >= 0.2": 0.25, "no anchor": 0.25}
-    assert whole.answered == 0.75
+    assert whole.covered == 0.75
     assert whole.levels["ffp2"] == 0.75
     assert whole.levels["ffp7"] == 0
     rows = found.by_height()
     assert {label: row.faces for label, row in rows.items()} == {"0-15": 2, "15-20": 2}
-    assert rows["15-20"].answered == 1
+    assert rows["15-20"].covered == 1
     assert found.totals()["all > 10"].faces == 2
     assert whole.positives == pytest.approx(found.positives.sum() / 4)
 
 
 def test_lffd_by_hand(data_set: Callable[..., str]) -> None:
-    """Faces of 14 to 32 pixels have centres 7, 15, ... of the first branch of the quick LFFD."""
+    """Faces of 14 to 32 pixels have centers 7, 15, ... of the first branch of the quick LFFD."""
     faces = [(10, 10, 20, 20), (10, 10, 12, 12), (200, 16, 20, 6)]
     found = measure(data_set(*(record((256, 256), face) for face in faces)), name="lffd")
-    assert found.answers == ("receptive field",)
-    assert found.verdicts.tolist() == [0, 1, 2]
+    assert found.covered_by == ("receptive field",)
+    assert found.outcomes.tolist() == [0, 1, 2]
     assert found.positives[0].tolist() == [4, 0, 0]  # 15, 23 either way
 
 
@@ -112,15 +112,15 @@ def test_sizes_are_those_of_the_test(data_set: Callable[..., str]) -> None:
     resized = measure(small, "INPUT.MIN_SIZE_TEST", 64)
     assert resized.positives.tolist() == expected.positives.tolist()
     assert resized.heights.tolist() == [8]  # in pixels of the data set
-    assert measure(small).verdicts.tolist() == [1]
+    assert measure(small).outcomes.tolist() == [1]
     assert "shorter side 64" in resized.protocol["images"]
 
 
 def test_lffd_enlarges_small_images(data_set: Callable[..., str]) -> None:
     # 64 x 64 becomes 128 x 128, 10 pixels become 20.
-    assert measure(data_set(record((64, 64), (10, 10, 10, 10))), name="lffd").verdicts[0] == 0
+    assert measure(data_set(record((64, 64), (10, 10, 10, 10))), name="lffd").outcomes[0] == 0
     # No image of 6 pixels is searched at all.
-    assert measure(data_set(record((6, 64), (1, 1, 4, 4))), name="lffd").verdicts[0] == 1
+    assert measure(data_set(record((6, 64), (1, 1, 4, 4))), name="lffd").outcomes[0] == 1
 
 
 @pytest.mark.parametrize("name", ["df2s2", "lffd"])
@@ -140,7 +140,7 @@ def test_training_crops(data_set: Callable[..., str], name: str) -> None:
     assert first.images == 33
     assert 10 < len(first.heights) <= 90
     second = measure(dataset, **options)
-    assert first.verdicts.tolist() == second.verdicts.tolist()
+    assert first.outcomes.tolist() == second.outcomes.tolist()
     other = measure(dataset, **{**options, "seed": 6})
     assert first.positives.tolist() != other.positives.tolist()
     assert "3 an image, seed 5" in first.protocol["images"]
@@ -199,7 +199,7 @@ def test_table_and_report_agree(data_set: Callable[..., str]) -> None:
     report, lines = coverage_report(found), format_coverage(found).splitlines()
     total = next(line for line in lines if line.startswith("all ")).split()
     assert total[1:3] == ["3", "66.7"]
-    assert report["totals"]["all"]["answered"] == pytest.approx(200 / 3)
+    assert report["totals"]["all"]["covered"] == pytest.approx(200 / 3)
     assert sum(report["totals"]["all"]["shares"].values()) == pytest.approx(100)
     assert report["by_height"]["0-15"]["faces"] == 2
     assert json.loads(json.dumps(report)) == report
@@ -215,7 +215,7 @@ def test_command_writes_table_json_and_plots(
     printed = capsys.readouterr().out
     assert "low quality, IoU >= 0.1" in printed
     report = json.loads((tmp_path / "o.json").read_text())
-    assert report["totals"]["all"]["answered"] == 100
+    assert report["totals"]["all"]["covered"] == 100
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"coverage.png", "coverage.svg"}
     assert cv2.imread(f"{tmp_path}/p/coverage.png").std() > 1  # not a blank page
 

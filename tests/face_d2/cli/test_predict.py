@@ -291,7 +291,7 @@ def test_pictures_of_one_run_have_names_of_their_own(
     assert run(folder) == run(folder, "--crop", "--output", str(folder / "crops")) == 0
     assert run(folder, "--draw", "--output", str(folder / "drawn")) == 1
     printed = capsys.readouterr().err
-    assert "drawn/drawn/a/one.gif.png is that of " in printed
+    assert "drawn/drawn/a/one.gif.png would be the picture of both " in printed
     assert not list((folder / "drawn").rglob("*.png"))
 
 
@@ -453,7 +453,7 @@ def test_a_name_that_is_not_utf_8_is_escaped(
     (folder / "images/a/one.png").rename(folder / "images/a" / LATIN_1)
     for _ in range(2):
         assert run(folder, "--format", kind, "--draw", "--crop") == 0
-    assert "3 of 3 were done before" in capsys.readouterr().err
+    assert "3 of 3 are finished already" in capsys.readouterr().err
     assert (folder / "out/drawn/a" / LATIN_1).is_file()
     assert (folder / "out/crops/a" / LATIN_1 / "0001.png").is_file()
     if kind == "txt":
@@ -525,7 +525,7 @@ def test_an_empty_list_is_an_error(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", stdin("\n"))
     assert run(folder, inputs=("-",)) == 1
-    assert "no files are listed on stdin" in capsys.readouterr().err
+    assert "the list on stdin is empty" in capsys.readouterr().err
 
 
 def test_pictures_of_an_earlier_run_are_no_inputs(backend: SquareFinder, folder: Path) -> None:
@@ -582,8 +582,8 @@ def test_bad_command_lines(
     ("word", "message"),
     [
         ("missing.jpg", "no such file or folder"),
-        ("*.nothing", "no images or videos there"),
-        ("empty", "no images or videos there"),
+        ("*.nothing", "contains no images or videos"),
+        ("empty", "contains no images or videos"),
     ],
 )
 def test_inputs_that_are_not_there(

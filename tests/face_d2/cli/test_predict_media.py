@@ -86,7 +86,7 @@ def test_what_cannot_be_read_ends_with_status_1_and_its_reason(
     assert run(tmp_path, str(album), "--blur") == 1
     printed = capsys.readouterr().err
     assert "is JPEG XL, which is not read; convert it to JPEG or PNG" in printed
-    assert "not searched: 1 x link to nothing" in printed
+    assert "not searched: 1 x broken link" in printed
     (album / "c.jxl").unlink()
     assert run(tmp_path, str(album), "--blur") == 1
     (album / "gone.jpg").unlink()

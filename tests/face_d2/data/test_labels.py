@@ -1,4 +1,4 @@
-"""Labels of every form: read alike, recognised by looking, written again."""
+"""Labels of every form: read alike, recognized by looking, written again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_all_forms_give_the_same_boxes(
     pictures: tuple[Path, Boxes], tmp_path: Path, form: str
 ) -> None:
     notation = export(pictures, form, tmp_path)
-    for text in (notation, str(tmp_path)):  # said, and recognised by looking
+    for text in (notation, str(tmp_path)):  # said, and recognized by looking
         labels = read_labels(text)
         assert labels.format == form
         assert boxes_of(labels, tmp_path) == pictures[1]

@@ -62,13 +62,13 @@ def test_evaluation_item_is_the_image(tmp_path: Path) -> None:
     assert resized["image"].shape == (3, 160, 240)
 
 
-def test_faces_stay_by_their_centre_and_are_clipped() -> None:
+def test_faces_stay_by_their_center_and_are_clipped() -> None:
     boxes = np.array(
         [
-            [-5.0, 10, 15, 30],  # centre inside, clipped at the left
-            [-20.0, 10, 10, 30],  # centre outside
+            [-5.0, 10, 15, 30],  # center inside, clipped at the left
+            [-20.0, 10, 10, 30],  # center outside
             [40.0, 40, 60, 60],
-            [62.0, 10, 66, 30],  # centre on the border, which is outside
+            [62.0, 10, 66, 30],  # center on the border, which is outside
             [20.0, 20, 20, 30],  # no area
         ]
     )
@@ -216,7 +216,7 @@ def test_the_pixel_mean_is_outside_the_image() -> None:
 
 
 def test_faces_that_show_enough_are_ignored() -> None:
-    """Their centres are outside; the share is of the area, and a box without area never counts."""
+    """Their centers are outside; the share is of the area, and a box without area never counts."""
     boxes = np.array(
         [[-30.0, 20, 20, 60], [-12, -12, 10, 10], [-30, 70, 8, 80], [5, 5, 20, 20], [-9, 3, -9, 9]]
     )
@@ -250,8 +250,8 @@ def test_crop_prefers_squares_with_a_face() -> None:
         found = 0
         for _ in range(400):
             moved = crop.get_transform(image, boxes).apply_box(boxes)[0]
-            centre = (moved[:2] + moved[2:]) / 2
-            found += bool((centre >= 0).all() and (centre < 32).all())
+            center = (moved[:2] + moved[2:]) / 2
+            found += bool((center >= 0).all() and (center < 32).all())
         return found / 400
 
     assert hits(1) < 0.4
@@ -285,7 +285,7 @@ def test_crops_have_the_pixels_of_detectron2s_resize(size: int) -> None:
         assert np.abs(found - expected).max() <= (len(square) < size)
 
 
-def test_distortion_changes_colours_within_bounds() -> None:
+def test_distortion_changes_colors_within_bounds() -> None:
     np.random.seed(4)
     image = np.random.randint(0, 256, (16, 16, 3), dtype=np.uint8)
     distortion = PhotometricDistortion("BGR")

@@ -44,7 +44,7 @@ def test_unpacks_checks_and_writes_coco(repo: Path, archives: Path, tmp_path: Pa
 
     COCO(str(tmp_path / "widerface/wider_face_split/wider_face_val_coco.json"))
     again = prepare(repo, archives, "--root", tmp_path)
-    assert again.stdout.count("is there already") == 3
+    assert again.stdout.count("exists already") == 3
 
 
 def test_damaged_and_absent_archives(repo: Path, archives: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A labelled set is cut by its images' names: always the same way, and nothing is lost."""
+"""Splits by image name are reproducible and lose no image."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_every_image_is_in_the_set_its_name_says(repo: Path, source: Path, tmp_p
         assert all(Path(record["file_name"]).is_file() for record in records)
 
 
-def test_what_cannot_be_cut(repo: Path, source: Path, tmp_path: Path) -> None:
+def test_bad_arguments_of_a_split_are_refused(repo: Path, source: Path, tmp_path: Path) -> None:
     for words, message in (
-        ((source, tmp_path, "--fold", 5), "--fold is 0 to 4"),
+        ((source, tmp_path, "--fold", 5), "--fold is 5; expected 0 to 4"),
         ((source, source.parent), "name another folder"),
         ((source, tmp_path, "--split", "train"), "falls into the"),
         ((tmp_path, tmp_path / "cut"), "no such annotation file"),
@@ -61,10 +61,10 @@ def test_what_cannot_be_cut(repo: Path, source: Path, tmp_path: Path) -> None:
         assert run.returncode != 0
         assert message in run.stderr
         assert "Traceback" not in run.stderr
-    assert (source / "WIDER_val" / "images").is_dir()  # the set itself is whole
+    assert (source / "WIDER_val" / "images").is_dir()  # the source is unchanged
 
 
-def test_an_image_that_is_not_there(repo: Path, tmp_path: Path) -> None:
+def test_a_missing_image_is_named(repo: Path, tmp_path: Path) -> None:
     source = generate(tmp_path / "widerface", train_images=1, val_images=3, progress=False)
     lost = read_annotations(source / "wider_face_split" / "wider_face_val_bbx_gt.txt")[1].name
     (source / "WIDER_val" / "images" / lost).unlink()

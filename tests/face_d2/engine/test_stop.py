@@ -60,8 +60,8 @@ def test_a_signal_within_a_step_ends_the_run_behind_it(
             signal.raise_signal(number)
         step(self)
 
-    with monkeypatch.context() as signalled:
-        signalled.setattr(FaceTrainer, "run_step", run_step)
+    with monkeypatch.context() as signaled:
+        signaled.setattr(FaceTrainer, "run_step", run_step)
         with pytest.raises(error):
             train_net.main(words(*EMA, *QUIET, "OUTPUT_DIR", torn))
     assert (torn / "last_checkpoint").read_text() == "model_0000001.pth"
@@ -83,8 +83,8 @@ def test_a_signal_within_an_evaluation_ends_it_and_leaves_its_checkpoint(
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("the evaluation went on")
 
-    with monkeypatch.context() as signalled:
-        signalled.setattr(FaceTrainer, "test", staticmethod(test))
+    with monkeypatch.context() as signaled:
+        signaled.setattr(FaceTrainer, "test", staticmethod(test))
         with pytest.raises(SystemExit):
             train_net.main(words(*keys, "OUTPUT_DIR", torn))
     assert (torn / "last_checkpoint").read_text() == "model_0000002.pth"

@@ -118,7 +118,7 @@ def test_nothing_but_results_stays_on_disk(records, tmp_path):
     }
 
 
-def test_unlabelled_set_leaves_the_archive_for_submission(tmp_path):
+def test_unlabeled_set_leaves_the_archive_for_submission(tmp_path):
     tiny.write_tiny(tmp_path)
     names = [f"0--Event/{number}.jpg" for number in range(tiny.NUM_IMAGES)]
     (tmp_path / "filelist.txt").write_text("\n".join(names))

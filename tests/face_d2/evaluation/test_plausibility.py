@@ -66,12 +66,12 @@ def test_bad_detections_are_scored_without_a_word(truth: WiderFaceGroundTruth) -
     assert said == []
 
 
-def test_normalised_detections_are_named(truth: WiderFaceGroundTruth) -> None:
+def test_normalized_detections_are_named(truth: WiderFaceGroundTruth) -> None:
     rows = {name: r / [SIDE, SIDE, SIDE, SIDE, 1] for name, r in found(truth).items()}
     result, (said,) = score(rows, truth)
     assert result["AP_hard"] == 0
     assert "none of the 60 detections is longer than a pixel" in said
-    assert "normalised" in said
+    assert "normalized" in said
 
 
 def test_corners_are_named(truth: WiderFaceGroundTruth) -> None:

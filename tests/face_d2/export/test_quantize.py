@@ -61,9 +61,9 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
     assert len(clips) == 6
     for clip in clips:
         assert users[clip.input[0]].count("Add") == 1
-        (quantiser,) = (node for node in file.graph.node if clip.output[0] in node.input)
-        assert quantiser.op_type == "QuantizeLinear"
-        assert quantiser.input[1:] == makers[clip.input[0]].input[1:]
+        (quantizer,) = (node for node in file.graph.node if clip.output[0] in node.input)
+        assert quantizer.op_type == "QuantizeLinear"
+        assert quantizer.input[1:] == makers[clip.input[0]].input[1:]
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["precision"] == "int8"
     assert (metadata["weight_bits"], metadata["processors"]) == ("7", "all")
@@ -112,14 +112,14 @@ def test_onnxruntime_calculates_in_int8(
     released_onnx: Path, photos: list[Path], tmp_path: Path
 ) -> None:
     """All convolutions but the last of every branch, whose answers stay exact."""
-    path, optimised = tmp_path / "int8.onnx", tmp_path / "optimised.onnx"
+    path, optimized = tmp_path / "int8.onnx", tmp_path / "optimized.onnx"
     module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(optimised)
+    options.optimized_model_filepath = str(optimized)
     options.log_severity_level = 3
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    kinds = [node.op_type for node in onnx.load(optimised).graph.node]
+    kinds = [node.op_type for node in onnx.load(optimized).graph.node]
     assert (kinds.count("QLinearConv"), kinds.count("QLinearAdd")) == (29, 6)
     assert sum(kind.endswith("Conv") for kind in kinds) == 37
 
@@ -255,7 +255,7 @@ def _flat(folder: Path) -> None:
     ("prepare", "words", "message"),
     [
         (_touch_nothing, [], "calibration: no such file or folder"),
-        (_without_image, [], "calibration: no images or videos there"),
+        (_without_image, [], "calibration: contains no images or videos"),
         (_unreadable, [], "broken.jpg cannot be decoded"),
         (_flat, ["--ground-truth", "TRUTH"], "must be the folder of EVENT folders"),
         (_flat, ["--ground-truth", "nowhere"], "nowhere: no such ground truth"),

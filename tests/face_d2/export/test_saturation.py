@@ -146,7 +146,7 @@ def test_the_bound_is_that_of_16_bits(pair: tuple[int, int], saturates: bool) ->
 def test_a_file_that_could_saturate_is_refused(
     tiny_onnx: dict[str, Path], noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As if ONNX Runtime's quantisation had not kept to 7 bits."""
+    """As if ONNX Runtime's quantization had not kept to 7 bits."""
     whole_range = module.quantize_static
     monkeypatch.setattr(
         module,

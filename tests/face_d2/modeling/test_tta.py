@@ -276,8 +276,8 @@ def test_defaults_of_the_config_are_detectron2s_scales() -> None:
         (("SCALES", [1.0, 0]), r"SCALES has 0; expected factors"),
         (("SCALES", ["half"]), r"SCALES has 'half'"),
         (("SCALES", [1, 2], "SIZE_RANGES", [[0, 9]]), r"each of the 2 in TEST\.AUG\.SCALES"),
-        (("SCALES", [1], "SIZE_RANGES", [0, 9]), r"one \[least, greatest\]"),
-        (("SCALES", [1], "SIZE_RANGES", [["a", 9]]), r"one \[least, greatest\]"),
+        (("SCALES", [1], "SIZE_RANGES", [0, 9]), r"one \[min, max\]"),
+        (("SCALES", [1], "SIZE_RANGES", [["a", 9]]), r"one \[min, max\]"),
         (("SCALES", [1], "SIZE_RANGES", [[9, 5]]), r"SIZE_RANGES has \[9\.0, 5\.0\]"),
     ],
 )

@@ -14,7 +14,7 @@ CARD = DetectorSpec(
     config="lffd_25L8S",
     input_format="BGR",
     size_rule=SizeRule(640, 1333, 0),
-    least_side=10.0,
+    min_image_side=10.0,
     levels=(Level("c8", 4, (10.0, 15.0)),),
     suppression=Suppression(0.1, 1000, False, "iou", 0.4, 750),
 )
@@ -46,5 +46,5 @@ def _without(*keys: str) -> str:
     ],
 )
 def test_a_card_of_another_form_names_the_file(text: str) -> None:
-    with pytest.raises(ValueError, match=r"x\.onnx: was made by another version; export it again"):
+    with pytest.raises(ValueError, match=r"x\.onnx: written by another version; export it again"):
         DetectorSpec.from_metadata({"face_d2": text}, "x.onnx")

@@ -10,7 +10,7 @@ from helpers.square_scenes import SquareDetector, assert_each_found_once, boxes_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from face_d2.ops.tiling import detect_tiled, least_max_pixels, tile_boxes
+from face_d2.ops.tiling import detect_tiled, min_max_pixels, tile_boxes
 
 CAP, OVERLAP = 100 * 100, 32  # tiles of at most 100 x 100 that share 44
 
@@ -171,7 +171,7 @@ def test_boxes_of_the_finest_image_are_kept() -> None:
         rows[:, 4] = 1 / image.size
         return rows
 
-    squares = [(3, 5, 50)]  # centre 28, 30; the first tile ends at 98: 70 > 5/8 x 50
+    squares = [(3, 5, 50)]  # center 28, 30; the first tile ends at 98: 70 > 5/8 x 50
     rows = detect_tiled(detect, draw(150, 150, squares), max_pixels=CAP, overlap=OVERLAP)
     assert rows[:, :4].tolist() == [[3, 5, 53, 55]]
 
@@ -229,7 +229,7 @@ def test_bad_input(detect, image: np.ndarray, options: dict, message: str) -> No
 
 @pytest.mark.parametrize("align", [1, 32])
 def test_the_smallest_cap_works(align: int) -> None:
-    cap = least_max_pixels(OVERLAP, align)
+    cap = min_max_pixels(OVERLAP, align)
     squares = [(40, 41, 30)]
     rows = detect_tiled(
         SquareDetector(), draw(90, 95, squares), max_pixels=cap, overlap=OVERLAP, align=align

@@ -23,7 +23,7 @@ from PIL import Image
 from face_d2 import FaceDetector
 from face_d2.data.image_file import UnreadableImageError
 from face_d2.ops.resize import SizeRule
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 
 SQUARES = [(10, 20, 30), (60, 5, 12), (100, 60, 40)]
 
@@ -70,7 +70,7 @@ def test_every_way_to_give_an_image_is_the_same(
 
 def test_a_network_for_rgb_gets_rgb() -> None:
     class RedFinder(SquareFinder):
-        def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+        def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
             seen.extend(image[0, 0].tolist() for image in images)
             return super().detect(images)
 
@@ -85,8 +85,8 @@ def test_a_network_for_rgb_gets_rgb() -> None:
 def test_ties_are_ordered_by_box_and_slivers_go() -> None:
     boxes = np.array([[5, 0, 9, 9], [1, 0, 5, 9], [1, 0, 4, 9], [-9, 0, 0, 5]], np.float32)
     for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
-        found = Found(boxes[order], np.full(4, 0.5, np.float32), np.array(order))
-        result = FaceResult.of_found(found, (2.0, 1.0), height=10, width=20)
+        found = RawDetections(boxes[order], np.full(4, 0.5, np.float32), np.array(order))
+        result = FaceResult.from_raw(found, (2.0, 1.0), height=10, width=20)
         np.testing.assert_array_equal(result.boxes[:, [0, 2]], [[2, 8], [2, 10], [10, 18]])
         assert result.levels.tolist() == [2, 1, 0]
 
@@ -138,9 +138,9 @@ def test_a_batch_stays_within_its_limits() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_pixels": 100}, "max_pixels must be at least"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"tile_overlap": 0}, "tile_overlap must be at least 1"),
+        ({"max_pixels": 100}, r"max_pixels is \d+; expected at least"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"tile_overlap": 0}, "tile_overlap is 0; expected at least 1"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, int], message: str) -> None:
@@ -165,7 +165,7 @@ class EnlargingFinder(SquareFinder):
         super().__init__(size_rule=SizeRule(min_side=128))
         self.worked_on: list[int] = []
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Found]:
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         for image in images:
             factor = max(128 / min(image.shape[:2]), 1.0)
             self.worked_on.append(math.prod(round(side * factor) for side in image.shape[:2]))
@@ -193,7 +193,7 @@ def test_no_strip_is_more_for_the_network_than_the_limit(
 
 
 def test_a_limit_that_enlarging_alone_passes_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_pixels must be at least"):
+    with pytest.raises(ValueError, match=r"max_pixels is \d+; expected at least"):
         FaceDetector(EnlargingFinder(), max_pixels=60_000, tile_overlap=60)
 
 

@@ -17,14 +17,16 @@ from face_d2.predictor.drawing import (
     redact_faces,
     save_image,
 )
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.predictor.sources import Source
 
 
 def result_of(boxes: list[list[float]], size: tuple[int, int] = (100, 120)) -> FaceResult:
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    found = Found(array, np.linspace(0.9, 0.8, len(array), dtype=np.float32), np.zeros(len(array)))
-    return FaceResult.of_found(found, (1.0, 1.0), height=size[0], width=size[1])
+    found = RawDetections(
+        array, np.linspace(0.9, 0.8, len(array), dtype=np.float32), np.zeros(len(array))
+    )
+    return FaceResult.from_raw(found, (1.0, 1.0), height=size[0], width=size[1])
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_nothing_found_changes_nothing(image: NDArray[np.uint8]) -> None:
     assert list(crop_faces(image, nothing)) == []
 
 
-def test_a_blurred_face_is_25_colours_and_the_rest_untouched(image: NDArray[np.uint8]) -> None:
+def test_a_blurred_face_is_25_colors_and_the_rest_untouched(image: NDArray[np.uint8]) -> None:
     before = image.copy()
     blurred = redact_faces(image, result_of([[40, 30, 80, 70]]).boxes)
     np.testing.assert_array_equal(image, before)

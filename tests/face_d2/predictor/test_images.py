@@ -81,7 +81,7 @@ def test_gray_in_every_form(rgb: NDArray[np.uint8], bits: int) -> None:
         np.testing.assert_array_equal(load_image(image), expected)
 
 
-def test_16_bit_colour(rgb: NDArray[np.uint8]) -> None:
+def test_16_bit_color(rgb: NDArray[np.uint8]) -> None:
     deep = rgb.astype(np.uint16) * 257
     np.testing.assert_array_equal(load_image(deep, "RGB"), rgb[:, :, ::-1])
     png = cv2.imencode(".png", deep)[1].tobytes()  # what is called BGR there is as good a picture
@@ -216,6 +216,6 @@ def test_damaged_files_are_refused_as_in_training(name: str, tmp_path: Path) -> 
 
 def test_an_address_is_not_taken_for_a_file() -> None:
     with pytest.raises(
-        ValueError, match=r"http://example\.com/a\.jpg is an address, and nothing is"
+        ValueError, match=r"http://example\.com/a\.jpg is a URL, and images are not"
     ):
         load_image("http://example.com/a.jpg")

@@ -122,9 +122,9 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     inputs = find_inputs([str(tmp_path / "real")])
     assert names(inputs) == ["3.jpg", "albumA/1.jpg", "albumB/2.jpg"]
     assert left(inputs) == {
-        "again": "folder that is searched under another name",
-        "loop": "folder that is searched under another name",
-        "gone.jpg": "link to nothing",
+        "again": "folder that is searched under another path",
+        "loop": "folder that is searched under another path",
+        "gone.jpg": "broken link",
     }
     assert [one.failed for one in inputs.left_out].count(True) == 1
     assert names(find_inputs([str(tmp_path / "real/**")])) == names(inputs)
@@ -156,14 +156,14 @@ def test_the_output_folder_is_no_input(tmp_path: Path) -> None:
         inputs = find_inputs([word], tmp_path / "in/out")
         assert names(inputs) == ["a.jpg"]
     assert (
-        "left unfinished by a run that was killed"
+        "temporary file of a killed run"
         in left(find_inputs([str(tmp_path / "in")], tmp_path / "in/out")).values()
     )
 
 
 def test_a_glob_that_matches_no_picture_says_what_it_matched(tmp_path: Path) -> None:
     write(tmp_path, {"a.txt": b"text", "b.txt": b"text"})
-    with pytest.raises(FileNotFoundError, match=r"no images or videos there\n.*2 x neither") as got:
+    with pytest.raises(FileNotFoundError, match=r"contains no images or videos\n.*2 x neither") as got:
         find_inputs([str(tmp_path / "*.txt")])
     assert "a.txt" in str(got.value)
     write(tmp_path, {"c.jfif": JPEG})

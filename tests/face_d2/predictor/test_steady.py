@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from face_d2.predictor import steady
-from face_d2.predictor.results import FaceResult, Found
+from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.predictor.steady import SteadyFaces, SteadyFrame, read_tracks
 from face_d2.predictor.video import Frame
 
@@ -44,8 +44,8 @@ VARIABLE = [number / 30 for number in range(50)] + [50 / 30 + n / 12 for n in ra
 def result_of(boxes: list[NDArray[np.float32]], score: float = 0.9) -> FaceResult:
     array = np.array(boxes, np.float32).reshape(-1, 4)
     scores = np.full(len(array), score, np.float32)
-    found = Found(array, scores, np.zeros(len(array), np.int64))
-    return FaceResult.of_found(found, (1.0, 1.0), height=HEIGHT, width=WIDTH)
+    found = RawDetections(array, scores, np.zeros(len(array), np.int64))
+    return FaceResult.from_raw(found, (1.0, 1.0), height=HEIGHT, width=WIDTH)
 
 
 def run(times: list[float], results: list[FaceResult]) -> list[SteadyFrame]:

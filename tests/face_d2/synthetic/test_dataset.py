@@ -116,7 +116,7 @@ def test_progress_goes_to_stderr_and_can_be_silenced(
 
 
 def skin_masks(image: np.ndarray) -> list[np.ndarray]:
-    """The usual colour thresholds for skin, in YCrCb and in HSV, and both at once."""
+    """The usual color thresholds for skin, in YCrCb and in HSV, and both at once."""
     ycrcb = cv2.inRange(cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb), (0, 133, 77), (255, 173, 127))
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
     reddish = cv2.inRange(hsv, (0, 40, 50), (20, 190, 255))
@@ -125,8 +125,8 @@ def skin_masks(image: np.ndarray) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("score", ["area", "fill", "shape"])
-def test_a_colour_threshold_finds_next_to_nothing(small_set: Path, score: str) -> None:
-    """Connected skin-coloured regions, cleaned, as boxes: AP_medium stays below 10 %."""
+def test_a_color_threshold_finds_next_to_nothing(small_set: Path, score: str) -> None:
+    """Connected skin-colored regions, cleaned, as boxes: AP_medium stays below 10 %."""
     for kind in range(3):
         detections = {}
         for entry, image in read(small_set, "val"):

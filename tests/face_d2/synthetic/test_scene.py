@@ -77,7 +77,7 @@ def test_light_from_the_side_makes_contrast() -> None:
 
 
 def stage_with_face(size: float = 80.0) -> Stage:
-    """One face in the middle of a grey picture."""
+    """One face in the middle of a gray picture."""
     canvas = Canvas(320, 320)
     canvas.image[:] = 128
     stage = Stage(canvas, LIGHT, False, np.random.default_rng(0))

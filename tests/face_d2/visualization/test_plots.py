@@ -75,9 +75,9 @@ def test_plotting_leaves_pyplot_alone(result, tmp_path):
     assert ("matplotlib.pyplot" in sys.modules) == loaded
 
 
-def _pixels(path, colour):
-    """How many pixels of a picture have nearly this colour."""
-    distance = np.abs(cv2.imread(str(path)).astype(int) - np.array(colour)).max(axis=2)
+def _pixels(path, color):
+    """How many pixels of a picture have nearly this color."""
+    distance = np.abs(cv2.imread(str(path)).astype(int) - np.array(color)).max(axis=2)
     return int((distance < 12).sum())
 
 
@@ -88,7 +88,7 @@ def _item(detections):
 
 
 @pytest.mark.parametrize(
-    ("detections", "colours"),
+    ("detections", "colors"),
     [
         ([[20, 20, 80, 80, 0.9], [120, 20, 180, 80, 0.9]], {"found"}),
         ([[20, 20, 80, 80, 0.9]], {"found", "missed"}),
@@ -96,16 +96,14 @@ def _item(detections):
         ([[20, 120, 35, 135, 0.9]], {"missed"}),
     ],
 )
-def test_sheet_shows_hits_misses_and_errors_in_their_colours(tmp_path, detections, colours):
+def test_sheet_shows_hits_misses_and_errors_in_their_colors(tmp_path, detections, colors):
     path = sheets.detection_sheet([_item(detections)] * 5, tmp_path / "sheets" / "all.png")
     empty = sheets.detection_sheet([_item([])] * 5, tmp_path / "none.png")
     drawn = {"found": (70, 190, 40), "missed": (0, 150, 255), "false": (40, 40, 230)}
-    legend = {name: _pixels(empty, colour) for name, colour in drawn.items() if name != "missed"}
+    legend = {name: _pixels(empty, color) for name, color in drawn.items() if name != "missed"}
     legend["missed"] = legend["found"]
-    found = {
-        name for name, colour in drawn.items() if _pixels(path, colour) > 2 * legend[name] + 50
-    }
-    assert found == colours
+    found = {name for name, color in drawn.items() if _pixels(path, color) > 2 * legend[name] + 50}
+    assert found == colors
 
 
 def test_sheet_takes_images_of_any_shape_and_no_boxes(tmp_path):

@@ -129,7 +129,7 @@ def test_agrees_with_the_plain_loops(tmp_path_factory, images):
         assert total == pytest.approx(largest, abs=1e-9)
 
 
-def test_assignment_maximises_the_sum_not_the_best_pair(tmp_path):
+def test_assignment_maximizes_the_sum_not_the_best_pair(tmp_path):
     # Greedy matching would give the middle detection to one face and leave the other alone.
     folds = write_folds(tmp_path / "folds", "10 10 0 15 20 1\n10 10 0 27 20 1")
     middle, right = [11, 10, 20, 20, 0.9], [17, 10, 20, 20, 0.8]

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.cli.common import CommandParser, run
-from lffd_d2.convert import convert_file
-from lffd_d2.mxnet_params import RELEASES, git_blob_id
-from lffd_d2.variants import VARIANTS
 
 __all__ = ["main"]
 
@@ -20,13 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "face-d2-convert-lffd",
         "Converts released LFFD weights (MXNet .params) to a Detectron2 checkpoint.",
         examples=("face-d2-convert-lffd FILE.params --variant 17L4S --output lffd_17L4S.pth",),
-        epilog="Released files: " + "; ".join(str(r) for r in RELEASES.values()),
+        epilog="face-d2-model-zoo lists the released files, and downloads and converts them.",
     )
     parser.add_argument("file", help="the .params file")
     parser.add_argument(
         "--variant",
-        choices=sorted(VARIANTS),
-        help="the network; needed for files that are not released ones",
+        metavar="NAME",
+        help="the network, for example 17L4S; needed for files that are not released ones",
     )
     parser.add_argument("--output", required=True, help="the checkpoint to write, x.pth")
     parser.add_argument(
@@ -38,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def convert() -> None:
+        # torch and Detectron2 are loaded for the work, not for the help.
+        from lffd_d2.convert import convert_file
+        from lffd_d2.mxnet_params import RELEASES, git_blob_id
+
         conversion = convert_file(args.file, args.output, args.variant, partial=args.partial)
         release = RELEASES.get(git_blob_id(Path(args.file).read_bytes()))
         print(f"{args.file}: {release if release else 'not a released file'}")

@@ -1,6 +1,6 @@
-"""Whole pictures in files that a decoder's guards refuse, brought into a form that it takes.
+"""Repair of files that contain a complete picture but that the decoder refuses.
 
-Damaged pictures are not mended: what is missing is missing.
+Damaged pictures are not repaired: missing pixels cannot be restored.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import zlib
 import numpy as np
 from PIL import Image
 
-__all__ = ["mended_bytes"]
+__all__ = ["repaired_bytes"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-#: Pillow refuses texts and profiles that are larger than this when they are unpacked.
-_MOST_PROFILE = 2**20
+#: Pillow refuses texts and profiles with more bytes than this after decompression.
+_MAX_PROFILE = 2**20
 _SCAN, _END, _RESTARTS = b"\xff\xda", b"\xff\xd9", b"\xff\xdd"
 
 
-def mended_bytes(data: bytes) -> bytes | None:
+def repaired_bytes(data: bytes) -> bytes | None:
     """Returns a decodable file of the same picture, or None if no known repair applies.
 
-    - A PNG loses its texts, and a color profile of more than a megabyte. Image generators and
-      editors leave megabytes of text in their files, which Pillow refuses whole.
-    - A JPEG whose end marker alone is missing gets one.
+    - The texts of a PNG, and a color profile of more than a megabyte, are removed. Pillow refuses
+      files with megabytes of text, which some image generators and editors write.
+    - A JPEG that lacks only its end marker gets one.
     """
     if data.startswith(_PNG):
         return _without_texts(data)
@@ -44,25 +44,25 @@ def _without_texts(data: bytes) -> bytes | None:
         if name not in _TEXTS and not (name == b"iCCP" and _unpacks_to_much(chunk[8:-4])):
             kept.append(chunk)
         at += 12 + length
-    mended = b"".join([*kept, data[at:]])
-    return mended if len(mended) < len(data) else None
+    shorter = b"".join([*kept, data[at:]])
+    return shorter if len(shorter) < len(data) else None
 
 
 def _unpacks_to_much(profile: bytes) -> bool:
     packed = profile[profile.find(b"\0") + 2 :]
     try:
-        return len(zlib.decompressobj().decompress(packed, _MOST_PROFILE + 1)) > _MOST_PROFILE
+        return len(zlib.decompressobj().decompress(packed, _MAX_PROFILE + 1)) > _MAX_PROFILE
     except zlib.error:
         return False
 
 
 def _with_end(data: bytes) -> bytes | None:
-    """The JPEG with an end marker, if nothing but that is missing.
+    """The JPEG with an end marker, or None if more than the marker is missing.
 
-    The decoder fills what is missing with gray and does not say so. Therefore the file is decoded
-    with two different runs of bytes before the marker: where a single coefficient is missing, they
-    are taken for it, and the pictures differ. Two kinds of files cannot be told in this way and are
-    left alone: those of several scans (progressive), and those with restart markers.
+    The decoder silently fills missing pixels with gray. Therefore the file is also decoded with two
+    different fillers before the marker: if a coefficient is missing, the decoder reads the filler
+    in its place, and the pictures differ. This test does not work for files with several scans
+    (progressive) or with restart markers, which are not repaired.
     """
     frame = data.rfind(b"\xff\xc0")  # the last: a thumbnail has its own, before the picture's
     if frame < 0 or data.count(_SCAN, frame) != 1 or _RESTARTS in data[: data.rfind(_SCAN)]:

@@ -1,1 +1,0 @@
-"""The commands of LFFD, one file each: parse, call, print."""
