@@ -63,7 +63,9 @@ class Pretrained:
 PRETRAINED = {
     model.name: model
     for model in (
-        Pretrained("df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (86.0, 85.0, 78.8), 0.2),
+        Pretrained(
+            "df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (86.0, 85.0, 78.8), 0.2
+        ),
         Pretrained("lffd-20l5s", "lffd/lffd_20L5S_recommended.yaml", (78.4, 78.9, 71.7), 0.1),
     )
 }

@@ -1,7 +1,7 @@
 """How many faces stay visible when the faces that a detector finds are hidden.
 
 A picture is redacted as ``face-d2-predict --blur`` does it: every detection above a score threshold
-is hidden, with the margin of :data:`face_d2.predictor.drawing.REDACT_MARGIN` on each side. A face is
+is hidden, with the margin :data:`face_d2.predictor.drawing.REDACT_MARGIN` on each side. A face is
 *visible* if less than a given share of its annotated box is covered by all hidden regions together.
 All annotated faces of usable size count, however small, occluded or blurred, also those that the
 WIDER FACE protocol ignores. A hidden region is *false* if its detection lies outside the annotated
@@ -233,9 +233,7 @@ def _at_threshold(
             for label, group in groups.items()
         },
         "other_covered": {
-            f"{share:g}": {
-                label: visible(groups[label], share) for label in list(groups)[:2]
-            }
+            f"{share:g}": {label: visible(groups[label], share) for label in list(groups)[:2]}
             for share in settings.other_covered
         },
         "false_boxes": _ratio(false, ones, weights),
@@ -243,9 +241,7 @@ def _at_threshold(
     }
 
 
-def _ratio(
-    counts: NDArray[Any], of: NDArray[Any], weights: NDArray[np.float64]
-) -> dict[str, Any]:
+def _ratio(counts: NDArray[Any], of: NDArray[Any], weights: NDArray[np.float64]) -> dict[str, Any]:
     """The share of two sums over photographs, with its interval over resampled photographs."""
     total = float(of.sum())
     result: dict[str, Any] = {
@@ -275,9 +271,7 @@ def _usable(truth: WiderFaceGroundTruth) -> NDArray[np.bool_]:
     return usable
 
 
-def _check_thresholds(
-    name: str, protocol: Mapping[str, str], thresholds: Sequence[float]
-) -> None:
+def _check_thresholds(name: str, protocol: Mapping[str, str], thresholds: Sequence[float]) -> None:
     """Refuses a threshold below that with which the detector was run: boxes would be missing."""
     own = protocol.get("score threshold", "").lstrip("> ")
     try:

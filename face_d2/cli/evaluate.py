@@ -1,4 +1,4 @@
-"""``face-d2-evaluate``: WIDER FACE, FDDB, coverage of a config, faces that hiding leaves visible."""
+"""``face-d2-evaluate``: WIDER FACE, FDDB, coverage of a config, and faces that stay visible."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ class FaceDetector:
             :mod:`face_d2.ops.tiling`. Networks that enlarge small images to a minimum side need an
             overlap of at least twice that side, and a smaller value is raised to it.
         batch_size: maximum number of images per call of the backend.
-        min_size: minimum length of the longer side of a box, in pixels of the original image; smaller
-            faces are left out.
+        min_size: minimum length of the longer side of a box, in pixels of the original image;
+            smaller faces are left out.
 
     Raises:
         ValueError: ``max_pixels``, ``tile_overlap`` or ``batch_size`` is too small.

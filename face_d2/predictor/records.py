@@ -292,7 +292,7 @@ def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
     """One row per face; ``frame`` is the frame or page number, empty for images with one page.
 
-    An image, page or frame without a face has one row without a box, and ``error`` says what failed.
+    An image, page or frame without a face has one row without a box; ``error`` says what failed.
     """
     writer = csv.writer(file)
     writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level", "error"])

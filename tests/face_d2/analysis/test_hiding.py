@@ -102,7 +102,9 @@ def test_what_is_covered_is_what_blurring_changes() -> None:
     for _ in range(20):
         corners = generator.uniform(-20, 220, (4, 2))
         boxes = np.hstack([corners, corners + generator.uniform(1, 80, (4, 2))]).astype(np.float32)
-        faces = np.hstack([generator.integers(0, (160, 80), (3, 2)), generator.integers(5, 40, (3, 2))])
+        faces = np.hstack(
+            [generator.integers(0, (160, 80), (3, 2)), generator.integers(5, 40, (3, 2))]
+        )
         scores = np.float32([0.8, 0.2, 0.6, 0.4])
         thresholds = (0.1, 0.7, 0.5)  # in any order
         results = redact_boxes(SIZE, faces.astype(np.float64), boxes, scores, thresholds)

@@ -43,9 +43,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     monkeypatch.setattr(
         job,
         "_detector",
-        lambda given: FaceDetector(
-            backend, batch_size=given.batch_size, min_size=given.min_size
-        ),
+        lambda given: FaceDetector(backend, batch_size=given.batch_size, min_size=given.min_size),
     )
     return backend
 

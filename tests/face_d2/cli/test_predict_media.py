@@ -137,9 +137,7 @@ def test_a_face_of_an_animation_is_hidden_in_the_frames_that_are_missed(
     frames = [image_of(*out_of_focus(n / 10, n)) for n in range(20)]
     path = tmp_path / f"a.{kind.lower()}"
     options = {"WEBP": {"lossless": True}, "TIFF": {}}.get(kind, {})
-    frames[0].save(
-        path, kind, save_all=True, append_images=frames[1:], duration=100, **options
-    )
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=100, **options)
     assert run(tmp_path, str(path), "--blur", "--redact", "box") == 0
     name = path.name + ".png" if kind == "GIF" else path.name
     with Image.open(tmp_path / "out/blurred" / name) as copy:
@@ -255,10 +253,10 @@ def test_a_blur_holds_in_the_frames_that_are_missed(
     assert sound_packets(copy) == [packet[7:] for packet in sound_packets(clip)]
     capture = cv2.VideoCapture(str(copy))
     visible = total = 0
-    for number, time in enumerate(times):
+    for number, moment in enumerate(times):
         there, pixels = capture.read()
         assert there
-        for square in squares(time, number):
+        for square in squares(moment, number):
             total += 1
             visible += not covered(pixels, square)
     assert visible <= 0.005 * total
