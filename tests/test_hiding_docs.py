@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shlex
@@ -51,6 +52,14 @@ def test_the_recommended_thresholds_follow_the_rule_that_the_page_states(repo: P
         points = chosen["detectors"][name]["thresholds"]
         fitting = [p["threshold"] for p in points if p["off_faces"] <= MOST_OFF_FACES]
         assert model.hiding_threshold == min(fitting)
+
+
+@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("result", ["hiding_fold.json", "hiding_choice.json"])
+def test_the_figures_are_those_of_the_shipped_file(name: str, result: str, repo: Path) -> None:
+    digest = hashlib.sha256(PRETRAINED[name].onnx.read_bytes()).hexdigest()
+    measured = recorded(repo, result)["detectors"][name]["protocol"]["file"]
+    assert measured == f"{name}.onnx, sha256 {digest[:12]}"
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

@@ -16,16 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.predictor.av_sound import COPIED_SOUND, SoundTrack, codec_name
 from face_d2.predictor.sources import Source
 from face_d2.predictor.video import Frame, Reader
 from face_d2.utils.files import replaced_file
 
 __all__ = ["AvReader", "AvSink"]
 
-#: Sound that an .mp4 holds and browsers play; other sound is coded anew as AAC.
-_COPIED_SOUND = {"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}
-#: Samples that AAC codes together.
-_AAC_FRAME = 1024
 #: Ticks a second of what is written. All usual rates are whole numbers of them.
 _TICKS = 90_000
 #: swscale's SWS_POINT, SWS_FULL_CHR_H_INT and SWS_ACCURATE_RND. By default colors move by 2 to 4
@@ -82,7 +79,7 @@ class AvReader:
             self.loses.append("the sound of the stream")
         elif others > 0:
             self.loses.append(f"{others} tracks besides (subtitles, data, other pictures)")
-        new = [name for name in map(_codec, self.sound) if name not in _COPIED_SOUND]
+        new = [name for name in map(codec_name, self.sound) if name not in COPIED_SOUND]
         if new:
             self.loses.append(f"the coding of the sound ({', '.join(new)} becomes AAC)")
         if stream.codec_context.colorspace not in (_BT709, *_BT601, *_UNKNOWN):
@@ -258,7 +255,8 @@ class AvSink:
         start = getattr(self._reader, "start", 0.0)
         sound = getattr(self._reader, "sound", [])
         self._tracks = [
-            _Track(self._reader.path, track.index, self._container, self._stack) for track in sound
+            SoundTrack(self._reader.path, track.index, self._container, self._stack)
+            for track in sound
         ]
         # Where sound begins before the picture does, the picture is later in the copy too.
         first = min([start, *(track.start for track in self._tracks)])
@@ -301,70 +299,6 @@ class AvSink:
                 raise OSError(f"{self._path}: cannot be written ({failure.strerror})") from failure
             raise
         self._stack.__exit__(*error)
-
-
-class _Track:
-    """The sound of a video on its way into a copy.
-
-    Args:
-        path: the video.
-        index: which of its streams.
-        output: the copy's container.
-        stack: closes what is opened here.
-    """
-
-    def __init__(self, path: str, index: int, output: Any, stack: contextlib.ExitStack) -> None:
-        container = stack.enter_context(av.open(path, metadata_errors="ignore"))
-        self._input = container.streams[index]
-        self._output = output
-        self._packets = (p for p in container.demux(self._input) if p.pts is not None)
-        self._next = next(self._packets, None)
-        self.start = 0.0 if self._next is None else float(self._next.pts * self._next.time_base)
-        self._copied = _codec(self._input) in _COPIED_SOUND
-        if self._copied:
-            self._stream = output.add_stream_from_template(self._input)
-        else:
-            rate = self._input.codec_context.sample_rate
-            self._stream = output.add_stream("aac", rate=rate)
-            self._stream.layout = self._input.codec_context.layout
-            self._resampler = av.AudioResampler("fltp", self._stream.layout, rate, _AAC_FRAME)
-
-    def shift(self, start: float) -> None:
-        """Says which time of the video is the beginning of the copy."""
-        self._shift = start
-
-    def until(self, seconds: float | None) -> None:
-        """Brings over what sounds before a time of the copy; all that is left for None."""
-        while self._next is not None:
-            now = float(self._next.pts * self._next.time_base) - self._shift
-            if seconds is not None and now > seconds:
-                return
-            self._bring(self._next)
-            self._next = next(self._packets, None)
-        if seconds is None and not self._copied:
-            self._code(None)
-            self._output.mux(self._stream.encode(None))
-
-    def _bring(self, packet: Any) -> None:
-        if self._copied:
-            ticks = round(Fraction(self._shift).limit_denominator(10**6) / packet.time_base)
-            packet.pts -= ticks
-            packet.dts = packet.pts if packet.dts is None else packet.dts - ticks
-            packet.stream = self._stream
-            self._output.mux(packet)
-            return
-        for frame in packet.decode():
-            self._code(frame)
-
-    def _code(self, frame: Any) -> None:
-        for piece in self._resampler.resample(frame):
-            if piece.pts is not None:
-                piece.pts -= round(self._shift / piece.time_base)
-            self._output.mux(self._stream.encode(piece))
-
-
-def _codec(stream: Any) -> str:
-    return stream.codec_context.codec.canonical_name
 
 
 def _can_be_kept(frame: Any) -> bool:
