@@ -29,7 +29,7 @@ class Frame:
     """One picture of a video.
 
     Attributes:
-        pixels: (H, W, 3) BGR, upright.
+        pixels: (H, W, 3) BGR, upright; with ``coded``, converted fast, up to 4 values off.
         time: seconds since the first frame.
         coded: the same picture as PyAV decoded it, where a copy can take over what is not changed.
         changed: (N, 4) the parts of ``pixels`` that ``coded`` does not have: first column and row,
@@ -40,6 +40,15 @@ class Frame:
     time: float
     coded: Any = field(default=None, repr=False, compare=False)
     changed: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+
+    @property
+    def exact(self) -> NDArray[np.uint8]:
+        """``pixels`` in the exact colors, for pictures that people look at."""
+        if self.coded is None:
+            return self.pixels
+        from face_d2.predictor.av_video import exact_pixels
+
+        return exact_pixels(self.coded)
 
     def without(self, boxes: Sequence[NDArray[np.float32]], style: str) -> Frame:
         """The frame with what is in some boxes hidden, see :func:`redact_faces`."""

@@ -274,11 +274,12 @@ class Worker:
                     break
                 frame = waiting.popleft()
                 if self.pictures.draw:
-                    drawn = self.pictures.drawn(frame.pixels, result)
+                    drawn = self.pictures.drawn(frame.exact, result)
                     sinks["drawn"].write(frame.painted(drawn))
                 if hidden is not None:
                     hidden.write(frame, self.pictures.hidden(result))
-                self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
+                if self.pictures.crop:
+                    self.pictures.save_crops(source, frame.exact, result, f"{count:06d}-")
                 times = {"frame": count, "time": frame.time}
                 self.journal.add(source, make_record(source, result, self.detector.levels, **times))
                 count += 1
