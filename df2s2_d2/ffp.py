@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from df2s2_d2.config import add_df2s2_config
 from df2s2_d2.norms import build_norm
 from face_d2.modeling.freeze import freeze_unused
+from face_d2.utils.choices import check_choice
 
 __all__ = ["FFP", "FBlock", "build_pyramid", "build_resnet_ffp_backbone"]
 
@@ -63,10 +64,10 @@ class FBlock(nn.Module):
         init_gain: float = 1.0,
     ) -> None:
         super().__init__()
-        _check_choice("MODEL.FFP.FUSION", fusion, FUSIONS)
-        _check_choice("MODEL.FFP.UP", up, UPS)
-        _check_choice("MODEL.FFP.DECONV_KERNEL", deconv_kernel, (2, 4))
-        _check_choice("MODEL.FFP.PSI_ACTIVATION", activation, ACTIVATIONS)
+        check_choice("MODEL.FFP.FUSION", fusion, FUSIONS)
+        check_choice("MODEL.FFP.UP", up, UPS)
+        check_choice("MODEL.FFP.DECONV_KERNEL", deconv_kernel, (2, 4))
+        check_choice("MODEL.FFP.PSI_ACTIVATION", activation, ACTIVATIONS)
         self.fusion, self.up, self.activation = fusion, up, activation
         if up == "deconv":
             # Kernel 4 needs one pixel of padding to double the resolution exactly.
@@ -264,7 +265,7 @@ def build_pyramid(bottom_up: Backbone, settings: CfgNode, channels: int) -> Back
             norm=settings.NORM and partial(build_norm, "MODEL.FFP.NORM", settings.NORM),
             top_block=LastLevelP6P7(deepest, settings.OUT_CHANNELS, settings.IN_FEATURES[-1]),
         )
-    _check_choice("MODEL.FFP.FUSION", settings.FUSION, (*FUSIONS, "fpn"))
+    check_choice("MODEL.FFP.FUSION", settings.FUSION, (*FUSIONS, "fpn"))
     return FFP(
         bottom_up,
         settings.IN_FEATURES,
@@ -305,8 +306,3 @@ def _xavier(layer: nn.Module, gain: float = 1.0) -> None:
     nn.init.xavier_uniform_(layer.weight, gain)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
-
-
-def _check_choice(key: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise ValueError(f"{key} is {value!r}; expected one of {list(choices)}.")

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from df2s2_d2.norms import build_norm
+from face_d2.utils.choices import check_choice
 
 __all__ = ["DF2S2Head"]
 
@@ -59,15 +60,8 @@ class DF2S2Head(nn.Module):
         predictor_init: str = "xavier",
     ) -> None:
         super().__init__()
-        if share_tower not in SHARE_TOWER:
-            raise ValueError(
-                f"MODEL.DF2S2.SHARE_TOWER is {share_tower!r}; expected one of {list(SHARE_TOWER)}."
-            )
-        if predictor_init not in PREDICTOR_INITS:
-            raise ValueError(
-                f"MODEL.DF2S2.PREDICTOR_INIT is {predictor_init!r}; expected one of "
-                f"{list(PREDICTOR_INITS)}."
-            )
+        check_choice("MODEL.DF2S2.SHARE_TOWER", share_tower, SHARE_TOWER)
+        check_choice("MODEL.DF2S2.PREDICTOR_INIT", predictor_init, PREDICTOR_INITS)
         for key, prior in (("PRIOR_PROB", prior_prob), ("SEG_PRIOR_PROB", seg_prior_prob)):
             if not 0 < prior < 1:
                 raise ValueError(

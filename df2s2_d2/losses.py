@@ -58,7 +58,8 @@ def level_weights(
             the level that are not ignored for classification, its positives for boxes;
             "running_pos": a running mean of the divisor of "global_pos" for both losses, so that a
             batch with few faces has no more weight than others.
-        running_positives: for "running_pos", a scalar, 0 at first; updated in place.
+        running_positives: the running mean for "running_pos", a scalar that starts at 0; updated in
+            place.
 
     Returns:
         Two (L,) tensors.

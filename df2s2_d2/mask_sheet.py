@@ -27,7 +27,7 @@ def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path)
 
     Args:
         model: with a segmentation branch, in evaluation mode.
-        inputs: as in training: ``image`` (3, H, W) and ``instances``.
+        inputs: training items with ``image`` (3, H, W) and ``instances``.
         path: PNG to write.
 
     Returns:

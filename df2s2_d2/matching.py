@@ -66,7 +66,7 @@ class FaceAnchorMatcher:
 
     Args:
         iou_thresholds: (lower, upper); if both are equal, no anchor is ignored.
-        low_quality_min_iou: in (0, 1]; 1 turns low-quality matches off.
+        low_quality_min_iou: minimum IoU of low-quality matches, in (0, 1]; 1 turns them off.
         low_quality_topk: number of anchors for a face without a positive anchor, at least 1. This
             is the second stage of S3FD (arXiv 1708.05237, 3.2) with a fixed number.
         min_face: faces whose longer side is below this number of pixels are ignored. To find the

@@ -42,6 +42,7 @@ from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
+from face_d2.utils.choices import check_choice
 
 __all__ = ["DF2S2"]
 
@@ -103,10 +104,10 @@ class DF2S2(OneStageDetector):
         input_format: str = "BGR",
     ) -> None:
         super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
-        _check_choice("CLS_NORM", cls_norm, CLS_NORMS)
-        _check_choice("BOX_LOSS", box_loss, BOX_LOSSES)
-        _check_choice("SEG_ASSIGN", seg_assign, ("anchor", "area"))
-        _check_choice("SEG_REDUCTION", seg_reduction, ("mean", "sum"))
+        check_choice("MODEL.DF2S2.CLS_NORM", cls_norm, CLS_NORMS)
+        check_choice("MODEL.DF2S2.BOX_LOSS", box_loss, BOX_LOSSES)
+        check_choice("MODEL.DF2S2.SEG_ASSIGN", seg_assign, ("anchor", "area"))
+        check_choice("MODEL.DF2S2.SEG_REDUCTION", seg_reduction, ("mean", "sum"))
         if test_topk_candidates < 1:
             raise ValueError(
                 f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
@@ -443,8 +444,3 @@ def _flatten(level: Tensor, per_anchor: int) -> Tensor:
     n, _, height, width = level.shape
     level = level.view(n, -1, per_anchor, height, width).permute(0, 3, 4, 1, 2)
     return level.reshape(n, -1, per_anchor)
-
-
-def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"MODEL.DF2S2.{key} is {value!r}; expected one of {list(choices)}.")

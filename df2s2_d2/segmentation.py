@@ -44,7 +44,8 @@ def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 
     Args:
         boxes: (M, 4) XYXY pixels of the image.
-        stride: of the level; the center of cell (x, y) is ((x + 0.5) stride, (y + 0.5) stride).
+        stride: stride of the level; cell (x, y) has its center at ((x + 0.5) stride, (y + 0.5)
+            stride).
         size: (rows, columns) of the level.
 
     Returns:

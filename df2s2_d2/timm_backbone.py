@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from df2s2_d2.ffp import build_pyramid
 from df2s2_d2.timm_weights import load_weights
+from face_d2.utils.choices import check_choice
 
 __all__ = ["TimmBackbone", "build_timm_ffp_backbone"]
 
@@ -71,8 +72,7 @@ class TimmBackbone(Backbone):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        if norm not in NORMS:
-            raise ValueError(f"MODEL.TIMM.NORM is {norm!r}; expected one of {list(NORMS)}.")
+        check_choice("MODEL.TIMM.NORM", norm, NORMS)
         timm = _import_timm()
         _check_name(timm, name)
         self.network = _create(timm, name, weights, in_channels)

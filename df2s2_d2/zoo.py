@@ -10,9 +10,9 @@ __all__ = ["MODELS"]
 MODELS = (
     Model(
         "quick/df2s2_synth.yaml",
-        "drawn faces",
+        "generated faces",
         TrainedHere("make demo BUDGET=long", "output/demo/df2s2/model_final.pth"),
-        Accuracy(69.0, 73.3, 65.9, "150 generated pictures, as they are", measured_here=True),
+        Accuracy(69.0, 73.3, 65.9, "150 generated images, original size", measured_here=True),
     ),
     Model(
         "quick/df2s2_real.yaml",
@@ -22,6 +22,6 @@ MODELS = (
             "SOLVER.MAX_ITER 3000",
             "output/quick/df2s2_real/model_final.pth",
         ),
-        Accuracy(18.3, 20.8, 12.8, "WIDER val, 223/114 subset, as they are", measured_here=True),
+        Accuracy(18.3, 20.8, 12.8, "WIDER val, 223/114 subset, original size", measured_here=True),
     ),
 )

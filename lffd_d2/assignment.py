@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from face_d2.utils.choices import check_choice
 from lffd_d2.receptive_field import Branch
 
 __all__ = [
@@ -60,14 +61,13 @@ def face_sizes(boxes: Tensor, measure: str) -> Tensor:
     Returns:
         (M,) sizes.
     """
+    check_choice("MODEL.LFFD.SCALE_MEASURE", measure, SCALE_MEASURES)
     sides = boxes[:, 2:] - boxes[:, :2]
     if measure == "longer":
         return sides.amax(dim=1)
     if measure == "shorter":
         return sides.amin(dim=1)
-    if measure == "sqrt_area":
-        return sides.prod(dim=1).sqrt()
-    raise ValueError(f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {measure!r}")
+    return sides.prod(dim=1).sqrt()
 
 
 @torch.no_grad()
@@ -131,7 +131,7 @@ def label_branches(
     Args:
         branches: the branches.
         map_sizes: (h, w) of the map of each.
-        boxes, ignore, reg_norm, scale_measure, min_face: as of :func:`label_branch`.
+        boxes, ignore, reg_norm, scale_measure, min_face: see :func:`label_branch`.
 
     Returns:
         The labels of each branch.
@@ -169,10 +169,10 @@ def positives_per_face(
     scale_measure: str,
     min_face: float,
 ) -> Tensor:
-    """Number of positive RFs that each face of one image has on a branch.
+    """Counts the positive RFs of each face of one image on a branch.
 
     Args:
-        branch, map_size, scale_measure, min_face: as of :func:`label_branch`.
+        branch, map_size, scale_measure, min_face: see :func:`label_branch`.
         boxes: (M, 4) XYXY in pixels of the input.
         ignore: (M,) bool.
 
@@ -190,7 +190,7 @@ def faces_in_range(
     """The faces that a branch detects, and those that it ignores, by their size.
 
     Args:
-        branch, scale_measure, min_face: as of :func:`label_branch`.
+        branch, scale_measure, min_face: see :func:`label_branch`.
         boxes: (M, 4) XYXY in pixels of the input.
         ignore: (M,) bool.
 

@@ -57,7 +57,7 @@ class LFFDNet(Backbone):
             https://arxiv.org/abs/1901.09321).
 
     Attributes:
-        variant: as given.
+        variant: the variant of the network.
     """
 
     def __init__(self, variant: Variant, in_channels: int = 3, init: str = "xavier") -> None:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from face_d2.modeling.iou_loss import IOU_LOSSES
 from face_d2.modeling.reduce import sum_over_processes
+from face_d2.utils.choices import check_choice
 from lffd_d2.assignment import BranchLabels
 
 __all__ = ["LFFDLoss"]
@@ -28,7 +29,7 @@ _BOX_NORMS = ("positives", "map")
 _BOX_LOSSES = ("l2", *IOU_LOSSES)
 
 # IoU losses widen boxes to at least this side, in units of the branch's divisor.
-_LEAST_SIDE = 0.1
+_MIN_SIDE = 0.1
 
 
 class LFFDLoss:
@@ -71,17 +72,16 @@ class LFFDLoss:
         box_weight: float = 1.0,
     ) -> None:
         if neg_pos_ratio <= 0:
-            raise ValueError(f"MODEL.LFFD.NEG_POS_RATIO must be positive, got {neg_pos_ratio}")
+            raise ValueError(
+                f"MODEL.LFFD.NEG_POS_RATIO is {neg_pos_ratio}; expected a positive number"
+            )
         if not 0 <= neg_fraction_no_pos <= 1:
             raise ValueError(
                 f"MODEL.LFFD.NEG_FRACTION_NO_POS must lie in [0, 1], got {neg_fraction_no_pos}"
             )
-        if loss_scale not in _LOSS_SCALES:
-            raise ValueError(f"MODEL.LFFD.LOSS_SCALE is one of {_LOSS_SCALES}, not {loss_scale!r}")
-        if box_loss not in _BOX_LOSSES:
-            raise ValueError(f"MODEL.LFFD.BOX_LOSS is one of {_BOX_LOSSES}, not {box_loss!r}")
-        if box_norm not in _BOX_NORMS:
-            raise ValueError(f"MODEL.LFFD.BOX_NORM is one of {_BOX_NORMS}, not {box_norm!r}")
+        check_choice("MODEL.LFFD.LOSS_SCALE", loss_scale, _LOSS_SCALES)
+        check_choice("MODEL.LFFD.BOX_LOSS", box_loss, _BOX_LOSSES)
+        check_choice("MODEL.LFFD.BOX_NORM", box_norm, _BOX_NORMS)
         self.neg_pos_ratio = neg_pos_ratio
         self.neg_fraction_no_pos = neg_fraction_no_pos
         self.loss_scale = loss_scale
@@ -188,11 +188,11 @@ def _iou_losses(
     An offset is (RF center - corner) / divisor. IoU does not depend on origin and unit, so the
     negated offsets are used as corners. A predicted box can have its right side left of its left
     side, and a network that is initialized with zeros predicts boxes without area. Such boxes have
-    no overlap from which to learn. Sides below ``_LEAST_SIDE`` are therefore widened to it, and the
+    no overlap from which to learn. Sides below ``_MIN_SIDE`` are therefore widened to it, and the
     missing length is added to the loss.
 
     Args:
-        loss: of two (P, 4) sets of XYXY boxes.
+        loss: a function of two (P, 4) sets of XYXY boxes.
         predicted: (P, 4) offsets.
         wanted: (P, 4) offsets.
 
@@ -201,6 +201,6 @@ def _iou_losses(
     """
     centers = -(predicted[:, :2] + predicted[:, 2:]) / 2
     sides = predicted[:, :2] - predicted[:, 2:]
-    half = torch.where(sides < _LEAST_SIDE, _LEAST_SIDE, sides) / 2
-    lacking = F.relu(_LEAST_SIDE - sides).sum(dim=1)
+    half = torch.where(sides < _MIN_SIDE, _MIN_SIDE, sides) / 2
+    lacking = F.relu(_MIN_SIDE - sides).sum(dim=1)
     return loss(torch.cat([centers - half, centers + half], dim=1), -wanted) + lacking

@@ -20,6 +20,7 @@ from face_d2.modeling.base import Candidates, OneStageDetector
 from face_d2.modeling.nms import NMS_TYPES, first_kept, suppress
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
+from face_d2.utils.choices import check_choice
 from lffd_d2.assignment import SCALE_MEASURES, BranchLabels, decode_boxes, label_branches
 from lffd_d2.backbone import LFFDNet
 from lffd_d2.coverage import ReceptiveFieldCoverage
@@ -84,17 +85,11 @@ class LFFD(OneStageDetector):
     ) -> None:
         super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
         variant = backbone.variant
-        if scale_measure not in SCALE_MEASURES:
-            raise ValueError(
-                f"MODEL.LFFD.SCALE_MEASURE is one of {SCALE_MEASURES}, not {scale_measure!r}"
-            )
-        if test_nms_type not in NMS_TYPES:
-            raise ValueError(
-                f"MODEL.LFFD.NMS_TYPE is one of {list(NMS_TYPES)}, not {test_nms_type!r}"
-            )
+        check_choice("MODEL.LFFD.SCALE_MEASURE", scale_measure, SCALE_MEASURES)
+        check_choice("MODEL.LFFD.NMS_TYPE", test_nms_type, NMS_TYPES)
         if test_topk_candidates < 1:
             raise ValueError(
-                f"MODEL.LFFD.TOPK_CANDIDATES_TEST must be at least 1, got {test_topk_candidates}"
+                f"MODEL.LFFD.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1"
             )
         unknown = sorted(set(skip_branches) - set(variant.taps))
         if unknown or set(skip_branches) == set(variant.taps):

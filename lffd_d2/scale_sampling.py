@@ -29,7 +29,7 @@ __all__ = ["RangeSampler", "ScaleSamplingMapper"]
 
 logger = logging.getLogger(__name__)
 
-_LEAST_STRIP = 100  # minimum width, in pixels, of a strip for a crop without faces
+_MIN_STRIP = 100  # minimum width, in pixels, of a strip for a crop without faces
 
 
 class RangeSampler:
@@ -141,7 +141,7 @@ class ScaleSamplingMapper:
 
     Args:
         sampler: draws sizes.
-        strides: for each range, the stride of its branch in pixels.
+        strides: strides of the branches in pixels, one per range.
         size: side of the crop in pixels.
         negative_ratio: probability of a crop without faces.
         negative_scales: minimum and maximum resize factor of such a crop.
@@ -360,7 +360,7 @@ def _draw_strip(
     x1, y1 = np.clip(np.floor(boxes[:, :2].min(axis=0)), 0, (width, height))
     x2, y2 = np.clip(np.ceil(boxes[:, 2:].max(axis=0)), 0, (width, height))
     strips = [(0, 0, x1, height), (x2, 0, width, height), (0, 0, width, y1), (0, y2, width, height)]
-    wide = [s for s in strips if min(s[2] - s[0], s[3] - s[1]) >= _LEAST_STRIP]
+    wide = [s for s in strips if min(s[2] - s[0], s[3] - s[1]) >= _MIN_STRIP]
     if not wide:
         return None
     drawn = wide[np.random.randint(len(wide))]

@@ -11,7 +11,7 @@ from lffd_d2.mxnet_params import RELEASES
 __all__ = ["MODELS"]
 
 # Accuracy by variant, from the paper (25L8S) and the authors' repository (20L5S).
-_SIZE = "WIDER val, images at their own size"
+_SIZE = "WIDER val, images at their original size"
 _PUBLISHED = {
     "25L8S": Accuracy(91.0, 88.1, 78.0, _SIZE, measured_here=False),
     "20L5S": Accuracy(87.5, 86.3, 75.4, _SIZE, measured_here=False),
@@ -50,9 +50,9 @@ MODELS = (
     ),
     Model(
         "quick/lffd_synth.yaml",
-        "drawn faces",
+        "generated faces",
         TrainedHere("make demo BUDGET=long", "output/demo/lffd/model_final.pth"),
-        Accuracy(60.2, 66.3, 49.4, "150 generated pictures, as they are", measured_here=True),
+        Accuracy(60.2, 66.3, 49.4, "150 generated images, original size", measured_here=True),
     ),
     Model(
         "quick/lffd_real.yaml",
@@ -62,6 +62,6 @@ MODELS = (
             "MODEL.WEIGHTS head_20L5S.pth",
             "output/quick/lffd_real/model_final.pth",
         ),
-        Accuracy(42.3, 48.5, 31.6, "WIDER val, 223/114 subset, as they are", measured_here=True),
+        Accuracy(42.3, 48.5, 31.6, "WIDER val, 223/114 subset, original size", measured_here=True),
     ),
 )

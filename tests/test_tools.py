@@ -10,10 +10,19 @@ import pytest
 
 #: Scripts that are no console script under another name.
 SCRIPTS = (
-    *("tools/demo.py", "tools/gpu_check.py", "tools/ship_weights.py"),
-    *("tools/qa/fuzz_labels.py", "tools/qa/fuzz_parsers.py", "tools/qa/mutation.py"),
-    *("tools/qa/sizes.py", "tools/qa/soak.py"),
-    *("datasets/convert.py", "datasets/prepare_widerface.py", "datasets/split_widerface.py"),
+    "tools/demo.py",
+    "tools/gpu_check.py",
+    "tools/model_cards.py",
+    "tools/qa/draw_prose.py",
+    "tools/qa/fuzz_labels.py",
+    "tools/qa/fuzz_parsers.py",
+    "tools/qa/mutation.py",
+    "tools/qa/sizes.py",
+    "tools/qa/soak.py",
+    "tools/ship_weights.py",
+    "datasets/convert.py",
+    "datasets/prepare_widerface.py",
+    "datasets/split_widerface.py",
 )
 
 

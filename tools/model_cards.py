@@ -5,27 +5,29 @@
         --detector df2s2-lite0 --detector lffd-20l5s
     python tools/model_cards.py output/fold/results.json
 
-The figures of a card come from that file and from shipped_speed.json and hiding_fold.json in
-benchmarks/results, its sentences from this module. A card is written to face_d2/weights and to
-docs/models. What was used of the comparison is kept in benchmarks/results/shipped_detectors.json;
-without an argument, the cards are written from there.
+The numbers of a card come from this file and from shipped_speed.json and hiding_fold.json in
+benchmarks/results, its sentences from this module. Each card is written to face_d2/weights and to
+docs/models. The numbers that the cards use are recorded in
+benchmarks/results/shipped_detectors.json; without an argument, the cards are written from this
+record.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from face_d2.cli.common import CommandParser, run
 from face_d2.pretrained import find_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD = ROOT / "benchmarks" / "results" / "shipped_detectors.json"
-#: What is kept of a detector's results.
+#: The recorded entries of a detector's results.
 KEPT = (
     *("AP_easy", "AP_medium", "AP_hard", "interval_95", "parameters", "at_threshold"),
     *("errors", "slices"),
@@ -35,14 +37,14 @@ SLICES = ("height, px", "blur", "occlusion", "pose")
 
 @dataclass(frozen=True)
 class Words:
-    """What a card says beside the figures.
+    """The text of a card.
 
     Attributes:
-        summary: what the detector is.
-        recipe: how its weights were made.
-        weak: where it fails, as seen on photographs.
-        photographs: what it found on the ten photographs of other projects, which were looked at.
-        license: of code and weights that went into it.
+        summary: a description of the detector.
+        recipe: how its weights were trained.
+        weak: the images on which it fails.
+        photographs: its results on ten photographs of other projects, checked by eye.
+        license: the licenses of the code and weights that it is based on.
     """
 
     summary: str
@@ -113,13 +115,32 @@ CARDS = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path, nargs="?", help="results.json of face-d2-compare")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/model_cards.py",
+        "Writes the model cards of the shipped detectors from a comparison.",
+        examples=(
+            "python tools/model_cards.py",
+            "python tools/model_cards.py output/fold/results.json",
+        ),
+        epilog="Without a file, the cards are written from the recorded comparison.",
+    )
+    parser.add_argument(
+        "results", type=Path, nargs="?", metavar="FILE", help="results.json of face-d2-compare"
+    )
     options = parser.parse_args(argv)
-    if options.results:
-        ((_, data),) = json.loads(options.results.read_text())["data"].items()
+    return run(lambda: write_cards(options.results), KeyError)
+
+
+def write_cards(results: Path | None) -> None:
+    """Records a comparison, if one is given, and writes the cards of all shipped detectors.
+
+    Raises:
+        KeyError: the comparison lacks a shipped detector.
+    """
+    if results:
+        ((_, data),) = json.loads(results.read_text())["data"].items()
         kept = {name: {key: data["detectors"][name][key] for key in KEPT} for name in CARDS}
         RECORD.write_text(json.dumps(kept, indent=1) + "\n")
     for name in CARDS:
@@ -239,4 +260,4 @@ def _slice_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Which faces of a data set a detector can learn, computed without training.
+"""Computes which faces of a data set a detector can learn, without training it.
 
 A face without a positive anchor or receptive field does not contribute to training and is detected
 by chance only. Annotations and image sizes are enough to count such faces; no pixels are read. The
@@ -119,13 +119,13 @@ def measure_coverage(
     """Computes the coverage of every face of a data set.
 
     Args:
-        cfg: of a detector that has a rule; its weights are not needed.
+        cfg: the config of a detector with a coverage rule; its weights are not needed.
         dataset_name: a registered data set with annotations, or labels by their notation (see
             :mod:`face_d2.data.catalog`).
-        training: judge random training crops (``INPUT.MAPPER``) in place of the images as tested.
-        draws: how many crops of every image; for ``training`` only.
-        seed: of the crops.
-        progress: show a bar.
+        training: use random training crops (``INPUT.MAPPER``) instead of test images.
+        draws: number of crops per image; for ``training`` only.
+        seed: seed of the crops.
+        progress: show a progress bar.
 
     Returns:
         The coverage. Ignored faces (``iscrowd``) are left out, but influence others as in training.

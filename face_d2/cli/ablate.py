@@ -1,4 +1,4 @@
-"""``face-d2-ablate``: suites of trainings over several seeds."""
+"""``face-d2-ablate``: trains suites of configs with several seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Trains what a suite lacks, then writes its table and plot; returns the exit status."""
+    """Trains the missing runs of a suite and writes table and plot; returns the exit status."""
     parser = CommandParser(
         "face-d2-ablate",
         "Trains every row of a suite with several seeds and makes one table and plot. Finished "
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "suite",
         nargs="?",
         help="name of a shipped suite (headline, segmentation, fusion, ...) or a YAML file; "
-        "without one the suites are listed",
+        "without it, the suites are listed",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
     parser.add_argument(
@@ -55,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
     parser.add_argument(
-        "--collect-only", action="store_true", help="train nothing; table and plot of what is there"
+        "--collect-only",
+        action="store_true",
+        help="train nothing; write table and plot of the finished runs",
     )
     options = parser.parse_args(arguments)
     if options.results and options.results.suffix == ".jsonl" and not options.collect_only:
-        parser.error(f"--results {options.results}: a .jsonl file goes with --collect-only")
+        parser.error(f"--results {options.results}: a .jsonl file needs --collect-only")
     return run(lambda: _ablate(options))
 
 
@@ -92,7 +94,7 @@ def _ablate(options: argparse.Namespace) -> int:
             num_processes=options.num_processes,
             jobs=options.jobs,
         )
-        # A plain kill would leave the children behind; as an exit it ends them.
+        # A plain kill would leave the child processes running; an exit ends them.
         default = signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped by SIGTERM."))
         try:
             failures = runner.run()

@@ -1,4 +1,4 @@
-"""``face-d2-benchmark``: what a detector costs in every runtime."""
+"""``face-d2-benchmark``: measures the cost of a detector in every runtime."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def parser() -> CommandParser:
     result.add_argument(
         "--weights",
         metavar="FILE",
-        help="checkpoint; without it the weights are random: the network costs the same, but the "
-        "time end to end contains no suppression of boxes",
+        help="checkpoint; without it, weights are random, and the time end to end contains no "
+        "suppression of boxes",
     )
     result.add_argument(
         "--sizes",
@@ -52,44 +52,45 @@ def parser() -> CommandParser:
         type=float,
         default=60.0,
         metavar="S",
-        help="of one size, after which no round but the first three begins (default: %(default)s)",
+        help="seconds per size, after which no further round starts; there are at least three "
+        "(default: %(default)s)",
     )
     result.add_argument(
         "--devices",
         nargs="+",
         choices=("cpu", "cuda"),
-        help="for PyTorch (default: those of this machine)",
+        help="devices of PyTorch (default: all of this machine)",
     )
     result.add_argument(
-        "--only", nargs="+", metavar="WORD", help="rows whose name has one of these words"
+        "--only", nargs="+", metavar="WORD", help="only rows whose name contains one of these words"
     )
     result.add_argument(
-        "--image", metavar="FILE", help="timed on it, scaled to each size; otherwise on noise"
+        "--image", metavar="FILE", help="image for timing, scaled to each size (default: noise)"
     )
     result.add_argument(
         "--calibration",
         metavar="FOLDER",
-        help="images for int8's value ranges; otherwise noise, which says nothing of accuracy",
+        help="images for the calibration of int8 (default: noise, which does not affect times)",
     )
     result.add_argument(
         "--onnx",
         nargs="+",
         default=[],
         metavar="NAME=FILE",
-        help="other detectors' files beside it, the network alone",
+        help="files of other detectors, of which only the network is timed",
     )
     result.add_argument(
         "--output",
         type=Path,
         default=Path("output/benchmark"),
         metavar="DIR",
-        help="folder of the table and figures (default: %(default)s)",
+        help="folder of the table and plots (default: %(default)s)",
     )
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures; returns the exit status."""
+    """Measures a detector; returns the exit status."""
     command = parser()
     options = command.parse_args(argv)
     for name in ("threads", "rounds"):
@@ -121,11 +122,11 @@ def _benchmark(options: argparse.Namespace) -> None:
     plot_times(result, options.output / f"{name}_times")
     plot_efficiency(result, options.output / f"{name}_e_net")
     print(text)
-    print(f"{options.output}: {name}.json, {name}.md and figures")
+    print(f"{options.output}: {name}.json, {name}.md and plots")
 
 
 def _size(word: str) -> tuple[str, int, int]:
-    """ "640x480" as itself, height and width."""
+    """Parses "640x480" to this word, height and width."""
     width, cross, height = word.partition("x")
     if not (cross and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, such as 640x480, not {word!r}")

@@ -1,4 +1,4 @@
-"""``face-d2-check-dataset``: damaged images and wrong boxes of a data set, before training."""
+"""``face-d2-check-dataset``: finds damaged images and wrong boxes of a data set."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-check-dataset``.
 
     Returns:
-        Exit status: 0 when nothing is wrong with the data set, 1 when something is, 2 when it could
-        not be checked.
+        Exit status: 0 if there is no problem, 1 if there is one, 2 if the data set could not be
+        checked.
     """
     parser = CommandParser(
         "face-d2-check-dataset",
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "face-d2-check-dataset widerface_train",
             "face-d2-check-dataset --images DIR --annotations FILE --cleaned CLEANED.txt",
         ),
-        epilog="Exit status: 0 when nothing is wrong with the data set, 1 when something is, 2 "
-        "when it could not be checked.",
+        epilog="Exit status: 0 if there is no problem, 1 if there is one, 2 if the data set could "
+        "not be checked.",
     )
     parser.add_argument(
         "name",
@@ -43,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the event folders")
     parser.add_argument("--annotations", type=Path, metavar="FILE", help="WIDER FACE text")
-    parser.add_argument("--cleaned", type=Path, metavar="FILE", help="write a list without faults")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every finding")
+    parser.add_argument(
+        "--cleaned", type=Path, metavar="FILE", help="write a list without problems"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all problems")
     parser.add_argument("--workers", type=int, default=0, help="threads (default: one per CPU)")
     args = parser.parse_args(argv)
     given = (args.name is not None, args.images is not None, args.annotations is not None)
@@ -81,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def format_check(check: DatasetCheck) -> str:
-    """What was found, counted, with the first examples."""
+    """The problems with their numbers and the first examples."""
     found = check.as_json()
     lines = [
         f"{found['images']:,} images, {found['faces']:,} faces in {check.seconds:.1f} s "
@@ -99,7 +101,9 @@ def format_check(check: DatasetCheck) -> str:
         ]
         lines += _section("boxes", problem, words, names)
     turned = [image.name for image in check.images if image.turned]
-    lines += _section("images", "turned", "by EXIF; no fault, but some tools ignore it", turned)
+    lines += _section(
+        "images", "turned", "by EXIF; not a problem, but some tools ignore it", turned
+    )
     return "\n".join(lines)
 
 
@@ -118,18 +122,18 @@ def _registered(name: str) -> tuple[Path, Path]:
     if name not in DatasetCatalog.list():
         known = ", ".join(n for n in DatasetCatalog.list() if n.startswith("widerface"))
         raise ValueError(
-            f"no data set {name!r} is registered, and there is no such path; of this project there "
-            f"are: {known}. Labels of your own: FORMAT:LABELS:IMAGES"
+            f"{name!r} is neither a registered data set nor a path; this project registers "
+            f"{known}. Your own labels: FORMAT:LABELS:IMAGES"
         )
     metadata = MetadataCatalog.get(name)
     text = metadata.get("annotation_file")
     if text is None:
         raise ValueError(
-            f"{name!r} has no annotations in WIDER FACE's form; give its labels as "
+            f"{name!r} has no annotations in WIDER FACE's format; give its labels as "
             "FORMAT:LABELS:IMAGES"
         )
     if not Path(text).is_file():
-        DatasetCatalog.get(name)  # generates the set, or says where its files should be
+        DatasetCatalog.get(name)  # generates the set, or reports the missing files
     return Path(metadata.image_root), Path(text)
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: the parser, KEY VALUE overrides, how a failure is reported.
+"""The parser of all commands, KEY VALUE overrides, and the reporting of errors.
 
 Exit statuses: 0 for success, 1 for work that failed, 2 for a wrong command line, 130 for Ctrl-C.
 An error is one line on stderr that starts with ``error:``. Every ``main(argv)`` returns the status.
@@ -33,10 +33,10 @@ class CommandParser(argparse.ArgumentParser):
     Args:
         prog: the console script.
         description: what the command does.
-        examples: whole command lines.
-        epilog: what else the help says, after the examples.
+        examples: complete command lines.
+        epilog: text of the help after the examples.
         overrides: whether the command takes ``KEY VALUE`` pairs that override the config. They
-            become ``opts``, a list; they may stand anywhere behind the command.
+            become ``opts``, a list; they may be anywhere after the command.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Takes the config overrides out of a command line.
+    """Separates the config overrides from the other words of a command line.
 
-    A key starts with a section of the config (``MODEL.``, ``TEST.``, ...) and is no existing file.
-    Its value is the next word, unless that is a flag.
+    A key starts with a section of the config (``MODEL.``, ``TEST.``, ...) and is not an existing
+    file. Its value is the next word, unless this is a flag.
 
     Returns:
         The other words, and KEY, VALUE, ...; a last key without a value ends the second list.
@@ -104,15 +104,14 @@ def split_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
-    """Does the work of a command.
+    """Runs the work of a command and reports errors.
 
-    Warnings become lines that start with ``warning:``; the deprecations of other packages are left
-    out.
+    Warnings become lines that start with ``warning:``; deprecation warnings are left out.
 
     Args:
         work: returns the exit status; None is 0.
-        failures: exceptions that are reported in one line besides ``ImportError``, ``OSError`` and
-            ``ValueError``.
+        failures: exceptions that are reported in one line, in addition to ``ImportError``,
+            ``OSError`` and ``ValueError``.
 
     Returns:
         The exit status.
@@ -137,5 +136,5 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _say(text: str) -> None:
-    """Prints to stderr, with what is not UTF-8 (in the names of files) escaped."""
+    """Prints to stderr; bytes that are not UTF-8 (in file names) are escaped."""
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)

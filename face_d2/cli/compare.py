@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from face_d2.analysis.compare.opening import DetectorChoice
         from face_d2.analysis.compare.page import make_page, write_results
 
-        make_page({})  # a missing package is told before hours of work
+        make_page({})  # reports a missing package before hours of work
         specs = [DetectorChoice.parse(text) for text in options.detector]
         settings = CompareSettings(
             measures=MeasureSettings(

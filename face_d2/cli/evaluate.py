@@ -1,4 +1,4 @@
-"""``face-d2-evaluate``: WIDER FACE, FDDB, coverage of a config, and faces that stay visible."""
+"""``face-d2-evaluate``: scores on WIDER FACE and FDDB, coverage, and faces that stay visible."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UNSTATED = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``face-d2-evaluate``: one of the commands below, by its name."""
+    """Entry point of ``face-d2-evaluate``; runs a subcommand and returns its exit status."""
     commands = {
         "widerface": widerface_main,
         "fddb": fddb_main,
@@ -76,25 +76,25 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--images",
         metavar="FILE",
-        help="score only the images listed there: names event/file.jpg, one per line, or an "
+        help="score only the images in this list: names event/file.jpg, one per line, or an "
         "annotation text",
     )
-    parser.add_argument("--subset-name", help="what to call that subset in the result")
+    parser.add_argument("--subset-name", help="name of the subset in the result")
     parser.add_argument(
         "--bootstrap",
         type=int,
         default=1000,
         metavar="N",
-        help="resamplings, 0: none (%(default)s)",
+        help="number of resamplings for intervals, 0: none (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
     parser.add_argument(
-        "--image-root", metavar="DIR", help="images; adds contact sheets of the errors to --plots"
+        "--image-root", metavar="DIR", help="image folder; adds contact sheets of errors to --plots"
     )
     _add_common(parser)
     options = parser.parse_args(arguments)
     if options.image_root and not options.plots:
-        parser.error("--image-root is for the contact sheets of --plots DIR")
+        parser.error("--image-root needs --plots DIR")
     if options.bootstrap < 0:
         parser.error(f"--bootstrap {options.bootstrap}: expected 0 or more")
     protocol = _protocol(parser, options)
@@ -141,7 +141,9 @@ def fddb_main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("folds", help="FDDB-folds, with FDDB-fold-01-ellipseList.txt to -10-")
     parser.add_argument(
-        "--image-root", metavar="DIR", help="folder of 2002/, 2003/: canvas from each image's size"
+        "--image-root",
+        metavar="DIR",
+        help="folder of 2002/, 2003/; the canvas is then each image's size",
     )
     parser.add_argument(
         "--canvas",
@@ -149,9 +151,11 @@ def fddb_main(arguments: Sequence[str] | None = None) -> int:
         nargs=2,
         default=(450, 450),
         metavar=("HEIGHT", "WIDTH"),
-        help="canvas for all images where --image-root is not given (450 450)",
+        help="canvas for all images without --image-root (450 450)",
     )
-    parser.add_argument("--roc", metavar="DIR", help="write DiscROC.txt and ContROC.txt there")
+    parser.add_argument(
+        "--roc", metavar="DIR", help="write DiscROC.txt and ContROC.txt to this folder"
+    )
     _add_common(parser)
     options = parser.parse_args(arguments)
     protocol = _protocol(parser, options)
@@ -200,14 +204,14 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--training",
         action="store_true",
-        help="judge random training crops, as the config's mapper draws them",
+        help="use random training crops of the config's mapper",
     )
     parser.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="crops of every image (%(default)s)"
+        "--draws", type=int, default=1, metavar="N", help="number of crops per image (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the crops (%(default)s)")
-    parser.add_argument("--json", metavar="PATH", help="write the figures there")
-    parser.add_argument("--plots", metavar="DIR", help="write coverage.png and .svg there")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the crops (%(default)s)")
+    parser.add_argument("--json", metavar="PATH", help="write the results to this file")
+    parser.add_argument("--plots", metavar="DIR", help="write coverage.png and .svg to this folder")
     options = parser.parse_args(arguments)
 
     def report() -> None:
@@ -237,15 +241,17 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="PATH", help="write figures and protocol there")
-    parser.add_argument("--plots", metavar="DIR", help="write the curves there, PNG and SVG")
-    parser.add_argument("--name", help="the detector's name in plots (the file's)")
+    parser.add_argument("--json", metavar="PATH", help="write results and protocol to this file")
+    parser.add_argument(
+        "--plots", metavar="DIR", help="write the curves to this folder, as PNG and SVG"
+    )
+    parser.add_argument("--name", help="name of the detector in plots (default: that of the file)")
     parser.add_argument(
         "--protocol",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="how the detections were made, printed and saved beside the figures, e.g. "
+        help="a setting of the detector, printed and saved with the results, e.g. "
         "--protocol 'image size=longer side 640' --protocol 'NMS=0.5' (repeatable)",
     )
 
@@ -259,14 +265,14 @@ def _protocol(parser: CommandParser, options: argparse.Namespace) -> dict[str, s
 
 
 def _image_list(path: str | None) -> list[str] | None:
-    """The lines that name an image; in an annotation text the others are numbers."""
+    """The lines with image names; the other lines of an annotation text are numbers."""
     if path is None:
         return None
     return [name for _, name in numbered_lines(path) if "/" in name]
 
 
 def _ground_truth(text: str) -> str | WiderFaceGroundTruth:
-    """What :func:`widerface_ap` takes; a registered data set is read here, by Detectron2."""
+    """The ground truth for :func:`widerface_ap`; registered data sets are read by Detectron2."""
     if Path(text).exists() or is_notation(text):
         return text
     import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
@@ -277,10 +283,10 @@ def _ground_truth(text: str) -> str | WiderFaceGroundTruth:
     try:
         register_data_sets([text])
     except ValueError:
-        return text  # the reader says what is expected
+        return text  # the reader reports what is expected
     found = dataset_ground_truth(text)
     if found is None:
-        raise ValueError(f"data set {text!r} has no labels to score against.")
+        raise ValueError(f"data set {text!r} has no labels.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``face-d2-export``: a detector as an ONNX file."""
+"""``face-d2-export``: writes a detector as an ONNX file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from face_d2.cli.common import CONFIG_HELP, CommandParser, run
 
 __all__ = ["main"]
 
-#: Of fewer, the lost AP points are chance.
+#: With fewer images, the measured loss of AP is mostly chance.
 _ENOUGH_IMAGES = 50
 
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--outputs",
         choices=("candidates", "maps", "detections"),
         default="candidates",
-        help="candidates: boxes and scores before NMS, what FaceDetector.from_onnx takes; "
+        help="candidates: boxes and scores before NMS, for FaceDetector.from_onnx; "
         "detections: after NMS in the graph; maps: the raw maps (default: %(default)s)",
     )
     parser.add_argument(
@@ -59,39 +59,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--int8",
         type=Path,
         metavar="FOLDER",
-        help="also write FILE_int8.onnx, its value ranges taken from the images there",
+        help="also write FILE_int8.onnx, calibrated on the images in this folder",
     )
     int8.add_argument(
         "--ground-truth",
         type=Path,
         metavar="PATH",
-        help="WIDER FACE's annotation text or .mat folder of those images; without it the loss is "
-        "measured against the boxes of the float model",
+        help="WIDER FACE annotation text or .mat folder of these images; without it, the loss of "
+        "AP is measured against the boxes of the float model",
     )
     int8.add_argument(
         "--max-loss",
         type=float,
         default=0.5,
         metavar="POINTS",
-        help="of AP; nothing is written if more is lost (default: %(default)s)",
+        help="maximum loss of AP; above it, no int8 file is written (default: %(default)s)",
     )
     int8.add_argument(
         "--int8-weights",
         type=int,
         choices=(7, 8),
         default=7,
-        help="bits of a weight. 7: right on every processor; 8: more exact where the processor "
-        "has VNNI or is an Arm, wrong on other x86-64 processors (default: %(default)s)",
+        help="bits per weight. 7: correct on every processor; 8: more exact on Arm and on x86-64 "
+        "with VNNI, wrong on other x86-64 processors (default: %(default)s)",
     )
     options = parser.parse_args(argv)
     if options.int8 and options.outputs != "candidates":
-        parser.error("--int8 goes with --outputs candidates")
+        parser.error("--int8 needs --outputs candidates")
     if options.opencv and (options.int8 or options.outputs != "candidates"):
-        parser.error("--opencv goes without --outputs and --int8")
+        parser.error("--opencv cannot be combined with --outputs and --int8")
     if options.ground_truth and not options.int8:
-        parser.error("--ground-truth is for --int8")
+        parser.error("--ground-truth needs --int8")
     if options.int8_weights != 7 and not options.int8:
-        parser.error("--int8-weights is for --int8")
+        parser.error("--int8-weights needs --int8")
     if options.output.suffix != ".onnx":
         parser.error(f"--output {options.output}: the name must end in .onnx")
     return run(lambda: _export(options), RuntimeError)
@@ -139,7 +139,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _images_for_int8(options: argparse.Namespace) -> list[str]:
-    """Those of --int8, checked before anything is written."""
+    """The images of --int8, checked before anything is written."""
     from face_d2.export.accuracy import check_images
     from face_d2.predictor.sources import find_inputs
 
@@ -150,8 +150,8 @@ def _images_for_int8(options: argparse.Namespace) -> list[str]:
         raise ValueError(f"--int8 {options.int8}: {error}") from None
     if len(images) < _ENOUGH_IMAGES:
         print(
-            f"warning: int8's value ranges and its loss are measured on few images ({len(images)});"
-            f" give {_ENOUGH_IMAGES} or more like those the detector will see",
+            f"warning: int8 is calibrated and measured on few images ({len(images)}); use "
+            f"{_ENOUGH_IMAGES} or more that resemble the images of the application",
             file=sys.stderr,
         )
     return images

@@ -9,7 +9,7 @@ from importlib import import_module
 
 __all__ = ["COMMANDS", "main"]
 
-#: Name, module with ``main(argv)``, what it does.
+#: Name -> module with ``main(argv)``, description.
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
     "train": ("face_d2.train_net", "train a detector, or evaluate its weights (--eval-only)"),
@@ -26,7 +26,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    """The help: every command with what it does."""
+    """The help text, with a line per command."""
     width = max(map(len, COMMANDS))
     rows = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
     lines = [

@@ -35,7 +35,7 @@ def released_table() -> str:
             link = f"[`{file.name}`]({file.url})"
             row = [f"`{model.config}`", model.finds, link, f"{kind} `{digits}`", file.license]
             rows.append([*row, published, checked])
-    heads = ("config", "finds", "file", "checksum", "license", "WIDER val, published")
+    heads = ("config", "detects", "file", "checksum", "license", "WIDER val, published")
     return _table((*heads, "checked here"), rows)
 
 
@@ -47,7 +47,7 @@ def trained_table() -> str:
         if isinstance(weights, TrainedHere):
             row = [f"`{model.config}`", model.finds, f"`{weights.file}`", f"`{weights.command}`"]
             rows.append([*row, str(accuracy or "-"), accuracy.protocol if accuracy else "-"])
-    heads = ("config", "finds", "file", "made by", "easy / medium / hard", "measured on")
+    heads = ("config", "detects", "file", "trained by", "easy / medium / hard", "measured on")
     return _table(heads, rows)
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-model-zoo``; returns the exit status."""
     parser = CommandParser(
         "face-d2-model-zoo",
-        "Lists the weights that are known, or prints the path of a config's checkpoint.",
+        "Lists the available weights, or prints the path of a config's checkpoint.",
         examples=("face-d2-model-zoo", "face-d2-model-zoo lffd/lffd_25L8S.yaml --download"),
         epilog="The cache is models/ in $FACE_D2_CACHE (default output/cache).",
     )
@@ -68,14 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "name",
         nargs="?",
         metavar="NAME",
-        help="config, for example lffd/lffd_25L8S.yaml; without it, list",
+        help="a config, for example lffd/lffd_25L8S.yaml; without it, all weights are listed",
     )
-    parser.add_argument("--download", action="store_true", help="fetch what is not in the cache")
+    parser.add_argument(
+        "--download", action="store_true", help="download the weights if they are not in the cache"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the checkpoints")
     options = parser.parse_args(argv)
     if options.name is None:
         if options.download or options.cache is not None:
-            parser.error("--download and --cache go with a NAME")
+            parser.error("--download and --cache need a NAME")
         print(f"Shipped with the package\n\n{shipped_table()}\n")
         print(f"Published\n\n{released_table()}\n\nTrained by a command\n\n{trained_table()}")
         return 0

@@ -1,4 +1,4 @@
-"""``face-d2-predict``: faces of files, folders, videos and cameras."""
+"""``face-d2-predict``: finds faces in files, folders, videos and cameras."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ def parser() -> CommandParser:
     model.add_argument(
         "--model",
         choices=tuple(PRETRAINED),
-        help=f"a detector that ships with the package; {DEFAULT} where no model is given",
+        help=f"a detector that ships with the package (default: {DEFAULT})",
     )
     model.add_argument("--config-file", metavar="FILE", help=CONFIG_HELP)
-    model.add_argument("--weights", metavar="FILE", help="checkpoint of that config's network")
+    model.add_argument("--weights", metavar="FILE", help="checkpoint of the config's network")
     model.add_argument(
         "--onnx",
         metavar="FILE",
-        help="of face-d2-export, or of YuNet, SCRFD, RetinaFace, YOLO-face, ...; needs no torch",
+        help="file of face-d2-export, YuNet, SCRFD, RetinaFace, YOLO-face, ...; needs no torch",
     )
     model.add_argument(
         "--runtime", choices=("auto", "onnxruntime", "openvino"), default="auto", help="for --onnx"
     )
-    model.add_argument("--device", help="cpu, cuda, cuda:N; by default CUDA where there is a GPU")
+    model.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is a GPU)")
     model.add_argument(
         "--score-threshold",
         type=float,
         metavar="S",
-        help="the model's by default, which is low; then --draw and --crop start from "
-        f"{SHOWN_FROM}, and --blur from the threshold that a shipped detector recommends for "
-        "hiding",
+        help="minimum score; by default the model's, which is low, "
+        f"{SHOWN_FROM} for --draw and --crop, and for --blur the threshold that a shipped detector "
+        "recommends for hiding",
     )
     model.add_argument(
         "--min-size",
@@ -74,14 +74,14 @@ def parser() -> CommandParser:
     output = result.add_argument_group("output")
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
     output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
-    output.add_argument("--draw", action="store_true", help="images and videos with boxes")
+    output.add_argument("--draw", action="store_true", help="write images and videos with boxes")
     output.add_argument(
         "--blur",
         action="store_true",
-        help="images and videos with hidden faces; what the model does not find stays visible, "
+        help="write images and videos with hidden faces; faces that are not found stay visible, "
         "see docs/hiding.md",
     )
-    output.add_argument("--crop", action="store_true", help="every face as an image")
+    output.add_argument("--crop", action="store_true", help="write every face as an image")
     output.add_argument(
         "--redact", choices=STYLES, default="blur", help="how --blur hides faces (default: blur)"
     )
@@ -89,10 +89,10 @@ def parser() -> CommandParser:
         "--tracks",
         type=Path,
         metavar="FILE",
-        help="hide in one video what this file says, edited perhaps, without searching it",
+        help="hide the faces listed in this file (it may be edited) in one video; no search",
     )
     output.add_argument(
-        "--keep-exif", action="store_true", help="pictures keep place, time and camera"
+        "--keep-exif", action="store_true", help="keep EXIF data (place, time, camera) in pictures"
     )
     work = result.add_argument_group("work")
     work.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
@@ -101,22 +101,25 @@ def parser() -> CommandParser:
         type=int,
         default=2**23,
         metavar="N",
-        help="images with more are searched in tiles (default: %(default)s)",
+        help="larger images are searched in tiles (default: %(default)s)",
     )
     work.add_argument(
         "--first-page",
         action="store_true",
-        help="of a TIFF or an animation search the first page or frame alone",
+        help="search only the first page of a TIFF and the first frame of an animation",
     )
     work.add_argument(
-        "--max-frames", type=int, metavar="N", help="of a camera; without it Ctrl-C ends the run"
+        "--max-frames",
+        type=int,
+        metavar="N",
+        help="number of frames of a camera; default: until Ctrl-C",
     )
     work.add_argument(
         "--shard",
         type=_shard,
         default=(1, 1),
         metavar="I/N",
-        help="do the I-th of N parts; the command without --shard then puts all together",
+        help="process the I-th of N parts; the command without --shard merges the results",
     )
     launcher = result.add_argument_group("processes (with --config-file; Detectron2's launcher)")
     launcher.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs per machine")
@@ -133,12 +136,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-predict``.
 
     Returns:
-        0; 1 when an input failed; 130 when the run was stopped.
+        0, 1 if an input failed, or 130 if the run was stopped.
     """
     arguments = parser()
     options = arguments.parse_args(argv)
     if sum(map(bool, (options.model, options.onnx, options.config_file))) > 1:
-        arguments.error("one model at a time: --model, --onnx, or --config-file and --weights")
+        arguments.error("choose one model: --model, --onnx, or --config-file with --weights")
     if options.weights and not options.config_file:
         arguments.error("--weights needs --config-file")
     if options.config_file and not options.weights:
@@ -146,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.onnx and (options.device or options.opts or options.weights):
         arguments.error("--weights, --device and KEY VALUE pairs are for --config-file")
     if options.tracks and len(options.inputs) != 1:
-        arguments.error("--tracks goes with one video")
+        arguments.error("--tracks needs exactly one video")
     values = vars(options)
     tracks = values.pop("tracks")
     if tracks:
@@ -159,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"model: {shipped}", file=sys.stderr)
     job = PredictJob(**values)
     if job.in_processes and (not job.config_file or job.shard != (1, 1)):
-        arguments.error("--num-gpus and --num-processes go with --config-file, without --shard")
+        arguments.error("--num-gpus and --num-processes need --config-file and no --shard")
 
     def find_faces() -> int:
         found = job
@@ -170,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return predict(found)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; the same command continues", file=sys.stderr)
             return 130
 
     return run(find_faces)

@@ -30,8 +30,8 @@ def _endings(words: str) -> frozenset[str]:
     return frozenset(f".{word}" for word in words.split())
 
 
-#: Suffixes of images and videos. A file with such a suffix and other content counts as damaged. ".ts"
-#: is left out, because it is also the suffix of TypeScript.
+#: Suffixes of images and videos. A file with such a suffix and other content counts as damaged. The
+#: suffix ".ts" is left out, because TypeScript uses it too.
 _IMAGE_ENDINGS = _endings(
     "jpg jpeg jpe jfif jfi mpo png apng webp bmp dib gif tif tiff pbm pgm ppm pnm jp2 j2k jpx avif "
     "avifs heic heif hif jxl psd psb exr hdr tga pcx qoi dng nef arw cr2 cr3 raf orf rw2 pef srw"

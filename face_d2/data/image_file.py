@@ -42,7 +42,7 @@ __all__ = [
     "with_image",
 ]
 
-#: Pillow refuses larger images by their header. The limit is 540 MB decoded (13,000 x 13,000 passes).
+#: Pillow refuses larger images by their header: 540 MB decoded; 13,000 x 13,000 passes.
 MAX_IMAGE_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
 _EXIF_ORIENTATION = 0x0112
@@ -197,7 +197,7 @@ def pixels_of(
         if deep_color and pixels.size and pixels.max() < 64:
             if data is None:
                 raise ValueError(
-                    "got a dark image with 16 bits per channel; Pillow keeps 8 of them, so pass its path"
+                    "got a dark image with 16 bits per channel; Pillow keeps 8, so pass its path"
                 )
             bgr = to_8_bits(deep_pixels(data(), page)[..., :3])
             pixels = bgr if color_order == "BGR" else bgr[..., ::-1]
@@ -207,8 +207,9 @@ def pixels_of(
 def to_8_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Scales 16-bit values to 8 bits, by the number of bits that are used.
 
-    Thermal and scientific cameras store 10, 12 or 14 bits in 16. If no value of an image has more
-    bits than these, it is scaled from this number of bits; otherwise it would be nearly black.
+    Thermal and scientific cameras store values of 10, 12 or 14 bits in 16 bits. An image whose
+    values fit into one of these is scaled from this number of bits; from 16, it would be almost
+    black.
     """
     used = int(values.max()).bit_length() if values.size else 0
     depth = next(depth for depth in _DEPTHS if depth >= used)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from face_d2.data.augmentation import BoundedResize, PhotometricDistortion, SquareFaceCrop
 from face_d2.data.image_file import read_image
+from face_d2.utils.choices import check_choice
 
 __all__ = [
     "MAPPERS",
@@ -171,9 +172,7 @@ def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any
     Raises:
         ValueError: there is no mapper of this name.
     """
-    if cfg.INPUT.MAPPER not in MAPPERS:
-        names = sorted(name for name, _ in MAPPERS)
-        raise ValueError(f"INPUT.MAPPER is {cfg.INPUT.MAPPER!r}; expected one of {names}.")
+    check_choice("INPUT.MAPPER", cfg.INPUT.MAPPER, sorted(name for name, _ in MAPPERS))
     return MAPPERS.get(cfg.INPUT.MAPPER)(cfg)
 
 

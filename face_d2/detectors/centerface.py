@@ -1,7 +1,7 @@
 """CenterFace (Xu et al., arXiv 1911.03599): a heat map of face centers at a quarter of the size.
 
-Settings are those of the authors' code: the image stretched to multiples of 32, NMS at IoU 0.3. The
-authors name no score threshold for their evaluation; 0.05 is taken here.
+Settings are those of the authors' code: the image is stretched to multiples of 32, and NMS uses IoU
+0.3. The authors state no score threshold for their evaluation; this adapter uses 0.05.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STRIDE = 4
 
 
 class CenterFace(OnnxDetector):
-    """The authors' ``centerface.onnx``, which names an input size that it does not need."""
+    """The authors' ``centerface.onnx``, which accepts any input size although it states one."""
 
     adapter = "centerface"
     about = About(
@@ -38,7 +38,7 @@ class CenterFace(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Heat map, sides, shift of the center, landmarks."""
+        """Recognizes a heat map, sides, shifts of the center and landmarks."""
         return signature.channels in ((1, 2, 2), (1, 2, 2, 10)) and all(
             len(output.shape) == 4 for output in signature.outputs
         )
@@ -46,7 +46,7 @@ class CenterFace(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Sides are exponents, and sides and shifts come in the order y, x."""
+        """Decodes boxes; sides are stored as logarithms, and sides and shifts in the order y, x."""
         heat, sides, shift = (output[0] for output in outputs[:3])
         half = np.exp(sides.reshape(2, -1).T[:, ::-1]) * _STRIDE / 2
         center = cell_centers(canvas, _STRIDE, 0.5) + shift.reshape(2, -1).T[:, ::-1] * _STRIDE

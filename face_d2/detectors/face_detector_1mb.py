@@ -1,7 +1,7 @@
-"""Face-Detector-1MB-with-landmark: RetinaFace's head over slim and RFB, with anchors of their own.
+"""Face-Detector-1MB-with-landmark: RetinaFace's head on the networks slim and RFB.
 
-Settings are those of the authors' ``test_widerface.py``: longer side 640 (they also print 320),
-score > 0.02, NMS at IoU 0.4.
+The anchors differ from RetinaFace's. Settings are those of the authors' ``test_widerface.py``:
+longer side 640 (they also report 320), score > 0.02, NMS at IoU 0.4.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["FaceDetector1MB"]
 
 
 class FaceDetector1MB(RetinaFace):
-    """Files of ``convert_to_onnx.py`` for slim and RFB, not those for its MobileNet."""
+    """Files of ``convert_to_onnx.py`` with the networks slim and RFB (not MobileNet)."""
 
     adapter = "facedetector1mb"
     about = About(

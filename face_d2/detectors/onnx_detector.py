@@ -34,11 +34,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 32:
-            raise ValueError(f"size must be at least 32 pixels, not {self.size}")
+            raise ValueError(f"size is {self.size}; expected at least 32 pixels")
         if not 0 <= self.score < 1:
-            raise ValueError(f"score must be in [0, 1), not {self.score}")
+            raise ValueError(f"score is {self.score}; expected [0, 1)")
         if not 0 < self.nms <= 1:
-            raise ValueError(f"nms must be in (0, 1], not {self.nms}")
+            raise ValueError(f"nms is {self.nms}; expected (0, 1]")
 
 
 class OnnxDetector(Detector):
@@ -101,7 +101,7 @@ class OnnxDetector(Detector):
         """Candidates of one image.
 
         Args:
-            outputs: of the graph, in its order.
+            outputs: the outputs of the graph, in its order.
             canvas: (height, width) of the input.
 
         Returns:
@@ -203,7 +203,7 @@ def cell_centers(
     Args:
         canvas: (height, width) of the input.
         stride: canvas pixels between neighboring cells.
-        offset: of the point within its cell, in cells: 0 is the corner, 0.5 the middle.
+        offset: position of the point in its cell, in cells: 0 is the corner, 0.5 the center.
         repeat: anchors of each cell.
 
     Returns:

@@ -94,13 +94,13 @@ class OnnxGraph:
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # files of old exporters cause pages of warnings
+        options.log_severity_level = 3  # old exporters cause many warnings
         model = _with_free_size(self.path) if free_size else str(self.path)
         try:
             self._session = onnxruntime.InferenceSession(
                 model, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has exceptions of its own
+        except Exception as error:  # ONNX Runtime has its own exceptions
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
         self.runtime = f"ONNX Runtime {onnxruntime.__version__} on CPU"
         self.signature = Signature(
@@ -114,7 +114,7 @@ class OnnxGraph:
             )
 
     def run(self, blob: NDArray[Any]) -> list[NDArray[Any]]:
-        """The outputs for one input."""
+        """Computes the outputs for one input."""
         return self._session.run(None, {self.signature.inputs[0].name: blob})
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Detectors that come with a Python package: OpenCV's Haar cascade, facenet-pytorch's MTCNN."""
+"""Detectors in Python packages: OpenCV's Haar cascade and facenet-pytorch's MTCNN."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FRONTAL = "haarcascade_frontalface_default.xml"
 
 
 class HaarCascade(Detector):
-    """Viola and Jones's detector with OpenCV's frontal cascade, or a cascade in another file.
+    """The detector of Viola and Jones, with OpenCV's frontal cascade or a cascade in a file.
 
     Scale factor 1.1 and 3 neighbors are OpenCV's defaults. The score is the logistic function of
-    the last stage's sum, which only orders the boxes; OpenCV names no better one.
+    the last stage's sum. It ranks the boxes, but is not a probability.
     """
 
     adapter = "haar"
@@ -37,7 +37,7 @@ class HaarCascade(Detector):
     def __init__(self, path: str | Path | None = None) -> None:
         if not hasattr(cv2, "CascadeClassifier"):
             raise ImportError(
-                f"OpenCV {cv2.__version__} has no CascadeClassifier, which left OpenCV with "
+                f"OpenCV {cv2.__version__} has no CascadeClassifier, which was removed in "
                 "version 5: pip install 'opencv-python<5'"
             )
         self.path = Path(cv2.data.haarcascades) / _FRONTAL if path is None else Path(path)
@@ -66,7 +66,7 @@ class HaarCascade(Detector):
             "file": self.path.name,
             "image size": "original",
             "input": "gray, histogram equalized",
-            "score threshold": "none; the score only orders the boxes",
+            "score threshold": "none; the score only ranks the boxes",
             "NMS": f"{self._NEIGHBORS} neighbors, scale factor {self._SCALE_FACTOR:g}",
             "detections kept": "all",
             "test-time augmentation": "none",
@@ -83,7 +83,7 @@ class MTCNN(Detector):
     """MTCNN (Zhang et al., arXiv 1604.02878) of the package facenet-pytorch, with its defaults.
 
     Args:
-        min_face_size: in pixels of the image.
+        min_face_size: minimum size of faces in pixels of the image.
     """
 
     adapter = "mtcnn"
@@ -116,7 +116,7 @@ class MTCNN(Detector):
     def detect(self, image: NDArray[np.uint8]) -> Detections:
         """See :meth:`Detector.detect`."""
         if min(image.shape[:2]) * 12 / self.min_face_size < 12:
-            return Detections.none()  # the package fails where its pyramid has no level
+            return Detections.none()  # the package fails if its image pyramid has no level
         boxes, scores = self._network.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if boxes is None:
             return Detections.none()

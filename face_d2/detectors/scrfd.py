@@ -1,7 +1,7 @@
-"""SCRFD (Guo et al., arXiv 2105.04714): three levels, two anchors at each cell.
+"""SCRFD (Guo et al., arXiv 2105.04714): three levels, two anchors per cell.
 
-Settings are those of the authors' VGA evaluation: the image scaled into 640 x 640 and padded on the
-right and at the bottom, score > 0.02, NMS at IoU 0.45 (test_cfg of their configs).
+Settings are those of the authors' VGA evaluation: the image is scaled to fit into 640 x 640 and
+padded on the right and at the bottom, score > 0.02, NMS at IoU 0.45 (test_cfg of their configs).
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class SCRFD(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Scores, distances and, where there are landmarks, ten numbers for each, by level."""
+        """Recognizes scores, distances and, if present, landmarks of three levels."""
         return signature.last_sides in ((1,) * 3 + (4,) * 3, (1,) * 3 + (4,) * 3 + (10,) * 3)
 
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Boxes are the distances of their sides from the cell's corner, in strides."""
+        """Decodes boxes from the distances of their sides to the cell's corner, in strides."""
         boxes, scores = [], []
         for level, stride in enumerate(_STRIDES):
             points = cell_centers(canvas, stride, repeat=_ANCHORS)

@@ -25,13 +25,13 @@ def apply_offsets(
     sides: NDArray[np.floating],
     offsets: NDArray[np.floating],
 ) -> NDArray[np.floating]:
-    """SSD's boxes.
+    """Decodes boxes from offsets to anchors, as in SSD.
 
     Args:
         centers: (R, 2) centers of the square anchors, in pixels.
         sides: (R,) sides of the anchors, in pixels.
-        offsets: (R, 4): shift of the center in anchor sides over 0.1, logarithm of width and height
-            in anchor sides over 0.2.
+        offsets: (R, 4), the shift of the center divided by 0.1 anchor sides, and the logarithm of
+            width and height in anchor sides, divided by 0.2.
 
     Returns:
         (R, 4) XYXY in pixels.
@@ -45,7 +45,7 @@ class RetinaFace(OnnxDetector):
     """RetinaFace (Deng et al., arXiv 1905.00641) as trained and exported by Pytorch_Retinaface.
 
     Settings are those of that repository's ``test_widerface.py``: images at their own size, score >
-    0.02, NMS at IoU 0.4. A file of fixed size gets the image scaled into it and padded.
+    0.02, NMS at IoU 0.4. For a file with a fixed input size, the image is scaled to fit and padded.
     """
 
     adapter = "retinaface"
@@ -58,7 +58,7 @@ class RetinaFace(OnnxDetector):
     defaults = Settings(size=None, score=0.02, nms=0.4)
     mean = (104.0, 117.0, 123.0)
     multiple = 1
-    #: Anchor sides of each stride.
+    #: Sides of the anchors by stride.
     anchors: ClassVar[tuple[tuple[int, tuple[int, ...]], ...]] = (
         (8, (16, 32)),
         (16, (64, 128)),
@@ -67,9 +67,9 @@ class RetinaFace(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Offsets (4), class probabilities (2) and landmarks (10), in any order.
+        """Recognizes offsets (4), class probabilities (2) and landmarks (10), in any order.
 
-        Where the file's size is fixed, their number has to be that of the anchors.
+        If the input size is fixed, their number must equal the number of anchors.
         """
         if sorted(side or 0 for side in signature.last_sides) != [2, 4, 10]:
             return False
@@ -93,13 +93,13 @@ class RetinaFace(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Offsets from the anchors of all levels."""
+        """Decodes the offsets from the anchors of all levels."""
         of_side = {output.shape[-1]: output.reshape(-1, output.shape[-1]) for output in outputs}
         centers, sides = self.anchors_of(canvas)
         if len(centers) != len(of_side[4]):
             raise ValueError(
-                f"{self.graph.path}: gives {len(of_side[4])} boxes for an input of "
-                f"{canvas[1]} x {canvas[0]} pixels where {self.about.title} has {len(centers)} "
+                f"{self.graph.path}: has {len(of_side[4])} boxes for an input of "
+                f"{canvas[1]} x {canvas[0]} pixels, but {self.about.title} has {len(centers)} "
                 "anchors; it was trained with other anchors"
             )
         return apply_offsets(centers, sides, of_side[4]), of_side[2][:, 1]
@@ -108,16 +108,16 @@ class RetinaFace(OnnxDetector):
 class S3FD(OnnxDetector):
     """S3FD (Zhang et al., arXiv 1708.05237) exported as six pairs of maps.
 
-    Each pair has two class maps, whose softmax is taken here, and four offset maps, as
-    ``face_alignment``'s network gives them. Settings are the paper's: score > 0.05, NMS at IoU 0.3.
-    The tests decode a graph built for them; no public file was at hand to compare with.
+    Each pair has two class maps before the softmax and four offset maps, as in the network of
+    ``face_alignment``. Settings are those of the paper: score > 0.05, NMS at IoU 0.3. The adapter
+    is tested with a graph that the tests build; it was not compared with a public file.
     """
 
     adapter = "s3fd"
     about = About(
         title="S3FD",
         source="https://arxiv.org/abs/1708.05237",
-        license="depends on who trained the file",
+        license="depends on the author of the file",
         protocol_source="arXiv 1708.05237, sections 3.1 and 3.4",
     )
     defaults = Settings(size=None, score=0.05, nms=0.3)
@@ -138,7 +138,7 @@ class S3FD(OnnxDetector):
             stride = 2 ** (level + 2)
             classes, offsets = outputs[2 * level][0], outputs[2 * level + 1][0]
             rows, columns = classes.shape[1:]
-            # VGG's padded layers may give a row or column more than the input divided by the stride
+            # VGG's padded layers can add a row or column to the input divided by the stride
             centers = cell_centers((rows * stride, columns * stride), stride, 0.5)
             sides = np.full(len(centers), 4 * stride, np.float32)
             boxes.append(apply_offsets(centers, sides, offsets.reshape(4, -1).T))
@@ -149,9 +149,9 @@ class S3FD(OnnxDetector):
 class UltraLight(OnnxDetector):
     """Ultra-Light-Fast-Generic-Face-Detector-1MB, RFB and slim.
 
-    Settings are those of the authors' WIDER FACE evaluation: the image stretched to 320 x 240 or
-    640 x 480, score > 0.1. They suppress with IoU 0.3. The file gives probabilities, and boxes as
-    shares of the image's sides.
+    Settings are those of the authors' WIDER FACE evaluation: the image is stretched to 320 x 240 or
+    640 x 480, score > 0.1, NMS at IoU 0.3. The outputs are probabilities, and boxes as fractions of
+    the image sides.
     """
 
     adapter = "ultralight"
@@ -169,7 +169,7 @@ class UltraLight(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Probabilities (2) and boxes (4), for an input of fixed size."""
+        """Recognizes probabilities (2) and boxes (4), with a fixed input size."""
         return signature.last_sides == (2, 4) and signature.canvas is not None
 
     def decode(

@@ -43,8 +43,8 @@ class YOLOv5Face(_Letterboxed):
     """YOLO5Face (Qi et al., arXiv 2105.12931): three levels, three anchors, five landmarks.
 
     Settings are those of the authors' ``test_widerface.py`` on VGA: longer side 640, score > 0.02,
-    NMS at IoU 0.5. The score is the product of object and class probability. Files hold either
-    three maps before the logistic function, (1, 3, h, w, 16), or all boxes in one (1, R, 16).
+    NMS at IoU 0.5. The score is the product of object and class probability. The outputs are
+    either three maps before the logistic function, (1, 3, h, w, 16), or one tensor (1, R, 16).
     """
 
     adapter = "yolov5face"
@@ -58,13 +58,13 @@ class YOLOv5Face(_Letterboxed):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """16 numbers a box: box, object, landmarks, class."""
+        """Recognizes 16 numbers per box: box, object, landmarks and class."""
         return signature.last_sides in ((16,), (16,) * 3)
 
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Boxes of YOLOv5: center and sides are squared or doubled logistic values."""
+        """Decodes boxes as YOLOv5 does: centers and sides are functions of logistic values."""
         if len(outputs) == 1:
             rows = outputs[0].reshape(-1, 16)
             return _corners(rows[:, :4]), rows[:, 4] * rows[:, 5 + _LANDMARKS]
@@ -83,10 +83,10 @@ class YOLOv8Face(_Letterboxed):
     """YOLOv8 and YOLO11 trained on faces, with or without landmarks.
 
     Settings are those of yolov8-face's WIDER FACE evaluation: longer side 640, NMS at IoU 0.5; the
-    score threshold is 0.02 as in the family's other evaluations. Files hold either three maps, each
-    a distribution over 16 distances for the four sides (64 channels), the face's logit and what
-    landmarks there are; or, as Ultralytics exports, (1, 4 + 1 + landmarks, R): center, sides,
-    probability.
+    score threshold is 0.02 as in YOLOv5-face. The outputs are either three maps, each with a
+    distribution over 16 distances for the four sides (64 channels), the logit of the face, and
+    optional landmarks; or, in exports of Ultralytics, (1, 4 + 1 + landmarks, R) with center, sides
+    and probability.
     """
 
     adapter = "yolov8face"
@@ -99,7 +99,7 @@ class YOLOv8Face(_Letterboxed):
     defaults = Settings(size=640, score=0.02, nms=0.5)
 
     _BINS = 16
-    #: Without landmarks, with five of two numbers, with five of three.
+    #: Without landmarks, with five landmarks of two numbers, with five of three.
     _EXTRA = (0, 10, 15)
 
     @classmethod
@@ -133,6 +133,6 @@ class YOLOv8Face(_Letterboxed):
 
 
 def _corners(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
-    """(R, 4) center x, y, width, height to XYXY."""
+    """Converts (R, 4) center x, y, width, height to XYXY."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

@@ -1,4 +1,4 @@
-"""YuNet (Wu, Peng, Yu 2023): three levels, one point a cell.
+"""YuNet (Wu, Peng, Yu 2023): three levels, one point per cell.
 
 Settings are those of the authors' evaluation: images at their own size, padded to a multiple of 32,
 score > 0.02, NMS at IoU 0.45. The score is the product of class and object probability.
@@ -34,7 +34,7 @@ class YuNet(OnnxDetector):
 
     @classmethod
     def recognizes(cls, signature: Signature) -> bool:
-        """Four outputs a level, known by their names."""
+        """Recognizes the names of the four outputs per level."""
         names = {output.name for output in signature.outputs}
         return all(
             f"{kind}_{stride}" in names for kind in ("cls", "obj", "bbox") for stride in _STRIDES
@@ -43,7 +43,7 @@ class YuNet(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Boxes are a shift of the cell's corner and the logarithm of the sides, in strides."""
+        """Decodes boxes: shifts of the cell's corner, and logarithms of the sides, in strides."""
         of_name = dict(zip((tensor.name for tensor in self.graph.signature.outputs), outputs))
         boxes, scores = [], []
         for stride in _STRIDES:

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from face_d2.engine.finite import FiniteLossTrainer
+from face_d2.utils.choices import check_choice
 
 __all__ = ["MixedPrecisionTrainer", "amp_dtype"]
 
@@ -27,10 +28,7 @@ def amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     if not cfg.SOLVER.AMP.ENABLED:
         return None
     precision = cfg.SOLVER.AMP.PRECISION
-    if precision not in _DTYPES:
-        raise ValueError(
-            f"SOLVER.AMP.PRECISION is {precision!r}; expected one of {sorted(_DTYPES)}."
-        )
+    check_choice("SOLVER.AMP.PRECISION", precision, sorted(_DTYPES))
     device = torch.device(cfg.MODEL.DEVICE).type
     if precision == "float16" and device != "cuda":
         raise ValueError(

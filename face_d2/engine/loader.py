@@ -41,7 +41,7 @@ class TrainLoader:
         pin_memory: use pinned memory, from which a GPU copies asynchronously.
 
     Attributes:
-        batches: as given. Set its ``start`` before the first batch is requested.
+        batches: the sampler of the batches. Set its ``start`` before the first batch is requested.
         unreadable: files that this process could not decode so far.
         latest: the batch that was returned last.
     """

@@ -42,7 +42,7 @@ class TrainingBatches(Sampler[list[Draw]]):
         world_size: number of processes.
 
     Attributes:
-        seed: as given; change it, and ``start``, before iterating.
+        seed: the seed; change it, and ``start``, before iterating.
         start: number of batches to skip, the iteration at which a run is resumed.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Detections in another form than the protocols' score 0; here the form is recognized and said."""
+"""Warns about detections in a wrong format, which would score 0 without an error."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, match
 
 __all__ = ["fractions_warning", "other_form_warning"]
 
-#: Detections of highest score that are tried in the other forms.
+#: Number of detections with the highest scores that are read in the other formats.
 _TRIED = 2000
-#: Another form is believed when this many times as many detections overlap a face in it.
+#: Another format is likely if this many times as many detections overlap a face in it.
 _FACTOR = 2
-_LEAST = 10  # detections; of fewer, overlaps are chance
+_MINIMUM = 10  # overlaps of fewer detections are mostly chance
 _ONE_PIXEL = 1.5
 
 
 def fractions_warning(boxes: NDArray[np.float64]) -> str:
-    """Says when boxes look like fractions of the image's sides; "" otherwise.
+    """Returns a warning if boxes look like fractions of the image's sides, or "".
 
     Args:
         boxes: (N, 4) XYWH of all detections.
     """
-    if len(boxes) < _LEAST or np.abs(boxes[:, 2:]).max() > _ONE_PIXEL:
+    if len(boxes) < _MINIMUM or np.abs(boxes[:, 2:]).max() > _ONE_PIXEL:
         return ""
     return (
         f"none of the {len(boxes)} detections is longer than a pixel; are they fractions of the "
@@ -37,19 +37,19 @@ def fractions_warning(boxes: NDArray[np.float64]) -> str:
 def other_form_warning(
     detections: Sequence[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth
 ) -> str:
-    """Says when detections fit the faces as x1 y1 x2 y2, or as centers, and not as x y w h.
+    """Returns a warning if detections fit the faces as x1 y1 x2 y2 or as centers, not as x y w h.
 
-    The detections of highest score are scored in all three forms.
+    The detections with the highest scores are compared in all three formats.
 
     Args:
-        detections: for each of the ground truth's images, (N, 5) x, y, w, h, score.
+        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
         ground_truth: the faces.
 
     Returns:
         The warning, or "".
     """
     scores = np.concatenate([rows[:, 4] for rows in detections])
-    if len(scores) < _LEAST:
+    if len(scores) < _MINIMUM:
         return ""
     lowest = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
     best = [rows[rows[:, 4] >= lowest] for rows in detections]
@@ -57,12 +57,12 @@ def other_form_warning(
     forms = {"x1 y1 x2 y2": _from_corners(best), "center_x center_y w h": _from_centers(best)}
     for form, boxes in forms.items():
         found = _overlapping(boxes, ground_truth)
-        if found >= max(_LEAST, _FACTOR * as_read + 1):
+        if found >= max(_MINIMUM, _FACTOR * as_read + 1):
             total = sum(map(len, best))
             return (
-                f"of the {total} detections of highest score {as_read} overlap a face as x y w h, "
-                f"and {found} would as {form}; are they written so? Expected x y w h, with x y the "
-                "upper left corner"
+                f"of the {total} detections with the highest scores, {as_read} overlap a face as "
+                f"x y w h, and {found} would as {form}; is this their format? Expected x y w h, "
+                "with x y the upper left corner"
             )
     return ""
 

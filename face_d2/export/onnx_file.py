@@ -44,7 +44,7 @@ class Comparison:
 
     Attributes:
         shape: (images, height, width).
-        differences: for each output, the maximum absolute difference.
+        differences: maximum absolute difference for each output.
         runtime: what ran the file.
     """
 
@@ -87,7 +87,7 @@ def export_onnx(
     if outputs not in OUTPUTS:
         raise ValueError(f"outputs are one of {list(OUTPUTS)}, not {outputs!r}")
     if opset not in _OPSETS:
-        raise ValueError(f"opset must be {_OPSETS[0]} to {_OPSETS[-1]}, not {opset}")
+        raise ValueError(f"opset is {opset}; expected {_OPSETS[0]} to {_OPSETS[-1]}")
     spec = replace(model.spec(size_rule, config), outputs=outputs)
     if outputs == "detections" and spec.suppression.nms_type != "iou":
         raise ValueError(

@@ -41,7 +41,7 @@ WEIGHT_BITS = {7: "all", 8: "those that add int8 products in 32 bits (x86-64 wit
 #: Maximum number of images for measuring value ranges.
 _CALIBRATION_IMAGES = 100
 #: Score threshold for measuring AP.
-_LEAST_SCORE = 0.02
+_MIN_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 #: Nodes that are int8 too if they are between int8 convolutions, because a conversion to float and
 #: back takes as much time as int8 saves. ONNX Runtime and OpenVINO then fuse whole residual units.
@@ -81,14 +81,14 @@ def quantize(
 ) -> Quantization:
     """Writes an int8 file if its loss of AP is small enough.
 
-    All convolutions, and the ReLUs and sums between them, are int8. If the loss is above
-    ``max_loss``, more convolutions remain in float: first those that predict scores and boxes, then
-    also the first two, then also those directly before the predictors.
+    At first, all convolutions and the ReLUs and sums between them are int8. While the loss is above
+    ``max_loss``, more convolutions stay in float: those that predict scores and boxes, then also
+    the first two, then also those directly before the predictors.
 
     Args:
-        source: a file of ``tools/export_onnx.py`` with its outputs "candidates".
+        source: a file of ``face-d2-export`` with the outputs "candidates".
         path: the file to write.
-        images: images like those in use, for measuring value ranges and the loss.
+        images: images that resemble those of the application, for calibration and for the loss.
         ground_truth: WIDER FACE's annotation text or ``.mat`` folder for these images, which are
             then named ``event/name``. Without it, boxes of the float file with a score of at least
             0.5 are the ground truth.
@@ -98,13 +98,12 @@ def quantize(
 
     Raises:
         ValueError: there is no image, two images have the same event and name, the float file
-            detects no face in them, ``source`` is of another kind, or ``weight_bits`` is out of its
-            range.
+            detects no face, ``source`` has other outputs, or ``weight_bits`` is unknown.
         RuntimeError: the loss is too large in all cases; no file is written.
     """
     if not images:
         raise ValueError("int8 needs images to take the value ranges from")
-    detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_LEAST_SCORE)
+    detector = FaceDetector.from_onnx(source, runtime="onnxruntime", score_threshold=_MIN_SCORE)
     predictions = find_faces(detector, images)
     truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
     float_ap = average_precisions_of(predictions, truth)["AP_hard"]
@@ -114,9 +113,7 @@ def quantize(
             write_int8(detector, source, temporary, images, kept_float, weight_bits)
             aps = {
                 runtime: average_precisions(
-                    FaceDetector.from_onnx(
-                        temporary, runtime=runtime, score_threshold=_LEAST_SCORE
-                    ),
+                    FaceDetector.from_onnx(temporary, runtime=runtime, score_threshold=_MIN_SCORE),
                     images,
                     truth,
                 )["AP_hard"]
@@ -178,7 +175,7 @@ def write_int8(
         RuntimeError: with 7 bits, the sum of two products could still overflow 16 bits.
     """
     if weight_bits not in WEIGHT_BITS:
-        raise ValueError(f"weight_bits must be one of {sorted(WEIGHT_BITS)}, not {weight_bits}")
+        raise ValueError(f"weight_bits is {weight_bits}; expected one of {sorted(WEIGHT_BITS)}")
     with replaced_file(path) as temporary:
         quantize_static(
             str(source),

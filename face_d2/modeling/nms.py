@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import nms as nms_iou
 
 from face_d2.ops.nms import suppress as suppress_arrays
+from face_d2.utils.choices import check_choice
 
 __all__ = ["NMS_TYPES", "first_kept", "suppress"]
 
@@ -74,6 +75,5 @@ def suppress(boxes: Tensor, scores: Tensor, nms_type: str, threshold: float) -> 
     Raises:
         ValueError: ``nms_type`` is unknown.
     """
-    if nms_type not in NMS_TYPES:
-        raise ValueError(f"the NMS type is one of {list(NMS_TYPES)}, not {nms_type!r}")
+    check_choice("nms_type", nms_type, NMS_TYPES)
     return NMS_TYPES[nms_type](boxes, scores, threshold)

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from face_d2.data.augmentation import BoundedResize
 from face_d2.ops.nms import best_first, nms, vote
 from face_d2.ops.tiling import detect_tiled, min_max_pixels
+from face_d2.utils.choices import check_choice
 
 __all__ = ["MERGES", "MultiScaleTTA", "SearchScale", "search_scales"]
 
@@ -151,8 +152,7 @@ class MultiScaleTTA(nn.Module):
         super().__init__()
         if not scales:
             raise ValueError("multi-scale testing needs at least one scale")
-        if merge not in MERGES:
-            raise ValueError(f"TEST.AUG.MERGE is {merge!r}; expected one of {list(MERGES)}.")
+        check_choice("TEST.AUG.MERGE", merge, MERGES)
         if not 0 <= merge_iou <= 1:
             raise ValueError(f"TEST.AUG.MERGE_IOU is {merge_iou}; expected 0 to 1.")
         lowest = min_max_pixels(_TILE_OVERLAP, _TILE_ALIGN)

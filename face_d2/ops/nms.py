@@ -125,8 +125,8 @@ def vote(
     Args:
         boxes: (N, 4).
         scores: (N,), positive.
-        iou_threshold: as for :func:`nms`.
-        groups: as for :func:`nms`.
+        iou_threshold: see :func:`nms`.
+        groups: see :func:`nms`.
 
     Returns:
         The candidates' new boxes (K, 4), best score first, and their indices (K,).

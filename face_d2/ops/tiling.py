@@ -48,7 +48,7 @@ _MARGIN = 5 / 8
 #: Maximum difference between two tiles' positions of a face, as a fraction of the overlap.
 _SLACK = 1 / 8
 #: Halved images do not report faces below this fraction of the overlap in the larger image.
-_LEAST_SHARE = 0.8
+_MIN_SHARE = 0.8
 
 
 def tile_boxes(
@@ -145,7 +145,7 @@ def detect_tiled(
             rows = rows[_clear_of_edges(rows, box, smaller.shape[:2], overlap)]
             if level:
                 sides = rows[:, 2:4] - rows[:, :2]
-                rows = rows[sides.max(axis=1, initial=0) >= _LEAST_SHARE * overlap / 2]
+                rows = rows[sides.max(axis=1, initial=0) >= _MIN_SHARE * overlap / 2]
             rows[:, :4] = (rows[:, :4] + np.array([x1, y1, x1, y1])) * 2**level
             found.append(rows)
             tiles.append(np.full(len(rows), len(tiles)))

@@ -1,8 +1,9 @@
-"""Which face of a frame is which of the frame before: association by overlap and speed.
+"""Tracking of faces from frame to frame, by overlap and speed.
 
-Kept libraries (``trackers``, supervision's ByteTrack) say where a track is now. To hide a face one
-must know where it was while it was not found, which needs the frames after the gap, and association
-is the smaller part of that work. They would also bring a hundred megabytes of dependencies.
+Libraries such as ``trackers`` and supervision's ByteTrack give the current position of a track. To
+hide a face, its position is also needed in frames in which it was not detected, which depends on
+later frames; association is the smaller part of this work. These libraries would also add a hundred
+megabytes of dependencies.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ __all__ = ["Track", "Tracker"]
 
 _Box = NDArray[np.float32]
 
-#: Least overlap (IoU) of a detection with where a track should be.
-_LEAST_OVERLAP = 0.2
-#: What else is the same face: as near as this share of its side, and within this ratio of its size.
-_MOST_DISTANCE, _MOST_RATIO = 0.7, 1.6
+#: Minimum IoU of a detection with the expected box of a track.
+_MIN_OVERLAP = 0.2
+#: Without this overlap: maximum distance as a fraction of the side, and maximum ratio of the sizes.
+_MAX_DISTANCE, _MAX_RATIO = 0.7, 1.6
 
 
 @dataclass
@@ -28,12 +29,12 @@ class Track:
     """One face over time.
 
     Attributes:
-        number: its name, from 1.
-        time: when it was last found, in seconds.
-        box: where, (4,) XYXY.
-        speed: pixels a second of its center, (2,), averaged over its detections.
-        score: the best so far.
-        found: in how many frames.
+        number: number of the track, from 1.
+        time: time of its last detection in seconds.
+        box: (4,) XYXY of its last detection.
+        speed: (2,) speed of its center in pixels per second, averaged over its detections.
+        score: the best score so far.
+        found: number of frames with a detection of the face.
     """
 
     number: int
@@ -44,15 +45,15 @@ class Track:
     found: int = 1
 
     def at(self, time: float) -> _Box:
-        """Where the face is at a time before or after it was found, at constant speed."""
+        """The box at a time before or after the detections, at constant speed."""
         return self.box + np.tile(self.speed, 2) * np.float32(time - self.time)
 
 
 class Tracker:
-    """Gives faces of successive frames the number of their track.
+    """Assigns the faces of successive frames to tracks.
 
     Args:
-        patience: seconds for which a face that is not found is waited for.
+        patience: seconds without a detection after which a track ends.
     """
 
     def __init__(self, patience: float = 1.0) -> None:
@@ -61,10 +62,10 @@ class Tracker:
         self._numbers = count(1)
 
     def update(self, time: float, boxes: _Box, scores: NDArray[np.float32]) -> list[Track]:
-        """The tracks of a frame's faces, in their order; ``time``, ``box`` are then this frame's.
+        """Updates the tracks with a frame; returns the track of every face, in the order of faces.
 
         Args:
-            time: of the frame, in seconds; later than that of the frame before.
+            time: time of the frame in seconds; it increases from frame to frame.
             boxes: (N, 4) XYXY.
             scores: (N,).
         """
@@ -89,7 +90,7 @@ class Tracker:
 
 
 def _likeness(expected: _Box, boxes: _Box) -> NDArray[np.float32]:
-    """(T, N) in 0-2: above 1 the overlap, below it the nearness of what hardly overlaps."""
+    """(T, N) similarities in 0-2: above 1 by overlap; below 1 by distance, for little overlap."""
     low = np.maximum(expected[:, None, :2], boxes[None, :, :2])
     high = np.minimum(expected[:, None, 2:], boxes[None, :, 2:])
     common = (high - low).clip(0).prod(axis=2)
@@ -101,12 +102,12 @@ def _likeness(expected: _Box, boxes: _Box) -> NDArray[np.float32]:
     sides = [np.sqrt(area) for area in areas]
     distance = away / np.maximum(sides[0][:, None], sides[1][None])
     ratio = np.maximum(sides[0][:, None] / sides[1][None], sides[1][None] / sides[0][:, None])
-    near = (distance < _MOST_DISTANCE) & (ratio < _MOST_RATIO)
-    return np.where(overlap >= _LEAST_OVERLAP, 1 + overlap, np.where(near, 1 - distance, 0))
+    near = (distance < _MAX_DISTANCE) & (ratio < _MAX_RATIO)
+    return np.where(overlap >= _MIN_OVERLAP, 1 + overlap, np.where(near, 1 - distance, 0))
 
 
 def _pairs(likeness: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Row and column of the likest pairs, each used once, the likest first."""
+    """Row and column of the most similar pairs, each used once, in descending order."""
     rows, columns = np.nonzero(likeness > 0)
     pairs: list[tuple[int, int]] = []
     used_rows: set[int] = set()

@@ -377,5 +377,5 @@ def _onnx_backend(
 
 def _checked_threshold(score_threshold: float | None) -> float | None:
     if score_threshold is not None and not 0 <= score_threshold < 1:
-        raise ValueError(f"score_threshold must be in [0, 1), not {score_threshold}")
+        raise ValueError(f"score_threshold is {score_threshold}; expected [0, 1)")
     return score_threshold

@@ -150,7 +150,7 @@ class AvReader:
                 return
 
     def _connect_again(self, retry: int) -> int:
-        """How many attempts were made since the last frame; -1 when there are no more."""
+        """Number of attempts since the last frame; -1 if there are no more attempts."""
         self._container.close()
         for attempt in range(retry, len(_RETRIES)):
             pause = _RETRIES[attempt]

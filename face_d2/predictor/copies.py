@@ -1,10 +1,10 @@
-"""Copies of pictures that differ from them in the faces alone.
+"""Copies of pictures that differ from the originals only in the faces.
 
-A copy keeps the picture's format, color profile, bits a channel, transparency, pages and frames.
-Formats without loss are equal outside the faces; a JPEG is coded with the tables of the original.
-Formats that are not written (GIF, AVIF, HEIC, JPEG 2000, PPM) become PNG, without further loss.
-EXIF data are left out unless asked for; of them, a thumbnail and the maker's notes, which may hold
-the picture once more, always are.
+A copy keeps the format, color profile, bits per channel, transparency, pages and frames of the
+picture. Outside the faces, copies in lossless formats are identical to the original; a JPEG is
+encoded with the tables of the original. Formats that cannot be written (GIF, AVIF, HEIC, JPEG 2000,
+PPM) become PNG. EXIF data are kept only on request, and never the thumbnail and the maker's notes,
+which can contain the original picture.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["Page", "PictureSink", "copy_format", "read_page", "read_pages_as_stored"]
 
-#: Formats that are written; others become PNG.
+#: Formats that can be written; others become PNG.
 _WRITTEN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 _MODES = ("L", "LA", "RGB", "RGBA", "CMYK")
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _ORIENTATION, _MAKER_NOTE, _THUMBNAIL_IFD = 0x0112, 0x927C, 1
-#: Tags that describe how a TIFF's pixels are stored; they are the copy's own.
+#: Tags about the storage of a TIFF's pixels, which the copy does not take over.
 _TIFF_STORAGE = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296}
 _TIFF_STORAGE |= {
     317,
@@ -62,12 +62,12 @@ _TIFF_STORAGE |= {
 
 @dataclass(frozen=True)
 class Page:
-    """One page or frame as it is stored, but upright.
+    """One page or frame as stored in its file, but upright.
 
     Attributes:
         pixels: (H, W) or (H, W, C), uint8 or uint16, channels in the order of ``mode``.
         mode: "L", "LA", "RGB", "RGBA" or "CMYK".
-        options: what Pillow's writer is told: profile, EXIF, time of a frame, tables.
+        options: arguments of Pillow's writer: profile, EXIF, duration of a frame, tables.
     """
 
     pixels: NDArray[Any]
@@ -76,19 +76,19 @@ class Page:
 
     @property
     def colors(self) -> int:
-        """How many channels are color; one more is transparency."""
+        """Number of color channels; a further channel is transparency."""
         return {"L": 1, "LA": 1, "RGB": 3, "RGBA": 3, "CMYK": 4}[self.mode]
 
     def painted(self, bgr: NDArray[np.uint8]) -> Page:
-        """The page with other pixels: 8 bits, opaque."""
+        """The page with other pixels (8 bits, opaque)."""
         options = {k: v for k, v in self.options.items() if k not in ("quality", "qtables")}
-        if self.mode not in ("RGB", "RGBA"):  # the profile is that of gray or of printing inks
+        if self.mode not in ("RGB", "RGBA"):  # the profile is for gray or CMYK
             options.pop("icc_profile", None)
         return Page(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), "RGB", options)
 
 
 def copy_format(format_: str) -> str:
-    """In which format a copy of a picture is written."""
+    """The format in which a copy of a picture is written."""
     return format_ if format_ in _WRITTEN else "PNG"
 
 
@@ -96,7 +96,7 @@ def read_page(path: str | Path, keep_exif: bool = False) -> Page:
     """The first page of a picture.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`face_d2.data.image_file.read_image`.
+        UnreadableImageError, OSError: see :func:`face_d2.data.image_file.read_image`.
     """
     data = Path(path).read_bytes
     return with_image(path, lambda image: _page(image, data, 0, keep_exif))
@@ -106,7 +106,7 @@ def read_pages_as_stored(path: str | Path, count: int, keep_exif: bool = False) 
     """The first ``count`` pages or frames of a picture, one at a time.
 
     Raises:
-        UnreadableImageError, OSError: as of :func:`face_d2.data.image_file.read_image`.
+        UnreadableImageError, OSError: see :func:`face_d2.data.image_file.read_image`.
     """
     with opened_image(path) as image:
         for number in range(count):
@@ -115,10 +115,10 @@ def read_pages_as_stored(path: str | Path, count: int, keep_exif: bool = False) 
 
 
 class PictureSink:
-    """A picture file that gets its name when it is complete; a context manager.
+    """Writes a picture file atomically; a context manager.
 
-    An error within it leaves no file. The pages of a TIFF are written as they come; the frames of
-    an animation are kept until the end.
+    After an error in the block, there is no file. The pages of a TIFF are written immediately; the
+    frames of an animation are kept in memory until the end.
 
     Args:
         path: the file to write.
@@ -134,7 +134,7 @@ class PictureSink:
         """Adds a page or frame.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the page cannot be written.
         """
         if self._format != "TIFF":
             self._frames.append(page)
@@ -190,7 +190,7 @@ class PictureSink:
 
 
 def _page(image: Image.Image, data: Callable[[], bytes], number: int, keep_exif: bool) -> Page:
-    # Pillow and OpenCV turn a TIFF themselves.
+    # Pillow and OpenCV apply the orientation of a TIFF themselves.
     orientation = 1 if image.format == "TIFF" else orientation_of(image)
     deep = is_deep_color(image)
     image.load()
@@ -211,7 +211,7 @@ def _page(image: Image.Image, data: Callable[[], bytes], number: int, keep_exif:
 
 
 def _mode(image: Image.Image) -> str:
-    """In which of ``_MODES`` nothing of an image is lost."""
+    """The one of ``_MODES`` that loses nothing of an image."""
     clear = "transparency" in image.info
     if image.mode == "P":
         return "RGBA" if clear else "RGB"
@@ -228,7 +228,7 @@ def _options(image: Image.Image, data: Callable[[], bytes], keep_exif: bool) -> 
     info = image.info
     options: dict[str, Any] = {k: info[k] for k in ("icc_profile", "dpi") if info.get(k)}
     if image.format in ("JPEG", "MPO"):
-        # Those of the original: what is coded again in the same way hardly changes.
+        # Those of the original, because encoding it again with the same tables hardly changes it.
         options["qtables"] = image.quantization
         options["subsampling"] = JpegImagePlugin.get_sampling(image)
         options["progressive"] = bool(info.get("progressive"))
@@ -252,7 +252,7 @@ def _options(image: Image.Image, data: Callable[[], bytes], keep_exif: bool) -> 
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """What EXIF says of place, time and camera; the pixels are upright, and shown only once."""
+    """The EXIF data without orientation and thumbnail; the pixels are stored upright."""
     found, kept = image.getexif(), Image.Exif()
     for tag, value in found.items():
         if tag not in (_ORIENTATION, *_TIFF_STORAGE, _EXIF_IFD, _GPS_IFD):
@@ -266,12 +266,12 @@ def _exif(image: Image.Image) -> Image.Exif:
 
 
 def _is_lossless_webp(data: bytes) -> bool:
-    """Whether all frames of a WebP are coded without loss."""
+    """Whether all frames of a WebP are lossless."""
     at, names = 12, []
     while at + 8 <= len(data):
         name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         names.append(name)
-        # A frame's chunks stand within it, behind 16 bytes of its own.
+        # The chunks of a frame follow its own 16 bytes.
         at += 8 + 16 if name == b"ANMF" else 8 + length + length % 2
     return b"VP8L" in names and b"VP8 " not in names
 
@@ -284,7 +284,7 @@ def _pillow(page: Page) -> Image.Image:
 
 
 def _deep_png(page: Page) -> bytes:
-    """A PNG of 16 bits a channel in color, which Pillow does not write."""
+    """A color PNG with 16 bits per channel, which Pillow cannot write."""
     swap = cv2.COLOR_RGBA2BGRA if page.mode == "RGBA" else cv2.COLOR_RGB2BGR
     written, data = cv2.imencode(".png", cv2.cvtColor(page.pixels, swap))
     if not written:
@@ -304,7 +304,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _deep_tiff(page: Page) -> bytes:
-    """A TIFF page of 16 bits a channel in color, deflated, which Pillow does not write."""
+    """A deflated color TIFF page with 16 bits per channel, which Pillow cannot write."""
     height, width, channels = page.pixels.shape
     strip = zlib.compress(page.pixels.astype("<u2").tobytes())
     tags = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
@@ -319,7 +319,7 @@ def _deep_tiff(page: Page) -> bytes:
     if "icc_profile" in page.options:
         tags.tagtype[34675] = 7
         tags[34675] = page.options["icc_profile"]
-    tags[273] = 0  # behind the tags: Pillow adds where they end
+    tags[273] = 0  # relative to the end of the tags, which Pillow adds
     file = io.BytesIO()
     tags.save(file)
     return file.getvalue() + strip

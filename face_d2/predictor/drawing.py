@@ -40,7 +40,7 @@ _Image = NDArray[np.uint8]
 
 
 def draw_faces(image: _Image, result: FaceResult) -> _Image:
-    """A copy of an image (H, W, 3) with the boxes of all faces; scores are drawn if few."""
+    """A copy of an image (H, W, 3) with the boxes of all faces, and their scores if legible."""
     drawn = image.copy()
     thickness = max(round(min(image.shape[:2]) / 300), 1)
     size = 0.3 + 0.1 * thickness

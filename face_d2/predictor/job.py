@@ -15,6 +15,7 @@ from face_d2.predictor.drawing import STYLES
 from face_d2.predictor.records import Journal, check_text_names, write_format
 from face_d2.predictor.sources import Inputs, Source, find_inputs
 from face_d2.predictor.work import Pictures, Worker, escaped
+from face_d2.utils.choices import check_choice
 from face_d2.utils.files import replaced_file
 
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
@@ -28,7 +29,7 @@ _EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False, "min_size"
 
 @dataclass(frozen=True)
 class PredictJob:
-    """What to predict on, with which model, and what to write.
+    """The inputs, the model and the outputs of a prediction run.
 
     Attributes:
         inputs: images, videos, folders, globs, camera indices, or "-" for a list on stdin.
@@ -110,8 +111,7 @@ def predict(job: PredictJob) -> int:
         ValueError, OSError, ImportError: the job cannot start, because a setting is wrong or a file
             is missing.
     """
-    if job.redact not in STYLES:
-        raise ValueError(f"redact is {job.redact!r}; expected one of {', '.join(STYLES)}")
+    check_choice("redact", job.redact, STYLES)
     inputs = find_inputs(job.inputs, job.output, job.first_page)
     job = replace(job, sources=tuple(inputs.sources))
     if job.format == "txt":

@@ -1,4 +1,4 @@
-"""Where faces of a video are in the frames in which the detector misses them."""
+"""Positions of faces in the frames of a video in which the detector misses them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SteadyFrame:
         ]
 
     def as_json(self, number: int) -> dict[str, Any]:
-        """What is hidden in the frame of a number."""
+        """The hidden regions of a frame as JSON data, with its number."""
         faces = [
             {
                 "track": face.track,

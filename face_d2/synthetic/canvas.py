@@ -264,14 +264,9 @@ class Canvas:
             soft: sigma in pixels by which its edge is blurred.
             volume: how much the rim is darkened, in 0-1, so that the shape looks round.
         """
-        corners = np.asarray(points, np.float32)
-        margin = 2 + 3 * soft
-        low, high = corners.min(0) - margin, corners.max(0) + margin
-        x0, y0, x1, y1 = self.window(low[0], low[1], high[0], high[1])
-        if x0 >= x1 or y0 >= y1:
+        mask, fixed, (x0, y0) = self._mask_around(points, 2 + 3 * soft)
+        if not mask.size:
             return
-        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        fixed = np.round((corners - (x0, y0)) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         self.fill_mask(mask.astype(np.float32) / 255, fill, x0, y0, alpha, soft, volume)
 
@@ -285,18 +280,29 @@ class Canvas:
         closed: bool = False,
     ) -> None:
         """Draws a line through ``points`` (N, 2); below one pixel of thickness it fades instead."""
-        corners = np.asarray(points, np.float32)
-        margin = thickness + 2
-        low, high = corners.min(0) - margin, corners.max(0) + margin
-        x0, y0, x1, y1 = self.window(low[0], low[1], high[0], high[1])
-        if x0 >= x1 or y0 >= y1:
+        mask, fixed, (x0, y0) = self._mask_around(points, thickness + 2)
+        if not mask.size:
             return
-        mask = np.zeros((y1 - y0, x1 - x0), np.uint8)
-        fixed = np.round((corners - (x0, y0)) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
         pixels = max(1, round(thickness))
         cv2.polylines(mask, [fixed], closed, 255, pixels, cv2.LINE_AA, _SUBPIXEL_BITS)
         strength = alpha * min(1.0, thickness)
         self.fill_mask(mask.astype(np.float32) / 255, color, x0, y0, strength, 0.0, 0.0)
+
+    def _mask_around(
+        self, points: ArrayLike, margin: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32], tuple[int, int]]:
+        """An empty mask (h, w) of the pixels around ``points`` (N, 2).
+
+        Returns:
+            The mask, which has no pixels if all of them are outside the picture; the points in it,
+            as fixed-point numbers for OpenCV; and its position x, y in the picture.
+        """
+        corners = np.asarray(points, np.float32)
+        low, high = corners.min(0) - margin, corners.max(0) + margin
+        x0, y0, x1, y1 = self.window(low[0], low[1], high[0], high[1])
+        mask = np.zeros((max(y1 - y0, 0), max(x1 - x0, 0)), np.uint8)
+        fixed = np.round((corners - (x0, y0)) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+        return mask, fixed, (x0, y0)
 
     def fill_mask(
         self, mask: Floats, fill: Fill, x: int, y: int, alpha: float, soft: float, volume: float

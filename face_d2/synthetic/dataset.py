@@ -57,7 +57,7 @@ _LOCK_TIMEOUT_S = 1800.0
 
 
 def synthetic_path(seed: int = 0) -> Path:
-    """Where :func:`synthetic_root` puts the set, whether it is there or not; absolute.
+    """The absolute folder of the set, which :func:`synthetic_root` generates if it is missing.
 
     Raises:
         ValueError: when the seed is negative.

@@ -25,7 +25,7 @@ from face_d2.synthetic.skin import U_RANGE, U_SCALE, V_LOW, SkinMap, paint_skin
 from face_d2.synthetic.solids import FAR, Light, Pose, View, shading, smooth_union
 
 FRAME = (-1.55, -1.6, 1.55, 1.75)
-"""What a drawn head may cover, in head units about its center: left, top, right, bottom."""
+"""Limits of a drawn head, in head units from its center: left, top, right, bottom."""
 AXIS_Z = -0.25
 """Depth of the upright axis about which longitudes are measured."""
 FACE_TOP = -0.56
@@ -34,7 +34,7 @@ FACE_BACK = -0.03
 FACE_HEIGHT = 1.56
 """Height of a face at rest in head units."""
 _MIN_SCALE, _MAX_SCALE = 28.0, 150.0
-_LEAST_FACE = 0.04  # square head units
+_MIN_FACE = 0.04  # square head units
 _PLAIN_PARTS = 2  # skull and jaw, the first of _skin_parts
 
 
@@ -303,7 +303,7 @@ def _finish(
     origin = (round(FRAME[0] * pixels_per_unit), round(FRAME[1] * pixels_per_unit))
     cover = np.zeros_like(small_alpha)
     box, luminance, contrast = (0.0, 0.0, 0.0, 0.0), 0.0, 0.0
-    if bare_face.sum() > _LEAST_FACE * scale**2:
+    if bare_face.sum() > _MIN_FACE * scale**2:
         cover = cv2.resize(bare_face.astype(np.float32), size, interpolation=way)
         rows, columns = np.nonzero(face)
         edges = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])

@@ -38,7 +38,7 @@ MIN_FACE, MAX_FACE = 8.0, 300.0
 _LARGEST = MAX_FACE / 1.2
 """Height of the largest face at rest; an open mouth or a tilt adds to it."""
 _BLUR_STEPS = (0.015, 0.04)
-_MOST_BLUR = 0.07
+_MAX_BLUR = 0.07
 _BLUR_BASIS = 25.0  # stands in for the smallest face where there is none
 
 
@@ -130,11 +130,11 @@ class Stage:
     def defocus(self, sigma: float) -> None:
         """Blurs all that is drawn so far; what is drawn later is in focus.
 
-        The blur stays within _MOST_BLUR of the smallest face, so that a face can still be told
+        The blur stays within _MAX_BLUR of the smallest face, so that a face can still be told
         from a look-alike.
         """
         smallest = min((face.box[3] - face.box[1] for face in self.faces), default=_BLUR_BASIS)
-        sigma = min(sigma, _MOST_BLUR * smallest)
+        sigma = min(sigma, _MAX_BLUR * smallest)
         self.canvas.image[:] = cv2.GaussianBlur(self.canvas.image, (0, 0), sigma)
         missing = len(self.faces) - len(self.blurs)
         self.blurs = [float(np.hypot(blur, sigma)) for blur in self.blurs] + [sigma] * missing
@@ -361,7 +361,7 @@ def annotate(stage: Stage) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _camera(image: NDArray[np.uint8], rng: Rng) -> NDArray[np.uint8]:
-    """What lens and sensor do: light falling across, color cast, contrast, noise."""
+    """The effects of lens and sensor: uneven light, color cast, contrast and noise."""
     height, width = image.shape[:2]
     picture = image.astype(np.float32)
     falling = 1 + rng.uniform(0, 0.22) * noise(rng, height, width, 0.9 * width, 1)

@@ -24,7 +24,7 @@ _SCHEMES = ("https", "http", "file")
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 #: Maximum size of a download whose size is not known, so that it cannot fill the disk.
-_MOST_BYTES = 4 << 30
+_MAX_BYTES = 4 << 30
 
 
 def git_blob_id(data: bytes) -> str:
@@ -66,7 +66,7 @@ def verify(file: str | Path, expected: str) -> None:
     found = checksum(file, expected.partition(":")[0])
     if found != expected:
         raise ValueError(
-            f"{file} is not the file that is wanted: its checksum is {found}, expected {expected}"
+            f"{file} is not the expected file: its checksum is {found}, expected {expected}"
         )
 
 
@@ -108,7 +108,7 @@ def download(
         except (HTTPException, urllib.error.URLError, OSError) as error:
             there = part.stat().st_size if part.exists() else 0
             raise OSError(
-                f"{url}: {error}; {there:,} bytes are in {part}, the same call goes on from there. "
+                f"{url}: {error}; {there:,} bytes are in {part}; the same call continues. "
                 f"Without a network, put the file at {file} yourself"
             ) from error
         try:
@@ -134,7 +134,7 @@ def _fetch(url: str, part: Path, size: int | None, quiet: bool) -> None:
         if size is not None and total not in (None, size):
             part.unlink(missing_ok=True)
             raise ValueError(f"{url} has {total:,} bytes, expected {size:,}: it is another file")
-        most = size or total or _MOST_BYTES
+        most = size or total or _MAX_BYTES
         with (
             open(part, "ab" if there else "wb") as stream,
             tqdm(

@@ -1,4 +1,4 @@
-"""What a file is that is not what it should be, in words that help."""
+"""Recognizes common wrong files, such as Git LFS pointers, for error messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HEAD = 512
 
 
 def known_mistake(path: str | Path) -> str:
-    """Says what a file is when it is one of the usual mistakes; "" otherwise.
+    """Describes a file that is a common mistake; "" for other files.
 
     These are Git LFS pointers, web pages saved in place of a file, empty files and archives that
     were not unpacked.

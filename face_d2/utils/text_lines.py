@@ -25,7 +25,7 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, start=1):
                 yield number, line.strip()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, after line {number}: no UTF-8 text ({error}).") from error
+        raise ValueError(f"{path}, after line {number}: not UTF-8 text ({error}).") from error
 
 
 def parse_count(text: str) -> int | None:

@@ -1,1 +1,1 @@
-"""Figures of evaluation results."""
+"""Plots and contact sheets of evaluation results."""

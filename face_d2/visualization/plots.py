@@ -1,13 +1,12 @@
-"""Figures for WIDER FACE and FDDB results, as PNG and SVG.
+"""Plots of WIDER FACE and FDDB results, as PNG and SVG.
 
-Functions for results take ``{label: result}``, so that several detectors share a figure.
-Matplotlib's object interface is used throughout: no display, and no global state that a caller's
-own figures could meet.
+The functions take ``{label: result}``, so one plot can show several detectors. They need no display
+and do not touch pyplot's global state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -33,70 +32,54 @@ _MAX_LABEL = 26  # characters of a detector's name that fit into a panel
 
 
 def plot_precision_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
-    """Precision over recall, a panel for each setting; the AP stands in the legend.
+    """Plots precision over recall, one panel per setting, with the AP in the legend.
 
     Args:
         results: detector -> result.
-        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        ValueError: when ``results`` is empty.
+        ValueError: ``results`` is empty.
     """
-    settings = _settings(results)
-    with matplotlib.rc_context(STYLE):
-        figure, panels = panel_figure(len(settings), width=3.3)
-        for axes, setting in zip(panels, settings):
-            for color, (label, result) in zip(_colors(results), results.items()):
-                curve = result.curves[setting]
-                axes.plot(
-                    *_precision_over_recall(curve),
-                    color=color,
-                    label=_entry(100 * curve.ap, ".1f", label),
-                )
-            axes.set(
-                title=f"{setting.capitalize()} (AP)", xlabel="recall", xlim=(0, 1), ylim=(0, 1.01)
-            )
-            _legend(axes, "lower left")
-        panels[0].set_ylabel("precision")
-        _note(figure, results)
-        return save_figure(figure, path)
+
+    def finish(axes: Axes, title: str) -> None:
+        axes.set(title=f"{title} (AP)", xlabel="recall", xlim=(0, 1))
+        _legend(axes, "lower left")
+
+    return _plot_settings(
+        results, path, "precision", lambda c: (*_precision_over_recall(c), c.ap), finish
+    )
 
 
 def plot_recall(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
-    """Recall over false positives per image, a panel for each setting.
+    """Plots recall over false positives per image, one panel per setting.
 
     See :func:`plot_precision_recall` for arguments, return value and errors.
     """
-    settings = _settings(results)
-    with matplotlib.rc_context(STYLE):
-        figure, panels = panel_figure(len(settings), width=3.3)
-        for axes, setting in zip(panels, settings):
-            for color, (label, result) in zip(_colors(results), results.items()):
-                curve = result.curves[setting]
-                axes.plot(
-                    curve.false_positives_per_image,
-                    curve.recall,
-                    color=color,
-                    label=_entry(100 * curve.recall[-1], ".1f", label),
-                )
-            axes.set_xscale("symlog", linthresh=0.01)
-            axes.set(
-                title=f"{setting.capitalize()} (recall at the lowest score)",
-                xlabel="false positives per image",
-                ylim=(0, 1.01),
-                xlim=(0, None),
-            )
-            _legend(axes, "lower right")
-        panels[0].set_ylabel("recall")
-        _note(figure, results)
-        return save_figure(figure, path)
+
+    def finish(axes: Axes, title: str) -> None:
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set(
+            title=f"{title} (recall at the lowest score)",
+            xlabel="false positives per image",
+            xlim=(0, None),
+        )
+        _legend(axes, "lower right")
+
+    return _plot_settings(
+        results,
+        path,
+        "recall",
+        lambda c: (c.false_positives_per_image, c.recall, c.recall[-1]),
+        finish,
+    )
 
 
 def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
-    """AP of Hard faces by their height, with the number of faces in each class.
+    """Plots the AP of Hard faces by height, with the number of faces per class.
 
     See :func:`plot_precision_recall` for arguments, return value and errors.
     """
@@ -108,15 +91,15 @@ def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) 
 
 
 def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
-    """AP of Hard faces by blur, expression, illumination, occlusion and pose.
+    """Plots the AP of Hard faces by blur, expression, illumination, occlusion and pose.
 
     See :func:`plot_precision_recall` for arguments and return value.
 
     Raises:
-        ValueError: when ``results`` is empty or its ground truth carries no attributes.
+        ValueError: ``results`` is empty, or the ground truth has no attributes.
     """
     if not all(result.by_attribute() for result in results.values()):
-        raise ValueError("the ground truth carries no attributes to break the AP down by.")
+        raise ValueError("the ground truth has no attributes, so AP by attribute is unknown.")
     return _plot_classes(
         {label: result.by_attribute() for label, result in results.items()}, results, path
     )
@@ -125,18 +108,18 @@ def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Pat
 def plot_roc(
     results: Mapping[str, FDDBResult], path: str | Path, max_false_positives: int = 2000
 ) -> list[Path]:
-    """FDDB's discrete and continuous ROC, the rate at 1,000 false positives in the legend.
+    """Plots FDDB's discrete and continuous ROC; the legend has the rate at 1,000 false positives.
 
     Args:
         results: detector -> result.
-        path: where to write; the suffix is replaced by ``.png`` and ``.svg``.
-        max_false_positives: right end of the axis.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
+        max_false_positives: maximum of the x axis.
 
     Returns:
-        The files written.
+        The written files.
 
     Raises:
-        ValueError: when ``results`` is empty.
+        ValueError: ``results`` is empty.
     """
     if not results:
         raise ValueError("no result to plot.")
@@ -150,7 +133,7 @@ def plot_roc(
             for axes, (tp, at_1000) in zip(panels, values):
                 rate = tp / result.faces
                 axes.plot(result.fp, rate, color=color, label=_entry(at_1000, ".4f", label))
-                # A curve that ends early keeps its last value when it is read off.
+                # After the end of a curve, its last value counts.
                 axes.plot(
                     [result.fp.max(initial=0), max_false_positives],
                     [rate.max(initial=0)] * 2,
@@ -170,12 +153,42 @@ def plot_roc(
         return save_figure(figure, path)
 
 
+def _plot_settings(
+    results: Mapping[str, WiderFaceResult],
+    path: str | Path,
+    ylabel: str,
+    values: Callable[[Curve], tuple[NDArray[np.float64], NDArray[np.float64], float]],
+    finish: Callable[[Axes, str], None],
+) -> list[Path]:
+    """Plots a curve per detector, one panel per setting.
+
+    Args:
+        results: detector -> result.
+        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
+        ylabel: label of the y axis.
+        values: returns x, y and the value for the legend (0-1) of a curve.
+        finish: sets the other properties of the axes of a setting.
+    """
+    settings = _settings(results)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = panel_figure(len(settings), width=3.3)
+        for axes, setting in zip(panels, settings):
+            for color, (label, result) in zip(_colors(results), results.items()):
+                x, y, shown = values(result.curves[setting])
+                axes.plot(x, y, color=color, label=_entry(100 * shown, ".1f", label))
+            axes.set_ylim(0, 1.01)
+            finish(axes, setting.capitalize())
+        panels[0].set_ylabel(ylabel)
+        _note(figure, results)
+        return save_figure(figure, path)
+
+
 def _plot_classes(
     groups: Mapping[str, Mapping[str, Mapping[str, Curve]]],
     results: Mapping[str, WiderFaceResult],
     path: str | Path,
 ) -> list[Path]:
-    """Bars of detector -> group -> class -> curve, a panel for each group."""
+    """Plots bars of detector -> group -> class -> curve, one panel per group."""
     _settings(results)
     names = list(next(iter(groups.values())))
     with matplotlib.rc_context(STYLE):
@@ -195,7 +208,7 @@ def _plot_classes(
 
 
 def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
-    """Grouped bars: a group for each class, a bar for each detector."""
+    """Draws one group of bars per class, with one bar per detector."""
     classes = list(next(iter(detectors.values())))
     width = 0.8 / len(detectors)
     for index, (color, (label, curves)) in enumerate(zip(_colors(detectors), detectors.items())):
@@ -213,14 +226,14 @@ def _bars(axes: Axes, detectors: Mapping[str, Mapping[str, Curve]]) -> None:
 
 
 def _precision_over_recall(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall and precision where anything is proposed, from recall 0 on."""
+    """Recall and precision at the thresholds with detections, starting at recall 0."""
     proposed = curve.proposals > 0
     recall, precision = curve.recall[proposed], curve.precision[proposed]
     return np.append(0.0 * recall[:1], recall), np.append(precision[:1], precision)
 
 
 def _entry(value: float, form: str, label: str) -> str:
-    """A line of the legend; a name too long for the panel is cut."""
+    """A line of the legend; long names are truncated."""
     name = label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
     return f"{value:{form}}  {name}"
 
@@ -240,6 +253,6 @@ def _colors(labels: Mapping[str, object]) -> list[str]:
 
 
 def _note(figure: Figure, results: Mapping[str, WiderFaceResult | FDDBResult]) -> None:
-    """The ground truth under the panels: no figure without its protocol."""
+    """Writes the ground truth below the panels."""
     notes = ("; ".join(f"{k}: {v}" for k, v in r.protocol.items()) for r in results.values())
     figure.supxlabel("\n".join(dict.fromkeys(notes)), fontsize=7, color="#666666")

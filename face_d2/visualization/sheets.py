@@ -1,8 +1,8 @@
-"""Contact sheets: what a detector found, invented and missed, legible at a glance.
+"""Contact sheets of correct, false and missed detections.
 
-Green: a detection that finds a face, the annotated face beside it in thin dark green. Orange: a
-face that was missed. Red: a false detection, with its score. Gray: a face that does not count. The
-same rules decide as in the WIDER FACE figures.
+Green is a correct detection, with the annotated face in thin dark green. Orange is a missed face,
+red a false detection with its score, and gray an ignored face. Detections are matched as in the
+WIDER FACE protocol.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Image = NDArray[np.uint8]
 
 _FOUND, _MISSED, _FALSE, _IGNORED = (70, 190, 40), (0, 150, 255), (40, 40, 230), (150, 150, 150)
 _FACE = (30, 110, 20)
-#: With more false detections than this their scores would hide the image.
+#: Above this number of false detections, their scores are left out, because they cover the image.
 _MAX_LABELS = 12
 _PAPER, _INK = (250, 250, 250), (60, 60, 60)
 _LEGEND = {"found": _FOUND, "missed": _MISSED, "false": _FALSE, "does not count": _IGNORED}
@@ -41,8 +41,8 @@ class SheetItem(NamedTuple):
 
     Attributes:
         image: (H, W, 3) uint8 BGR.
-        faces: (N, 4) faces that count.
-        ignored: (M, 4) faces that do not count.
+        faces: (N, 4) faces that are not ignored.
+        ignored: (M, 4) ignored faces.
         detections: (D, 5) box and score.
         title: shown above the image.
     """
@@ -62,22 +62,22 @@ def detection_sheet(
     columns: int = 4,
     cell: tuple[int, int] = (360, 480),
 ) -> Path:
-    """Draws images with their faces, detections and errors, and counts under each.
+    """Draws images with their faces, detections and errors, with counts below each image.
 
     Args:
         items: the images, in reading order.
         path: file to write, ``.png`` or ``.jpg``.
         min_score: detections below it are left out.
-        columns: images side by side.
-        cell: (height, width) of the space for an image; boxes are drawn after scaling, so that
-            those of small faces stay visible.
+        columns: number of images side by side.
+        cell: (height, width) of the space for an image; boxes are drawn after scaling, so boxes of
+            small faces stay visible.
 
     Returns:
         ``path``.
 
     Raises:
-        ValueError: when there is no item, or an image is not (H, W, 3) uint8.
-        OSError: when the file cannot be written.
+        ValueError: there is no item, or an image is not (H, W, 3) uint8.
+        OSError: the file cannot be written.
     """
     cells = [_detection_cell(SheetItem(*item), min_score, cell) for item in items]
     return _write_sheet(cells, columns, path, legend=True)
@@ -86,10 +86,10 @@ def detection_sheet(
 def false_positive_sheet(
     result: WiderFaceResult, image_root: str | Path, path: str | Path, limit: int = 40
 ) -> Path:
-    """Crops around the false positives of highest score: detection red, faces nearby green.
+    """Draws crops around the false positives with the highest scores (red), with faces in green.
 
     Args:
-        result: of :func:`face_d2.evaluation.widerface_ap`; Hard faces count.
+        result: the result of :func:`face_d2.evaluation.widerface_ap`; its Hard setting is used.
         image_root: folder of the event folders.
         path: file to write, ``.png`` or ``.jpg``.
         limit: number of crops.
@@ -98,8 +98,8 @@ def false_positive_sheet(
         ``path``.
 
     Raises:
-        ValueError: when there is no false positive.
-        FileNotFoundError: when an image is missing.
+        ValueError: there is no false positive.
+        FileNotFoundError: an image is missing.
     """
 
     def caption(error: FalsePositive) -> str:
@@ -111,7 +111,7 @@ def false_positive_sheet(
 def miss_sheet(
     result: WiderFaceResult, image_root: str | Path, path: str | Path, limit: int = 40
 ) -> Path:
-    """Crops around the tallest faces that no detection finds (orange), with what makes them hard.
+    """Draws crops around the tallest missed faces (orange), with their attributes.
 
     See :func:`false_positive_sheet` for arguments, return value and errors.
     """
@@ -151,7 +151,7 @@ def _detection_cell(item: SheetItem, min_score: float, cell: tuple[int, int]) ->
 def _outcome(
     boxes: NDArray[np.float64], kept: NDArray[np.bool_], detections: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """(G,) boxes found, (D,) detections that find one that counts, (D,) false ones."""
+    """(G,) found faces, (D,) correct detections, (D,) false detections."""
     if not len(boxes):
         none = np.zeros(len(detections), dtype=bool)
         return np.zeros(0, dtype=bool), none, ~none
@@ -178,7 +178,7 @@ def _error_sheet(
     path: str | Path,
 ) -> Path:
     if not errors:
-        raise ValueError("no such error to show.")
+        raise ValueError("there is no such error to show.")
     truth = result.ground_truth
     index_of = {name: index for index, name in enumerate(truth.names)}
     cells = []
@@ -186,7 +186,7 @@ def _error_sheet(
         file = Path(image_root) / f"{error.image}.jpg"
         image = cv2.imread(str(file)) if file.is_file() else None
         if image is None:
-            raise FileNotFoundError(f"{file}: no readable image; is {image_root} the image folder?")
+            raise FileNotFoundError(f"{file}: cannot be read; is {image_root} the image folder?")
         faces = truth.boxes[truth.faces_of(index_of[error.image])]
         cells.append(_crop_cell(image, np.array(error.box), faces, caption(error), color))
     return _write_sheet(cells, 8, path, legend=False)
@@ -200,10 +200,10 @@ def _crop_cell(
     color: tuple[int, int, int],
     side: int = 200,
 ) -> _Image:
-    """A square around a box (XYWH), three times its size, with the faces around it."""
+    """Draws the square around a box (XYWH), three times its size, with the faces in it."""
     center, reach = box[:2] + box[2:] / 2, 1.5 * max(box[2:].max(), 12.0)
     scale = side / (2 * reach)
-    # Maps the square around the box onto the cell; what lies outside the image is paper.
+    # Maps the square onto the cell; pixels outside the image have the color of the paper.
     shift = side / 2 - scale * center
     crop = cv2.warpAffine(
         image,
@@ -234,7 +234,7 @@ def _fitted(image: _Image, cell: tuple[int, int]) -> tuple[_Image, float]:
 
 
 def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
-    """The image centered in its cell, under a line of text that is cut to the cell's width."""
+    """Centers the image in its cell, below a caption that is truncated to the width."""
     canvas = np.full((cell[0] + _CAPTION_HEIGHT, cell[1], 3), _PAPER, dtype=np.uint8)
     top = _CAPTION_HEIGHT + (cell[0] - image.shape[0]) // 2
     left = (cell[1] - image.shape[1]) // 2
@@ -252,7 +252,7 @@ def _draw_box(
     thickness: int,
     label: str = "",
 ) -> None:
-    limit = 4 * max(image.shape)  # OpenCV's drawing overflows on far-away corners
+    limit = 4 * max(image.shape)  # OpenCV overflows on distant corners
     x0, y0, x1, y1 = np.rint(box.clip(-limit, limit)).astype(int).tolist()
     cv2.rectangle(image, (x0, y0), (x1, y1), color, thickness, cv2.LINE_AA)
     if label:
@@ -264,7 +264,7 @@ def _draw_box(
 
 def _write_sheet(cells: Sequence[_Image], columns: int, path: str | Path, legend: bool) -> Path:
     if not cells:
-        raise ValueError("no image to put on the sheet.")
+        raise ValueError("there is no image for the sheet.")
     columns = min(columns, len(cells))
     rows = math.ceil(len(cells) / columns)
     height, width = cells[0].shape[:2]

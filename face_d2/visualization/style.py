@@ -1,7 +1,6 @@
-"""The look that all figures share, and how they are written.
+"""The common style of all plots, and how they are saved.
 
-Matplotlib's object interface is used throughout: no display, and no global state that a caller's
-own figures could meet.
+Plots need no display and do not touch pyplot's global state.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 __all__ = ["COLORS", "STYLE", "panel_figure", "save_figure"]
 
-#: Okabe and Ito's colors, told apart with every common kind of color vision.
+#: The colors of Okabe and Ito, which can be distinguished with color blindness.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLE = {
     "font.size": 9,
@@ -28,19 +27,19 @@ STYLE = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "savefig.dpi": 200,
-    "svg.hashsalt": "face_d2",  # the same figure gives the same bytes
+    "svg.hashsalt": "face_d2",  # reproducible files
 }
 
 
 def panel_figure(
     panels: int, width: float, widths: Sequence[int] | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of panels side by side that share the y axis.
+    """Creates panels side by side that share the y axis.
 
     Args:
-        panels: how many.
-        width: of the widest panel, in inches.
-        widths: the panels' widths in relation to each other; None for equal ones.
+        panels: number of panels.
+        width: width of the widest panel in inches.
+        widths: relative widths of the panels; None for equal widths.
     """
     total = width * (panels if widths is None else sum(widths) / max(widths))
     figure = Figure(figsize=(total, 3.2), layout="constrained")
@@ -50,7 +49,7 @@ def panel_figure(
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
-    """Writes ``path`` with the suffixes ``.png`` and ``.svg``; returns both."""
+    """Writes ``path`` with the suffixes ``.png`` and ``.svg``; returns both paths."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(".png"), path.with_suffix(".svg")]

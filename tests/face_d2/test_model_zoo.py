@@ -185,11 +185,11 @@ def test_from_a_web_server(published: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_wrong_checksum_is_an_error(published: Path, tmp_path: Path) -> None:
     name, cache = "lffd/lffd_16L3S-small.yaml", tmp_path / "cache" / "models"
     published.write_bytes(published.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         model_zoo.get_checkpoint_file(name, download=True)
     assert not list(cache.glob("*.pth"))
     shutil.copy(published, cache)  # put there by hand, and still not the right one
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         model_zoo.get(name, trained=True)
 
 

@@ -356,13 +356,13 @@ def test_layers_above_the_taps_require_no_gradient(tiny_cfg: CfgNode) -> None:
         ("SCALE_MEASURE", "height", "SCALE_MEASURE"),
         ("REG_NORM", "anchor", "REG_NORM"),
         ("LOSS_SCALE", "sum", "LOSS_SCALE"),
-        ("BOX_LOSS", "iou", "BOX_LOSS is one of"),
+        ("BOX_LOSS", "iou", "BOX_LOSS is .iou.; expected one of"),
         ("PRIOR_PROB", 0.0, "PRIOR_PROB must lie between 0 and 1"),
         ("PRIOR_PROB", 1.0, "PRIOR_PROB must lie between 0 and 1"),
         ("PRIOR_PROB", float("nan"), "PRIOR_PROB must lie between 0 and 1"),
         ("SKIP_BRANCHES", ["c8"], "SKIP_BRANCHES must name some of the taps"),
         ("SKIP_BRANCHES", ["c4", "c7"], "leave at least one"),
-        ("TOPK_CANDIDATES_TEST", -1, "TOPK_CANDIDATES_TEST must be at least 1, got -1"),
+        ("TOPK_CANDIDATES_TEST", -1, "TOPK_CANDIDATES_TEST is -1; expected at least 1"),
     ],
 )
 def test_a_wrong_key_is_named_when_the_model_is_built(

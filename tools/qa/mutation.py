@@ -51,6 +51,7 @@ _WIDER = (
     "tests/face_d2/evaluation/wider_face/test_protocol.py",
     "tests/face_d2/evaluation/wider_face/test_breakdown.py",
 )
+_NMS = ("tests/face_d2/ops/test_suppression.py", "tests/face_d2/ops/test_box_merging.py")
 _EVALUATORS = (
     "tests/face_d2/evaluation/test_evaluators.py",
     "tests/face_d2/evaluation/test_coco.py",
@@ -62,6 +63,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "df2s2_d2.segmentation": ("tests/df2s2_d2/test_segmentation.py",),
     "lffd_d2.assignment": ("tests/lffd_d2/test_assignment.py", "tests/lffd_d2/test_meta_arch.py"),
     "lffd_d2.losses": ("tests/lffd_d2/test_losses.py",),
+    "face_d2.ops.nms": _NMS,
     "face_d2.evaluation.wider_face.protocol": _WIDER,
     "face_d2.evaluation.wider_face.matching": _WIDER,
     "face_d2.evaluation.wider_face.breakdown": _WIDER,

@@ -177,8 +177,8 @@ class SuiteRunner:
         """The runs without a result.
 
         Raises:
-            ValueError: a result, or a stopped training, has other settings than the run has now;
-                the message names the first one.
+            ValueError: the settings of a run differ from those of its result or its stopped
+                training; the message names the first difference.
         """
         from face_d2.analysis.ablation.run import check_settings, run_settings
 

@@ -25,7 +25,7 @@ class PublishedDetector:
 
     Attributes:
         name: the detector.
-        parameters: in millions; None if not published.
+        parameters: number of parameters in millions; None if not published.
         gflops: 10^9 multiply-adds at 640 x 480.
         megabytes: size of the model file.
         ap: easy, medium and hard in percent.

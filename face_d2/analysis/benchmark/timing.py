@@ -15,7 +15,7 @@ __all__ = ["Timing", "convolution_peak", "interleaved", "medians", "reason"]
 
 #: (channels, height, width) of the maps for timing 3x3 convolutions.
 _PEAK_MAPS = ((64, 120, 160), (128, 60, 80), (256, 60, 80))
-_LEAST_ROUNDS = 3
+_MIN_ROUNDS = 3
 #: Pause between functions: idle threads of a runtime spin for a while on the cores of the next one.
 _REST_SECONDS = 0.1
 
@@ -71,7 +71,7 @@ def interleaved(
     times: dict[str, list[float]] = {name: [] for name in functions}
     begun = time.perf_counter()
     for turn in range(-warm_up, rounds):
-        if turn >= _LEAST_ROUNDS and time.perf_counter() - begun > max_seconds:
+        if turn >= _MIN_ROUNDS and time.perf_counter() - begun > max_seconds:
             break
         for name, function in functions.items():
             if name in failed:

@@ -25,11 +25,11 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
 
     Args:
-        results: of :func:`.comparison.compare`.
-        output: the folder.
+        results: the result of :func:`.comparison.compare`.
+        output: the folder for the files.
 
     Returns:
-        The page.
+        The path of ``index.html``.
 
     Raises:
         ImportError: plotly, which contains the JavaScript of the charts, is not installed.

@@ -19,8 +19,8 @@ from face_d2.detectors import Detections
 
 __all__ = ["choose_pictures", "describe_pictures"]
 
-_LEAST_SCORE = 0.1
-_MOST_BOXES = 150
+_MIN_SCORE = 0.1
+_MAX_BOXES = 150
 _SIDE = 560
 _QUALITY = 60
 
@@ -119,8 +119,8 @@ def describe_pictures(
 
 
 def _boxes(found: Detections) -> list[list[float]]:
-    shown = np.flatnonzero(found.scores >= _LEAST_SCORE)
-    shown = shown[np.argsort(-found.scores[shown], kind="stable")][:_MOST_BOXES]
+    shown = np.flatnonzero(found.scores >= _MIN_SCORE)
+    shown = shown[np.argsort(-found.scores[shown], kind="stable")][:_MAX_BOXES]
     corners, scores = found.boxes[shown], found.scores[shown]
     rows = np.column_stack([corners[:, :2], corners[:, 2:] - corners[:, :2]]).round(1)
     return [[*map(float, row), round(float(score), 3)] for row, score in zip(rows, scores)]

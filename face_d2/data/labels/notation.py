@@ -44,7 +44,7 @@ FORMATS: dict[str, _Reader] = {
     "labelstudio": read_label_studio,
     "retinaface": read_retinaface,
 }
-#: Forms with one file of labels for each image; they are given by their folder.
+#: Formats with one label file per image; the notation names their folder.
 _PER_IMAGE = ("yolo", "voc", "labelme")
 _LONGEST_NAME = 80
 _LOOKED_AT = 200  # maximum number of files per suffix that are opened to detect the format
@@ -135,7 +135,7 @@ def recognize(path: Path) -> tuple[str, Path]:
     if len(found) > 1:
         listed = "; ".join(f"{form} ({_some(files)})" for form, files in sorted(found.items()))
         raise ValueError(
-            f"{path} contains labels of several formats: {listed}. Choose one: FORMAT:LABELS:IMAGES."
+            f"{path} contains labels of several formats: {listed}. Name one: FORMAT:LABELS:IMAGES."
         )
     ((form, files),) = found.items()
     if form in _PER_IMAGE:

@@ -54,7 +54,7 @@ class FalsePositive:
     Attributes:
         image: ``event/name``.
         box: XYWH in pixels.
-        score: as predicted.
+        score: the predicted score.
         kind: "background" (IoU < 0.1 with every face), "localisation" (below 0.5) or "duplicate" (a
             face found by a detection of higher score).
         iou: IoU with its best face.
@@ -91,7 +91,7 @@ def height_breakdown(
     background count in every class, so a class of few faces has a lower AP at the same recall.
 
     Args:
-        matches: of all detections.
+        matches: the matches of all detections.
         ground_truth: the faces.
         setting: the faces that are divided into classes, "easy", "medium" or "hard".
 

@@ -117,7 +117,7 @@ class WiderFaceGroundTruth:
 
 
 def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
-    """Reads the official folder of .mat files, or labels of any form as an approximation.
+    """Reads the official folder of .mat files, or other labels as an approximation.
 
     Args:
         path: a folder with ``wider_face_val.mat`` and ``wider_{easy,medium,hard}_val.mat``

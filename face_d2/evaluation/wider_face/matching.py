@@ -48,7 +48,7 @@ class Matches:
     finder: NDArray[np.int64]
 
     def outcome(self, kept: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which detections are counted, and which of them detect a face.
+        """Selects the detections that are counted, and those of them that detect a face.
 
         Args:
             kept: (F,) the faces that count.
@@ -107,7 +107,7 @@ def match(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTr
     """Normalizes the scores and matches every detection to a face.
 
     Args:
-        detections: for each image of the ground truth, (N, 5) x, y, w, h, score.
+        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
         ground_truth: the faces.
     """
     rows = np.concatenate(detections)

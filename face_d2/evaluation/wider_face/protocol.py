@@ -135,7 +135,7 @@ def widerface_ap(
             negative.
     """
     if bootstrap < 0:
-        raise ValueError(f"bootstrap {bootstrap}: must be >= 0 resamplings.")
+        raise ValueError(f"bootstrap is {bootstrap}; expected 0 or more")
     if not isinstance(ground_truth, WiderFaceGroundTruth):
         ground_truth = read_ground_truth(ground_truth)
     if not isinstance(predictions, Mapping):

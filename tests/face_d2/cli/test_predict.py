@@ -559,9 +559,9 @@ def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: P
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["x.jpg", "--model", "lffd-20l5s", "--onnx", "o"], "one model at a time"),
+        (["x.jpg", "--model", "lffd-20l5s", "--onnx", "o"], "choose one model"),
         (["x.jpg", "--weights", "w"], "--weights needs --config-file"),
-        (["x.jpg", "--config-file", "c", "--onnx", "o"], "one model at a time"),
+        (["x.jpg", "--config-file", "c", "--onnx", "o"], "choose one model"),
         (["x.jpg", "--config-file", "c"], "needs --weights"),
         (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),

@@ -102,8 +102,8 @@ def test_the_cleaned_list_is_clean_and_says_what_was_done(folder: Path) -> None:
     said = changes_file(cleaned).read_text().splitlines()
     assert len(said) == changes == 5 + 2 + len(UNREADABLE)
     assert "0--Event/boxes.jpg, face 2, 5 5 0 8: left out, a side of 0 or less" in said
-    assert "0--Event/boxes.jpg, face 5, -5 -6 20 20: cut to 0 0 15 14, reaches beyond" in str(said)
-    assert any(line.startswith("0--Event/text.jpg: left out, no image") for line in said)
+    assert "0--Event/boxes.jpg, face 5, -5 -6 20 20: cut to 0 0 15 14, partly outside" in str(said)
+    assert any(line.startswith("0--Event/text.jpg: left out, not an image") for line in said)
 
 
 def test_a_list_without_faults_stays_as_it_is(folder: Path) -> None:
@@ -165,7 +165,7 @@ def test_registered_sets(test_data: Path, capsys: pytest.CaptureFixture[str]) ->
         (["widerface_val", "--images", "x"], "give the name"),
         (["--images", "x"], "give the name"),
         (["--images", "x", "--annotations", "y"], "x: no such folder"),
-        (["nowhere"], "no data set 'nowhere' is registered.*widerface_train"),
+        (["nowhere"], "'nowhere' is neither a registered data set nor a path.*widerface_train"),
         (["widerface_test"], "has no annotations"),
         (["widerface_val", "--workers", "-1"], "--workers is -1"),
     ],

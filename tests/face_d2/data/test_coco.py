@@ -90,14 +90,14 @@ def test_bad_file_is_an_error_that_names_it(
 
 def test_no_json(tmp_path: Path) -> None:
     (tmp_path / "faces.json").write_text("<xml>")
-    with pytest.raises(ValueError, match=r"faces\.json: no json"):
+    with pytest.raises(ValueError, match=r"faces\.json: not valid json"):
         load_coco_faces(tmp_path / "faces.json", tmp_path)
 
 
 def test_a_size_that_is_not_the_images_own(tmp_path: Path) -> None:
     assert len(load_coco_faces(write(tmp_path), tmp_path)) == 1
     turned = {**IMAGE, "height": 80, "width": 60}
-    with pytest.raises(ValueError, match=r"a\.jpg is 80 x 60 pixels as it is shown.* 60 x 80"):
+    with pytest.raises(ValueError, match=r"a\.jpg is 80 x 60 pixels \(upright\).* 60 x 80"):
         load_coco_faces(write(tmp_path, images=[turned]), tmp_path)
 
 
@@ -125,7 +125,7 @@ def test_odd_boxes_are_spoken_of(
 def test_a_name_is_one_data_sets(tmp_path: Path) -> None:
     name = f"coco_taken_{tmp_path.name}"
     register_coco_faces(name, tmp_path / "one.json", tmp_path)
-    with pytest.raises(ValueError, match=r"taken by .*one\.json.* this one is of .*two\.json"):
+    with pytest.raises(ValueError, match=r"belongs to .*one\.json.* got .*two\.json"):
         register_coco_faces(name, tmp_path / "two.json", tmp_path)
-    with pytest.raises(ValueError, match="'widerface_val' is taken"):
+    with pytest.raises(ValueError, match="'widerface_val' belongs"):
         register_wider_face("widerface_val", tmp_path, tmp_path / "own.txt")

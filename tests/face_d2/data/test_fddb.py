@@ -68,7 +68,7 @@ def test_box_encloses_a_tilted_ellipse_tightly():
         ("img\n1\n1 2 nan 4 5 1\n", "line 3: .*finite"),
         ("img\n1\n40 30 1.5 3e9 100 0.9\n", "line 3: .*below 1e\\+09"),
         ("img\n2\n1 2 3 4 5 1\n", "ends early"),
-        ("\n", "no image is listed"),
+        ("\n", "lists no image"),
     ],
 )
 def test_malformed_lists_name_the_line(tmp_path, text, message):

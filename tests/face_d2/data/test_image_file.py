@@ -123,10 +123,10 @@ def test_unreadable_files_are_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("camera-raw", "camera's raw file, which is not read; develop it"),
+        ("camera-raw", "raw file of a camera, which is not read; convert it"),
         ("float-tiff", "scale its values to 0-255"),
         ("jpeg-xl", "is JPEG XL, which is not read; convert it to JPEG or PNG"),
-        ("text", "not an image, or of a format that is not read"),
+        ("text", "not an image, or an unsupported format"),
     ],
 )
 def test_what_is_not_read_says_what_to_do(name: str, reason: str) -> None:

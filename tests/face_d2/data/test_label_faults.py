@@ -43,7 +43,7 @@ def read(file: Path, root: Path) -> Labels:
 def test_missing_pictures_are_refused_with_number_and_example(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "b.jpg")
     file = coco(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no/such/folder: no such folder of images"):
+    with pytest.raises(FileNotFoundError, match=r"no/such/folder: no such image folder"):
         read(file, Path("no/such/folder"))
     with pytest.raises(FileNotFoundError, match=r"c\.json: 1 of 1 annotated images are missing"):
         read(file, tmp_path / "images")
@@ -54,8 +54,8 @@ def test_missing_pictures_are_refused_with_number_and_example(tmp_path: Path) ->
     [
         ("images/a.jpg", "images/a.jpg", "images", r"begin with images/ already; give \S+ as"),
         ("faces/a.jpg", "images/a.jpg", "images", r"without the leading faces/ of the names"),
-        ("a.jpg", "images/x/a.jpg", "images", r"a\.jpg lies in \S+images/x"),
-        ("a.jpg", "a.jpg", "images", r"they lie in \S+; give that folder"),
+        ("a.jpg", "images/x/a.jpg", "images", r"a\.jpg is in \S+images/x"),
+        ("a.jpg", "a.jpg", "images", r"they are in \S+; give this folder"),
     ],
 )
 def test_the_hint_solves_it(tmp_path: Path, name: str, there: str, root: str, hint: str) -> None:
@@ -123,7 +123,7 @@ def test_a_picture_listed_twice_is_one_and_two_of_a_name_are_two(tmp_path: Path)
     assert len(labels.images) == 1
     assert labels.images[0].boxes.tolist() == [[1, 2, 30, 40], [50, 2, 30, 40]]
     assert labels.findings.counts == {"listed_twice": 1, "repeated": 1}
-    assert "1 images are listed more than once; their faces were put together" in labels.summary()
+    assert "1 images are listed more than once; their faces were merged" in labels.summary()
     picture(tmp_path / "a.png")
     images[1]["file_name"] = "a.png"
     labels = read(coco(tmp_path, images=images, annotations=faces), tmp_path)
@@ -140,7 +140,7 @@ def test_boxes_drawn_from_right_to_left_are_turned_round_and_counted(tmp_path: P
     assert labels.images[0].ignored.tolist() == [False, False, True]
     assert labels.findings.counts == {"turned": 2, "no_area": 1}
     assert labels.findings.changed
-    assert "2 boxes of negative width or height were turned round, for example a.jpg: 90 80" in (
+    assert "2 boxes of negative width or height were flipped, for example a.jpg: 90 80" in (
         labels.summary()
     )
 
@@ -186,7 +186,7 @@ def test_sizes_from_before_exif_turned_the_picture_are_refused(tmp_path: Path) -
     exif[0x0112] = 6
     Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "a.jpg", exif=exif)
     with pytest.raises(
-        ValueError, match=r"1 of 1 images .*168 x 299 .* before EXIF data turned it"
+        ValueError, match=r"1 of 1 images .*168 x 299 .* without the EXIF orientation"
     ):
         read(coco(tmp_path), tmp_path)
 
@@ -223,7 +223,7 @@ def test_what_is_no_file_of_labels_is_named(tmp_path: Path) -> None:
     pointer = tmp_path / "c.json"
     pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(
-        ValueError, match=r"c\.json: no json \(it is a Git LFS pointer.*git lfs pull"
+        ValueError, match=r"c\.json: not valid json \(it is a Git LFS pointer.*git lfs pull"
     ):
         read_labels(f"coco:{pointer}")
     pointer.write_text("<!DOCTYPE html><html></html>")

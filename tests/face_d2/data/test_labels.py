@@ -163,9 +163,8 @@ def test_faces_are_the_labels_called_face(tmp_path: Path) -> None:
     write("head")
     labels = read_labels(tmp_path)
     assert labels.faces == 1
-    assert "labels were taken for faces although none is called face, for example 'head'" in (
-        labels.summary()
-    )
+    said = "labels were read as faces although their class is not called face, for example 'head'"
+    assert said in labels.summary()
 
 
 def test_shapes_that_are_no_boxes_are_counted(tmp_path: Path) -> None:
@@ -235,7 +234,7 @@ def test_rows_of_yolo(tmp_path: Path, row: str, expected: list[int]) -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ("0 40 20 20 40", "these may be pixels"),
+        ("0 40 20 20 40", "these are probably pixels"),
         ("0 0.5 0.5 0.2 0.4 0.9", "line 1: .*expected 'class center_x"),  # with a confidence
         ("face 0.5 0.5 0.2 0.4", "line 1: expected numbers"),
         ("0 0.5 0.5 0.2 nan", "line 1: expected finite numbers"),
@@ -256,21 +255,21 @@ def test_cvat_for_video_is_named(tmp_path: Path) -> None:
 
 
 def test_what_is_no_labels_or_several_forms_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no labels of a known form .wider, coco, yolo"):
+    with pytest.raises(ValueError, match=r"no labels of a known format .wider, coco, yolo"):
         read_labels(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder of labels"):
         read_labels(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder of images"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere: no such image folder"):
         read_labels(f"coco:{tmp_path}:{tmp_path / 'nowhere'}")
     coco = {"images": [], "annotations": [], "categories": []}
     (tmp_path / "one.json").write_text(json.dumps(coco))
     (tmp_path / "two.json").write_text(json.dumps(coco))
-    with pytest.raises(ValueError, match=r"2 files of labels \(coco\): .*one.json.*two.json"):
+    with pytest.raises(ValueError, match=r"2 label files \(coco\): .*one.json.*two.json"):
         read_labels(tmp_path)
     (tmp_path / "label.txt").write_text("# a/b.jpg\n1 2 3 4\n")
-    with pytest.raises(ValueError, match=r"several forms: coco .*; retinaface .*label.txt"):
+    with pytest.raises(ValueError, match=r"several formats: coco .*; retinaface .*label.txt"):
         read_labels(tmp_path)
-    with pytest.raises(ValueError, match=r"four parts at most"):
+    with pytest.raises(ValueError, match=r"at most four parts"):
         read_labels("coco:a:b:c:d")
 
 

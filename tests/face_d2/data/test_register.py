@@ -50,7 +50,7 @@ def test_images_that_differ_in_their_suffix_only_are_errors(
     faces = ["1", "1 1 9 9 0 0 0 0 0 0"] if annotated else []
     text = tmp_path / "list.txt"
     text.write_text("\n".join(["e/x.jpg", *faces, "e/x.png", *faces]))
-    with pytest.raises(ValueError, match=r"list\.txt: 'e/x\.jpg' and 'e/x\.png' share"):
+    with pytest.raises(ValueError, match=r"list\.txt: 'e/x\.jpg' and 'e/x\.png' differ"):
         load_wider_face(tmp_path, text, annotated=annotated)
 
 

@@ -213,9 +213,9 @@ def test_against_ground_truth(released_onnx: Path, test_data: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--outputs", "maps", "--int8", "x"], "--int8 goes with"),
-        (["--ground-truth", "x"], "--ground-truth is for --int8"),
-        (["--int8-weights", "8"], "--int8-weights is for --int8"),
+        (["--outputs", "maps", "--int8", "x"], "--int8 needs"),
+        (["--ground-truth", "x"], "--ground-truth needs --int8"),
+        (["--int8-weights", "8"], "--int8-weights needs --int8"),
         (["--int8", "x", "--int8-weights", "6"], "invalid choice: 6"),
     ],
 )

@@ -70,5 +70,5 @@ def test_best_score_comes_first(nms_type: str) -> None:
 
 
 def test_an_unknown_measure_is_named() -> None:
-    with pytest.raises(ValueError, match="the NMS type is one of"):
+    with pytest.raises(ValueError, match="nms_type is 'soft'; expected one of"):
         suppress(torch.zeros(0, 4), torch.zeros(0), "soft", 0.4)

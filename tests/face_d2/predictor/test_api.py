@@ -332,7 +332,7 @@ def test_wrong_weights_and_configs_are_named(
     (tmp_path / "other.yaml").write_text("VERSION: 2\nMODEL:\n  LFDD: {}\n")
     with pytest.raises(ValueError, match=r"other\.yaml: Non-existent config key: MODEL\.LFDD"):
         FaceDetector.from_config(tmp_path / "other.yaml", weights, device="cpu")
-    with pytest.raises(ValueError, match="score_threshold must be in"):
+    with pytest.raises(ValueError, match=r"score_threshold is .*; expected \[0, 1\)"):
         FaceDetector.from_config(config, weights, device="cpu", score_threshold=1.5)
     with pytest.raises(ValueError, match="device 'cuda:99'"):
         FaceDetector.from_config(config, weights, device="cuda:99")

@@ -82,7 +82,7 @@ def test_interrupted_and_continued(
     file = tmp_path / "weights.bin"
     server.announce, server.breaks_after = announce, 1_000_000
     if not announce and size is None:  # nothing tells that the end is missing but the checksum
-        with pytest.raises(ValueError, match="not the file that is wanted"):
+        with pytest.raises(ValueError, match="not the expected file"):
             download(server.url, file, SHA256, size=size, quiet=True)
         assert names(tmp_path) == set()
         return
@@ -116,7 +116,7 @@ def test_a_rest_as_long_as_the_file_is_thrown_away(
 def test_the_rest_of_another_file_is_thrown_away(server: FileServer, tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
     (tmp_path / "weights.bin.part").write_bytes(b"of an older version")
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         download(server.url, file, SHA256, quiet=True)
     assert names(tmp_path) == set()
     download(server.url, file, SHA256, quiet=True)
@@ -146,7 +146,7 @@ def test_more_than_announced_is_refused(server: FileServer, tmp_path: Path) -> N
 def test_a_file_that_is_there_is_checked_and_stays(server: FileServer, tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
     file.write_bytes(b"mine")
-    with pytest.raises(ValueError, match="not the file that is wanted"):
+    with pytest.raises(ValueError, match="not the expected file"):
         download(server.url, file, SHA256, quiet=True)
     assert file.read_bytes() == b"mine"
     assert server.requests == []

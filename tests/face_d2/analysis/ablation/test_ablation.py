@@ -105,7 +105,7 @@ def test_a_file_of_results_is_only_read(
 ) -> None:
     file = tmp_path / "pair.jsonl"
     for words, status, message in (
-        ([], 2, "goes with --collect-only"),
+        ([], 2, "needs --collect-only"),
         (["--collect-only"], 1, "line 2"),
     ):
         file.write_text(
