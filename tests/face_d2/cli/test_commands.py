@@ -81,13 +81,13 @@ def test_a_help_text_loads_no_heavy_package(tmp_path: Path) -> None:
     code = (
         "from face_d2.cli.main import main\n"
         f"for words in [[], ['--help'], *([n, '--help'] for n in {OWN_PARSERS!r}),"
-        " *(['evaluate', n, '--help'] for n in ('widerface', 'fddb', 'coverage'))]:\n"
+        " *(['evaluate', n, '--help'] for n in ('widerface', 'fddb', 'coverage', 'hiding'))]:\n"
         "    try:\n        main(words)\n"
         "    except SystemExit as stop:\n        assert stop.code == 0, words\n"
     )
     loaded, done = loaded_by(code, tmp_path)
     assert loaded == set()
-    assert done.stdout.count("usage: face-d2") == 1 + len(OWN_PARSERS) + 3
+    assert done.stdout.count("usage: face-d2") == 1 + len(OWN_PARSERS) + 4
     assert "arning" not in done.stderr
 
 
