@@ -28,6 +28,7 @@ PACKAGES = [
     "face_d2.evaluation.fddb",
     "face_d2.evaluation.wider_face",
     "face_d2.export",
+    "face_d2.finetune",
     "face_d2.modeling",
     "face_d2.ops",
     "face_d2.predictor",
@@ -165,7 +166,7 @@ setup(
             "face-d2-model-zoo=face_d2.cli.model_zoo:main",
             "face-d2-predict=face_d2.cli.predict:main",
             "face-d2-receptive-fields=face_d2.cli.receptive_fields:main",
-            "face-d2-train=face_d2.cli.main:train",
+            "face-d2-train=face_d2.cli.train:main",
         ]
     },
 )

@@ -12,7 +12,7 @@ __all__ = ["COMMANDS", "main"]
 #: Name -> module with ``main(argv)``, description.
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
-    "train": ("face_d2.train_net", "train a detector, or evaluate its weights (--eval-only)"),
+    "train": ("face_d2.cli.train", "train on your own pictures (--data), or by a config file"),
     "evaluate": ("face_d2.cli.evaluate", "score detections on WIDER FACE or FDDB; coverage; hiding"),
     "compare": ("face_d2.cli.compare", "compare detectors on the same images, on one page"),
     "export": ("face_d2.cli.export", "write a detector as an ONNX file, float or int8"),
@@ -65,11 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return command.main(rest) or 0
-
-
-def train() -> int:
-    """Entry point of ``face-d2-train``."""
-    return main(["train", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
