@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Trains or evaluates a config; see ``--help`` and ``face_d2/train_net.py``."""
+"""Trains or evaluates a config, or trains on your own pictures; see ``--help``."""
 
-from face_d2.train_net import main
+import sys
+
+from face_d2.cli.train import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

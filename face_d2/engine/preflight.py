@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from face_d2.evaluation import build_evaluator
 from face_d2.modeling.base import OneStageDetector
 
-__all__ = ["check_one_class", "check_test_sets"]
+__all__ = ["check_files", "check_one_class", "check_test_sets"]
+
+_EXAMPLES = 3
 
 
 def check_one_class(model: object, names: Sequence[str]) -> None:
@@ -30,6 +33,23 @@ def check_one_class(model: object, names: Sequence[str]) -> None:
                 "knows faces alone and would take all for faces. "
                 "coco:JSON:IMAGES:CATEGORY, or face_d2.data.coco.register_coco_faces(name, json, "
                 "images, category=...), takes one class of a COCO json."
+            )
+
+
+def check_files(names: Sequence[str]) -> None:
+    """Reads data sets and looks for their image files, before any process starts.
+
+    Raises:
+        FileNotFoundError: labels or images are missing; the number of images and examples.
+        ValueError: labels are malformed.
+    """
+    for name in dict.fromkeys(names):
+        files = [record["file_name"] for record in DatasetCatalog.get(name)]
+        missing = [file for file in files if not os.path.isfile(file)]
+        if missing:
+            raise FileNotFoundError(
+                f"{name}: {len(missing)} of {len(files)} images are missing, for example "
+                f"{', '.join(missing[:_EXAMPLES])}."
             )
 
 

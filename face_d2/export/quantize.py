@@ -78,6 +78,7 @@ def quantize(
     ground_truth: str | Path | None = None,
     max_loss: float = 0.5,
     weight_bits: int = 7,
+    runtimes: Sequence[str] | None = None,
 ) -> Quantization:
     """Writes an int8 file if its loss of AP is small enough.
 
@@ -92,9 +93,11 @@ def quantize(
         ground_truth: WIDER FACE's annotation text or ``.mat`` folder for these images, which are
             then named ``event/name``. Without it, boxes of the float file with a score of at least
             0.5 are the ground truth.
-        max_loss: maximum loss of AP (Hard), in points, in every installed runtime.
+        max_loss: maximum loss of AP (Hard), in points, in each of the runtimes.
         weight_bits: see :func:`write_int8`. With 8, the loss is valid only for processors like this
             one.
+        runtimes: names of the runtimes in which the loss is measured; None for all that are
+            installed.
 
     Raises:
         ValueError: there is no image, two images have the same event and name, the float file
@@ -107,6 +110,7 @@ def quantize(
     predictions = find_faces(detector, images)
     truth: WiderFaceGroundTruth | str | Path = ground_truth or own_faces(predictions)
     float_ap = average_precisions_of(predictions, truth)["AP_hard"]
+    installed = [runtime for runtime in RUNTIMES if find_spec(runtime) is not None]
     tried = []
     with replaced_file(path) as temporary:
         for kept_float in _tiers(onnx.load(str(source))):
@@ -117,8 +121,7 @@ def quantize(
                     images,
                     truth,
                 )["AP_hard"]
-                for runtime in RUNTIMES
-                if find_spec(runtime) is not None
+                for runtime in (runtimes or installed)
             }
             result = Quantization(kept_float, len(images), float_ap, aps)
             if result.loss <= max_loss:

@@ -7,7 +7,7 @@ given by their path or as ``FORMAT:LABELS:IMAGES`` (see :mod:`face_d2.data.label
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,20 @@ class ImageSet:
     ground_truth: WiderFaceGroundTruth
     fddb_folds: Path | None = None
     image_root: Path | None = None
+
+    def subset(self, names: Iterable[str], label: str) -> ImageSet:
+        """The same set restricted to some images.
+
+        Args:
+            names: names ``event/name``.
+            label: added to the name in results.
+
+        Raises:
+            ValueError: an image is not in the set, or none is named.
+        """
+        name = f"{self.name}, {label}"
+        ground_truth = self.ground_truth.subset(names, name)
+        return ImageSet(name, {key: self.files[key] for key in ground_truth.names}, ground_truth)
 
 
 def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
@@ -131,7 +145,4 @@ def _restricted(found: ImageSet, listing: Path) -> ImageSet:
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: no such list of images")
     names = [name for _, name in numbered_lines(listing) if "/" in name]
-    name = f"{found.name}, {listing.stem}"
-    ground_truth = found.ground_truth.subset(names, name)
-    files = {key: found.files[key] for key in ground_truth.names}
-    return ImageSet(name, files, ground_truth)
+    return found.subset(names, listing.stem)

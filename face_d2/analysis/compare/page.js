@@ -295,5 +295,24 @@ for (const id of ["threads", "group", "figure"]) $(id).addEventListener("change"
 for (const id of ["filter", "megabytes", "least", "difference-filter", "clear",
   "published-filter"]) $(id).addEventListener("input", tables);
 for (const id of ["order", "score", "truth"]) $(id).addEventListener("input", pictures);
+// A page about one training has its loss and no times and published figures.
+function training(facts) {
+  $("title").textContent = document.title = facts.title;
+  $("training").hidden = false;
+  $("training-facts").append(...facts.sentences.map((text) => element("li", {}, text)));
+  chart("loss", [
+    {x: facts.iteration, y: facts.loss, name: "loss, mean of the last 20", mode: "lines",
+      line: {color: COLORS[0]}},
+    {x: facts.iteration, y: facts.learning_rate, name: "learning rate", mode: "lines",
+      line: {color: COLORS[1], dash: "dash"}, yaxis: "y2"},
+  ], {showlegend: true, legend: {orientation: "h", y: 1.12}, margin: {...LAYOUT.margin, r: 84},
+    xaxis: axis("iteration"), yaxis: axis("loss", {rangemode: "tozero"}),
+    yaxis2: {title: {text: "learning rate"}, overlaying: "y", side: "right", showgrid: false,
+      rangemode: "tozero", tickformat: ".1e"}});
+}
+
+$("published-section").hidden = !results.published.length;
+$("speed-section").hidden = !allThreads.length;
 draw();
+if (results.training) training(results.training);
 document.body.dataset.ready = "yes";

@@ -1,0 +1,88 @@
+#!/usr/bin/env python
+"""Keeps the faces of a labeled set that have a value of an attribute, and ignores all others.
+
+    python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 --count 60
+
+Ignored faces are neither positives nor background, in training and in evaluation, so a detector can
+be trained and evaluated for one kind of faces. Pictures without such a face are left out. A list in
+WIDER FACE's form is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from face_d2.data.labels import LabeledImage, is_notation, read_labels
+from face_d2.data.labels.write import write_wider
+from face_d2.data.wider_face import ATTRIBUTES
+
+_LEAST_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", help="widerface_train, widerface_val or labels by their notation")
+    parser.add_argument("target", type=Path, help="the list to write")
+    parser.add_argument(
+        "--where",
+        required=True,
+        type=_condition,
+        metavar="NAME=VALUE",
+        help=f"an attribute of {', '.join(ATTRIBUTES)}, for example pose=1",
+    )
+    parser.add_argument(
+        "--count", type=int, help="so many pictures, chosen by a hash of their names (default: all)"
+    )
+    options = parser.parse_args(argv)
+    try:
+        labels = read_labels(_notation(options.source))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from None
+    if all(image.attributes is None for image in labels.images):
+        raise SystemExit(f"error: {options.source}: its faces have no attributes")
+    images = [_only(image, *options.where) for image in labels.images if len(image.boxes)]
+    images = [image for image in images if not image.ignored.all()]
+    images.sort(key=lambda image: hashlib.sha1(image.name.encode()).hexdigest())
+    images = images[: options.count]
+    if not images:
+        raise SystemExit(f"error: {options.source}: no face has this attribute")
+    options.target.parent.mkdir(parents=True, exist_ok=True)
+    kept = replace(labels, images=sorted(images, key=lambda image: image.file))
+    notation = write_wider(kept, options.target)
+    print(
+        f"{notation}: {len(images)} images, {kept.faces - kept.ignored} faces, the others ignored"
+    )
+
+
+def _condition(text: str) -> tuple[int, int]:
+    name, _, value = text.partition("=")
+    if name not in ATTRIBUTES or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=VALUE, for example pose=1")
+    return ATTRIBUTES.index(name), int(value)
+
+
+def _notation(source: str) -> str:
+    if is_notation(source) or not source.startswith("widerface_"):
+        return source
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "widerface"
+    split = source.removeprefix("widerface_")
+    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    return f"wider:{text}:{root / f'WIDER_{split}' / 'images'}"
+
+
+def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:
+    if image.attributes is None:
+        return replace(image, ignored=np.ones_like(image.ignored))
+    wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _LEAST_HEIGHT)
+    return replace(image, ignored=image.ignored | ~wanted)
+
+
+if __name__ == "__main__":
+    main()
