@@ -5,7 +5,7 @@
 
 Ignored faces are neither positives nor background, in training and in evaluation, so a detector can
 be trained and evaluated for one kind of faces. Pictures without such a face are left out. A list in
-WIDER FACE's form is written.
+WIDER FACE's format is written.
 """
 
 from __future__ import annotations
@@ -13,21 +13,31 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from face_d2.cli.common import CommandParser, run
 from face_d2.data.labels import LabeledImage, is_notation, read_labels
 from face_d2.data.labels.write import write_wider
 from face_d2.data.wider_face import ATTRIBUTES
 
-_LEAST_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
+_MIN_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "datasets/select_faces.py",
+        "Keeps the faces of a labeled set that have a value of an attribute, and ignores the "
+        "others.",
+        examples=(
+            "python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1",
+        ),
+    )
     parser.add_argument("source", help="widerface_train, widerface_val or labels by their notation")
     parser.add_argument("target", type=Path, help="the list to write")
     parser.add_argument(
@@ -38,21 +48,30 @@ def main(argv: list[str] | None = None) -> None:
         help=f"an attribute of {', '.join(ATTRIBUTES)}, for example pose=1",
     )
     parser.add_argument(
-        "--count", type=int, help="so many pictures, chosen by a hash of their names (default: all)"
+        "--count",
+        type=int,
+        metavar="N",
+        help="number of images, chosen by a hash of their names (default: all)",
     )
     options = parser.parse_args(argv)
-    try:
-        labels = read_labels(_notation(options.source))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+    return run(lambda: select(options))
+
+
+def select(options: argparse.Namespace) -> None:
+    """Writes the list.
+
+    Raises:
+        ValueError: no face has the attribute.
+    """
+    labels = read_labels(_notation(options.source))
     if all(image.attributes is None for image in labels.images):
-        raise SystemExit(f"error: {options.source}: its faces have no attributes")
+        raise ValueError(f"{options.source}: its faces have no attributes")
     images = [_only(image, *options.where) for image in labels.images if len(image.boxes)]
     images = [image for image in images if not image.ignored.all()]
     images.sort(key=lambda image: hashlib.sha1(image.name.encode()).hexdigest())
     images = images[: options.count]
     if not images:
-        raise SystemExit(f"error: {options.source}: no face has this attribute")
+        raise ValueError(f"{options.source}: no face has this attribute")
     options.target.parent.mkdir(parents=True, exist_ok=True)
     kept = replace(labels, images=sorted(images, key=lambda image: image.file))
     notation = write_wider(kept, options.target)
@@ -80,9 +99,9 @@ def _notation(source: str) -> str:
 def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:
     if image.attributes is None:
         return replace(image, ignored=np.ones_like(image.ignored))
-    wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _LEAST_HEIGHT)
+    wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _MIN_HEIGHT)
     return replace(image, ignored=image.ignored | ~wanted)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

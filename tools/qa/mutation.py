@@ -61,7 +61,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "df2s2_d2.matching": ("tests/df2s2_d2/test_matching.py", "tests/df2s2_d2/test_coverage.py"),
     "df2s2_d2.losses": ("tests/df2s2_d2/test_meta_arch.py",),
     "df2s2_d2.segmentation": ("tests/df2s2_d2/test_segmentation.py",),
-    "lffd_d2.assignment": ("tests/lffd_d2/test_assignment.py", "tests/lffd_d2/test_meta_arch.py"),
+    "lffd_d2.assignment": (
+        "tests/lffd_d2/test_assignment.py",
+        "tests/lffd_d2/test_coverage.py",
+        "tests/lffd_d2/test_meta_arch.py",
+    ),
     "lffd_d2.losses": ("tests/lffd_d2/test_losses.py",),
     "face_d2.ops.nms": _NMS,
     "face_d2.evaluation.wider_face.protocol": _WIDER,

@@ -10,9 +10,9 @@ else is what ``face-d2-predict --blur`` does.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2 import FaceDetector
+from face_d2.cli.common import CommandParser, run
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
 from face_d2.predictor.results import RawDetections
@@ -126,14 +127,26 @@ def summary(memory: Sequence[int], files: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=10_000)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = CommandParser(
+        "tools/qa/video_memory.py",
+        "Measures memory and open files while the faces of a long video are hidden (Linux).",
+        examples=("python tools/qa/video_memory.py --frames 1000",),
+    )
+    parser.add_argument(
+        "--frames", type=int, default=10_000, metavar="N", help="length of the video (%(default)s)"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the result here")
     options = parser.parse_args(argv)
+    return run(lambda: measure(options.frames, options.json))
+
+
+def measure(frames: int, json_path: Path | None) -> int:
+    """Hides the faces of a video; returns the exit status."""
     with tempfile.TemporaryDirectory() as place:
         clip, output = Path(place, "clip.mp4"), Path(place, "out")
-        write_clip(clip, options.frames)
+        write_clip(clip, frames)
         backend = MovingSquares()
         pictures = Pictures(output, redact="blur")
         begun = time.perf_counter()
@@ -144,12 +157,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         with av.open(str(output / "blurred/clip.mp4")) as copy:
             written = sum(1 for _ in copy.demux(video=0)) - 1  # the last packet is empty
     result = {**summary(backend.memory, backend.files), "seconds": seconds, "written": written}
-    result["met"] = result["met"] and written == options.frames
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result["met"] = result["met"] and written == frames
+    if json_path:
+        json_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("RESULT " + json.dumps(result))
-    return result
+    return int(not result["met"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
