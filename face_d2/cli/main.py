@@ -13,7 +13,10 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
     "train": ("face_d2.train_net", "train a detector, or evaluate its weights (--eval-only)"),
-    "evaluate": ("face_d2.cli.evaluate", "score detections on WIDER FACE or FDDB; coverage; hiding"),
+    "evaluate": (
+        "face_d2.cli.evaluate",
+        "score detections on WIDER FACE or FDDB; coverage; hiding",
+    ),
     "compare": ("face_d2.cli.compare", "compare detectors on the same images, on one page"),
     "export": ("face_d2.cli.export", "write a detector as an ONNX file, float or int8"),
     "model-zoo": ("face_d2.cli.model_zoo", "list and fetch weights by the name of their config"),
