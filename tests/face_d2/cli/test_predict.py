@@ -565,7 +565,7 @@ def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: P
         (["x.jpg", "--config-file", "c"], "needs --weights"),
         (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
-        (["x.jpg", "--onnx", "o", "--num-processes", "2"], "go with --config-file"),
+        (["x.jpg", "--onnx", "o", "--num-processes", "2"], "need --config-file"),
     ],
 )
 def test_bad_command_lines(
