@@ -8,7 +8,8 @@
 #                the limits and what they need
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
 # make docs     the documentation as a site, in output/site; a broken link is an error
-# make lint      ruff, isort, black, and which package may import which (pyproject.toml)
+# make lint      ruff, isort, black, mypy on the public API, and which package may import which
+#                (pyproject.toml)
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -66,6 +67,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check $(SOURCES)
 	$(BIN)/python -m isort --check-only --quiet $(SOURCES)
 	$(BIN)/python -m black --check --quiet $(SOURCES)
+	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP)

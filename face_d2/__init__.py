@@ -7,6 +7,13 @@ that needs them is used. ``import face_d2.register`` registers the data sets;
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from face_d2.config import get_cfg as get_cfg
+    from face_d2.config import get_config_file as get_config_file
+    from face_d2.predictor.api import FaceDetector as FaceDetector
+
 __version__ = "0.1.0"
 
 __all__ = ["FaceDetector", "__version__", "get_cfg", "get_config_file"]

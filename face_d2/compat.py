@@ -3,36 +3,37 @@
 Detectron2 0.5, 0.6 and main are supported. 0.5 and 0.6 are older than current NumPy, Pillow and
 PyTorch, and a Python-only installation does not have Detectron2's compiled operators, which face
 detectors do not need. :func:`apply` fixes the resulting incompatibilities. It must run before the
-first ``import detectron2``; therefore ``face_d2.register``, ``df2s2_d2`` and ``lffd_d2`` call it
-first.
+first ``import detectron2.modeling``; therefore every module of this project that needs Detectron2
+imports :mod:`face_d2.needs_detectron2` first, which calls it.
+
+:mod:`face_d2.startup` makes every order of imports work in an environment.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import importlib.util
 import sys
 import types
+import warnings
 from typing import Any
+
+from face_d2.utils.requirements import is_importable, require, require_opencv
 
 __all__ = [
     "apply",
     "detectron2_version",
     "forget_process_groups",
     "has_compiled_ops",
+    "prepare",
+    "prepare_at_first_import",
     "set_local_process_group",
 ]
 
 _INSTALL_DETECTRON2 = (
     "Detectron2 is not installed. From a checkout of this project, `make install` installs it; "
-    "or install the official one: pip install --no-build-isolation "
+    "or pip install 'face-d2[train]' and the official one: pip install --no-build-isolation "
     "'git+https://github.com/facebookresearch/detectron2.git'"
-)
-_INSTALL_OPENCV = (
-    "OpenCV does not import ({reason}). Install it with `pip install opencv-python`; on a machine "
-    "without libGL (most servers): pip uninstall -y opencv-python && "
-    "pip install opencv-python-headless"
 )
 
 
@@ -41,19 +42,50 @@ def apply() -> None:
     """Makes the installed Detectron2 importable and usable. Idempotent.
 
     Raises:
-        ImportError: Detectron2 or OpenCV is missing; the message says how to install it.
+        ImportError: torch, Detectron2 or OpenCV is missing; the message says how to install it.
+    """
+    require("train")
+    require_opencv()
+    if not is_importable("detectron2"):
+        raise ModuleNotFoundError(_INSTALL_DETECTRON2, name="detectron2")
+    prepare()
+    with warnings.catch_warnings():
+        # Detectron2 and fvcore use functions that current versions of PyTorch deprecate.
+        for deprecation in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", deprecation)
+        if not has_compiled_ops():
+            _evaluate_with_pycocotools()
+        if not is_importable("pkg_resources"):
+            _import_model_zoo_without_pkg_resources()
+        _allow_group_norm_in_heads()
+    _allow_whole_numbers_for_fractions()
+
+
+@functools.cache
+def prepare() -> None:
+    """The fixes without which Detectron2 cannot be imported. Imports nothing of it but the package.
+
+    Idempotent; :func:`apply` calls it.
     """
     _restore_numpy_aliases()
     _restore_pillow_constant()
-    _require_opencv()
-    if importlib.util.find_spec("detectron2") is None:
-        raise ImportError(_INSTALL_DETECTRON2)
     if not has_compiled_ops():
-        _install_ops_placeholder()
-    if importlib.util.find_spec("pkg_resources") is None:
-        _import_model_zoo_without_pkg_resources()
-    _allow_group_norm_in_heads()
-    _allow_whole_numbers_for_fractions()
+        sys.modules["detectron2._C"] = _MissingOps("detectron2._C")
+
+
+def prepare_at_first_import() -> None:
+    """Calls :func:`prepare` when the first module of Detectron2 is imported."""
+    sys.meta_path.insert(0, _Preparer())  # type: ignore[arg-type]
+
+
+class _Preparer:
+    """Finds no module itself; it only sees which one Python looks for."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Python's protocol of import hooks."""
+        if name.startswith("detectron2."):  # of which the package itself is imported by now
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            prepare()
 
 
 @functools.cache
@@ -122,10 +154,8 @@ class _MissingOps(types.ModuleType):
         return missing
 
 
-def _install_ops_placeholder() -> None:
-    sys.modules["detectron2._C"] = _MissingOps("detectron2._C")
-    # Detectron2's COCOEvaluator calls the compiled evaluator by default; pycocotools computes the
-    # same figures.
+def _evaluate_with_pycocotools() -> None:
+    """Detectron2's COCOEvaluator calls the compiled evaluator by default; the figures are equal."""
     import detectron2.evaluation.coco_evaluation as coco_evaluation
     from pycocotools.cocoeval import COCOeval
 
@@ -138,6 +168,8 @@ def _import_model_zoo_without_pkg_resources() -> None:
     setuptools 82 removed that module. The replacement exists during this import only, because other
     packages would expect the whole module.
     """
+    import importlib.resources
+
     stand_in = types.ModuleType("pkg_resources")
     stand_in.resource_filename = lambda package, name: str(  # type: ignore[attr-defined]
         importlib.resources.files(package).joinpath(name)
@@ -189,10 +221,3 @@ def _restore_pillow_constant() -> None:
 
     if "LINEAR" not in vars(Image):  # Pillow 9.1 to 9.5 still have it, with a warning
         Image.LINEAR = getattr(Image, "Resampling", Image).BILINEAR  # type: ignore[attr-defined]
-
-
-def _require_opencv() -> None:
-    try:
-        import cv2  # noqa: F401
-    except ImportError as error:
-        raise ImportError(_INSTALL_OPENCV.format(reason=error)) from error

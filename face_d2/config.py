@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_face_config",
+    "explain_missing_keys",
     "find_config",
     "get_cfg",
     "get_config_file",
@@ -104,6 +106,47 @@ def get_cfg() -> CfgNode:
     for detector in detectors:
         detector.add_config(cfg)
     return cfg
+
+
+@functools.cache
+def explain_missing_keys() -> None:
+    """Lets Detectron2's error for a key of this project name the call that adds it.
+
+    ``face_d2.register`` calls it. The error is a KeyError or an AssertionError as before.
+    """
+    from detectron2.config import CfgNode
+
+    def explaining(merge: Callable[[CfgNode, Any], None]) -> Callable[[CfgNode, Any], None]:
+        @functools.wraps(merge)
+        def merge_or_explain(cfg: CfgNode, other: Any) -> None:
+            try:
+                merge(cfg, other)
+            except (AssertionError, KeyError) as error:
+                found = re.search(r"Non-existent (?:config )?key: ([\w.]+)", str(error))
+                call = _call_that_adds(found[1]) if found else None
+                if found is None or call is None:
+                    raise
+                raise type(error)(
+                    f"Non-existent config key: {found[1]}. Call {call}(cfg) first, or start from "
+                    "face_d2.get_cfg(), which has the keys of all detectors"
+                ) from error
+
+        return merge_or_explain
+
+    CfgNode.merge_from_other_cfg = explaining(CfgNode.merge_from_other_cfg)
+    CfgNode.merge_from_list = explaining(CfgNode.merge_from_list)
+
+
+def _call_that_adds(key: str) -> str | None:
+    """The function that adds a key to a config; None for a key of nobody."""
+    from detectron2.config import get_cfg as detectron2_get_cfg
+
+    cfg = detectron2_get_cfg()
+    for add in (add_face_config, *(detector.add_config for detector in import_detectors())):
+        add(cfg)
+        if key in _keys(cfg):
+            return f"{add.__module__}.{add.__name__}"
+    return None
 
 
 def with_weights(cfg: CfgNode, weights: str | os.PathLike[str]) -> CfgNode:

@@ -91,7 +91,8 @@ class TrainedHere:
     """Weights that a command trains in minutes; they are not published.
 
     Attributes:
-        command: the command.
+        command: the command; several are joined by ``&&``, where the training starts from weights
+            that have to be made first.
         file: the checkpoint that it writes, relative to the working directory.
     """
 
@@ -285,9 +286,9 @@ def get(
         ValueError: see :func:`get_checkpoint_file`; or the initial weights must be downloaded and
             ``download`` is False.
     """
-    import torch
-
     cfg = get_config(name, trained, download=download, cache=cache)
+    import torch  # after what says how to install it
+
     if device is not None or not torch.cuda.is_available():
         cfg.MODEL.DEVICE = device or "cpu"
     if trained:

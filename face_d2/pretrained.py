@@ -25,11 +25,14 @@ class Pretrained:
         average_precision: AP easy, medium and hard of the shipped ONNX file, in percent, on the 638
             validation photographs of the 80/20 fold of WIDER FACE's validation set. The model card
             gives the intervals and the command.
+        hiding_threshold: where faces are hidden (``face-d2-predict --blur``), those that score more
+            than this are. How it was chosen and what stays visible is in ``docs/hiding.md``.
     """
 
     name: str
     config: str
     average_precision: tuple[float, float, float]
+    hiding_threshold: float
 
     @property
     def onnx(self) -> Path:
@@ -60,8 +63,10 @@ class Pretrained:
 PRETRAINED = {
     model.name: model
     for model in (
-        Pretrained("df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (86.0, 85.0, 78.8)),
-        Pretrained("lffd-20l5s", "lffd/lffd_20L5S_recommended.yaml", (78.4, 78.9, 71.7)),
+        Pretrained(
+            "df2s2-lite0", "df2s2/df2s2_lite0_FFP_recommended.yaml", (86.0, 85.0, 78.8), 0.2
+        ),
+        Pretrained("lffd-20l5s", "lffd/lffd_20L5S_recommended.yaml", (78.4, 78.9, 71.7), 0.1),
     )
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import argparse
 import logging
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -20,7 +21,7 @@ from torch import nn
 
 from face_d2.config import find_config, load_config, with_weights
 from face_d2.data.catalog import register_data_sets
-from face_d2.engine.checkpoint import FaceCheckpointer
+from face_d2.engine.checkpoint import FaceCheckpointer, local_weights
 from face_d2.engine.launch import launch
 from face_d2.engine.preflight import check_files
 from face_d2.engine.trainer import FaceTrainer
@@ -100,6 +101,7 @@ def main(argv: list[str] | None = None) -> None:
         cfg = load_cfg(args)  # a mistake in it is said once, not by every process
         register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         check_files([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+        _fetch_weights(cfg, args)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
@@ -110,6 +112,14 @@ def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     _end_earlier_logs()
     default_setup(cfg, args)
     _share_logging()
+
+
+def _fetch_weights(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Fetches ``MODEL.WEIGHTS`` if it is an address, before the processes start."""
+    resumed = args.resume and Path(cfg.OUTPUT_DIR, "last_checkpoint").is_file()
+    # The first machine sends the weights to the others.
+    if "://" in cfg.MODEL.WEIGHTS and args.machine_rank == 0 and not resumed:
+        local_weights(cfg.MODEL.WEIGHTS)
 
 
 def _end_earlier_logs() -> None:

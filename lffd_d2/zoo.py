@@ -58,6 +58,10 @@ MODELS = (
         "quick/lffd_real.yaml",
         "faces",
         TrainedHere(
+            "python tools/model_zoo.py lffd/lffd_17L4S.yaml --download && "
+            "python tools/convert_lffd_weights.py "
+            "output/cache/models/train_10_160_17L_4scales_v1_iter_800000.params "
+            "--variant 20L5S --partial --output head_20L5S.pth && "
             "python tools/train_net.py --config-file configs/quick/lffd_real.yaml --num-gpus 0 "
             "MODEL.WEIGHTS head_20L5S.pth",
             "output/quick/lffd_real/model_final.pth",

@@ -198,7 +198,7 @@ def test_install_lines_resolve(repo: Path, tmp_path: Path) -> None:
     cdo = re.search(r'CDO="(.+?)"', script).group(1)
     flags = re.search(r"pip install -q (--use-pep517.*?)\"\$CDO\"", script, re.S).group(1)
     lines = [
-        ["-c", "constraints.txt", "--no-build-isolation", "-e", ".[dev]"],
+        ["-c", "constraints.txt", "--no-build-isolation", "-e", ".[train,dev]"],
         [*shlex.split(flags.replace("\\\n", " ")), "--ignore-installed", cdo],
     ]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]

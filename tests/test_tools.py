@@ -19,6 +19,7 @@ SCRIPTS = (
     "tools/qa/mutation.py",
     "tools/qa/sizes.py",
     "tools/qa/soak.py",
+    "tools/qa/video_memory.py",
     "tools/ship_weights.py",
     "datasets/convert.py",
     "datasets/prepare_widerface.py",
@@ -30,8 +31,9 @@ SCRIPTS = (
 @pytest.fixture(params=SCRIPTS)
 def script(request: pytest.FixtureRequest, repo: Path) -> tuple[str, Any]:
     """A script and its ``main``."""
-    if request.param.endswith("mutation.py"):
-        pytest.importorskip("cosmic_ray")
+    for name, package in (("mutation.py", "cosmic_ray"), ("video_memory.py", "av")):
+        if request.param.endswith(name):
+            pytest.importorskip(package)
     return request.param, runpy.run_path(str(repo / request.param))["main"]
 
 

@@ -19,7 +19,7 @@ pip() { "$py" -m pip --disable-pip-version-check "$@"; }
 
 if [ -z "$DETECTRON2" ] && "$py" -c 'import detectron2' 2>/dev/null; then
     say "Detectron2 is there already; adding this project to it"
-    pip install -q -e '.[dev]'
+    pip install -q -e '.[train,dev]'
 else
     # pip 26.3 refuses the archive of 0.5 for a direct URL in one of its extras.
     pip install -q -c "$CONSTRAINTS" 'pip<26.3' setuptools wheel
@@ -37,7 +37,7 @@ else
         pip install -q --no-build-isolation --no-deps --force-reinstall "$DETECTRON2"
     fi
     say "installing this project and its test tools"
-    pip install -q -c "$CONSTRAINTS" --no-build-isolation -e '.[dev]'
+    pip install -q -c "$CONSTRAINTS" --no-build-isolation -e '.[train,dev]'
 fi
 
 if ! "$py" -c 'import cv2' 2>/dev/null; then
@@ -46,5 +46,7 @@ if ! "$py" -c 'import cv2' 2>/dev/null; then
     pip install -q -c "$CONSTRAINTS" opencv-python-headless
     "$py" -c 'import cv2'
 fi
-"$py" -c 'import df2s2_d2, detectron2, torch
+# Detectron2 0.5 can then be imported before this project, too.
+"$py" -m face_d2.startup
+"$py" -c 'import detectron2.modeling, df2s2_d2, torch
 print("ready: torch", torch.__version__, "- Detectron2", detectron2.__version__)'

@@ -5,10 +5,11 @@
         --detector df2s2-lite0 --detector lffd-20l5s
     python tools/model_cards.py output/fold/results.json
 
-The numbers of a card come from this file and from benchmarks/results/shipped_speed.json, its
-sentences from this module. Each card is written to face_d2/weights and to docs/models. The numbers
-that the cards use are recorded in benchmarks/results/shipped_detectors.json; without an argument,
-the cards are written from this record.
+The numbers of a card come from this file and from shipped_speed.json and hiding_fold.json in
+benchmarks/results, its sentences from this module. Each card is written to face_d2/weights and to
+docs/models. The numbers that the cards use are recorded in
+benchmarks/results/shipped_detectors.json; without an argument, the cards are written from this
+record.
 """
 
 from __future__ import annotations
@@ -188,6 +189,8 @@ def card(name: str) -> str:
         ),
         f"```\n{command}\n```",
         "\n".join(_wrapped(f"- **{title}**: {text}", "  ") for title, text in items.items()),
+        "## Hiding faces",
+        _wrapped(_hiding(name)),
         "## Where it fails",
         _wrapped(words.weak),
         _wrapped(
@@ -209,6 +212,21 @@ def card(name: str) -> str:
         *(_slice_table(key, own["slices"][key]) for key in SLICES),
     ]
     return "\n\n".join(blocks) + "\n"
+
+
+def _hiding(name: str) -> str:
+    """The recommended threshold, and the faces that it leaves visible."""
+    threshold = find_pretrained(name).hiding_threshold
+    recorded = json.loads((RECORD.parent / "hiding_fold.json").read_text())
+    points = recorded["detectors"][name]["thresholds"]
+    faces = next(p["faces"] for p in points if p["threshold"] == threshold)[">= 20 px"]
+    low, high = (100 * end for end in faces["interval_95"])
+    return (
+        f"Recommended score threshold for hiding faces: **{threshold:g}**, which `face-d2-predict "
+        f"--blur` uses. It leaves {100 * faces['share']:.1f} % of the faces of 20 pixels and more "
+        f"visible on the 638 photographs (95 % interval {low:.1f} - {high:.1f}; docs/hiding.md has "
+        "the definition, other thresholds and the command). Check every copy before you publish it."
+    )
 
 
 def _speed(measured: Mapping[str, Any]) -> str:

@@ -66,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
+    import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
+
     from face_d2.analysis.ablation.report import (
         collect,
         markdown_table,

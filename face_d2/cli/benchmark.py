@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
+    import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
+
     import torch
 
     from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores

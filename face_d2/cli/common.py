@@ -58,7 +58,9 @@ class CommandParser(argparse.ArgumentParser):
         )
         self.overrides = overrides
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Any = None, namespace: Any = None
+    ) -> argparse.Namespace:
         """The options; ``opts`` has the overrides where the command takes any."""
         if not self.overrides:
             return super().parse_args(args, namespace)
@@ -116,6 +118,7 @@ def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
     Returns:
         The exit status.
     """
+    reported: tuple[type[Exception], ...] = (ImportError, OSError, ValueError, *failures)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         for deprecation in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
@@ -126,7 +129,7 @@ def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
         except KeyboardInterrupt:
             _say("stopped by Ctrl-C")
             return 130
-        except (ImportError, OSError, ValueError, *failures) as error:
+        except reported as error:
             _say(f"error: {error}")
             return 1
 

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from face_d2.analysis.compare.data import read_image_set
         from face_d2.analysis.compare.measures import MeasureSettings
         from face_d2.analysis.compare.opening import DetectorChoice
-        from face_d2.analysis.compare.page import make_page, write_results
+        from face_d2.analysis.compare.page import warn_without_page, write_results
 
-        make_page({})  # reports a missing package before hours of work
+        warn_without_page()
         specs = [DetectorChoice.parse(text) for text in options.detector]
         settings = CompareSettings(
             measures=MeasureSettings(

@@ -1,4 +1,4 @@
-"""``face-d2-evaluate``: scores detections on WIDER FACE or FDDB, and reports coverage."""
+"""``face-d2-evaluate``: scores on WIDER FACE and FDDB, coverage, and faces that stay visible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.cli.hiding import hiding_main
 from face_d2.data.labels import is_notation
+from face_d2.utils.requirements import require
 from face_d2.utils.text_lines import numbered_lines
 
 if TYPE_CHECKING:
@@ -26,15 +28,22 @@ _UNSTATED = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``face-d2-evaluate``; runs a subcommand and returns its exit status."""
-    commands = {"widerface": widerface_main, "fddb": fddb_main, "coverage": coverage_main}
+    commands = {
+        "widerface": widerface_main,
+        "fddb": fddb_main,
+        "coverage": coverage_main,
+        "hiding": hiding_main,
+    }
     parser = CommandParser(
         "face-d2-evaluate",
-        "Scores the detections of any detector on WIDER FACE (widerface) or FDDB (fddb), or "
-        "reports before training which faces a config can learn (coverage).",
+        "Scores the detections of any detector on WIDER FACE (widerface) or FDDB (fddb), reports "
+        "before training which faces a config can learn (coverage), or measures how many faces "
+        "stay visible when those that are found are hidden (hiding).",
         examples=(
             "face-d2-evaluate widerface detections.zip wider_face_val_bbx_gt.txt",
             "face-d2-evaluate fddb detections.txt datasets/fddb/FDDB-folds",
             "face-d2-evaluate coverage --config-file lffd/lffd_25L8S.yaml",
+            "face-d2-evaluate hiding --detector lffd-20l5s --data widerface_val",
         ),
     )
     parser.add_argument("command", choices=commands)
@@ -92,6 +101,8 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
     protocol = _protocol(parser, options)
 
     def score() -> None:
+        if options.plots:
+            require("plots")
         from face_d2.evaluation.wider_face.protocol import widerface_ap
         from face_d2.evaluation.wider_face.report import (
             format_widerface,
@@ -153,6 +164,8 @@ def fddb_main(arguments: Sequence[str] | None = None) -> int:
     protocol = _protocol(parser, options)
 
     def score() -> None:
+        if options.plots:
+            require("plots")
         from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
         from face_d2.evaluation.wider_face.report import write_json
 

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "--output lffd.onnx",
             "face-d2-export --config-file lffd/lffd_25L8S.yaml --weights model_final.pth "
             "--output lffd.onnx --int8 photos",
+            "face-d2-export --config-file lffd/lffd_25L8S.yaml --weights model_final.pth "
+            "--output lffd_opencv.onnx --opencv 480 640",
         ),
         overrides=True,
     )
@@ -42,6 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="candidates",
         help="candidates: boxes and scores before NMS, for FaceDetector.from_onnx; "
         "detections: after NMS in the graph; maps: the raw maps (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--opencv",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="a file for OpenCV's dnn instead: float input (1, 3, HEIGHT, WIDTH), as "
+        "cv2.dnn.blobFromImage makes it; outputs boxes and scores before NMS",
     )
     parser.add_argument("--opset", type=int, default=17, help="16 to 20 (default: %(default)s)")
     int8 = parser.add_argument_group("int8")
@@ -76,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.int8 and options.outputs != "candidates":
         parser.error("--int8 needs --outputs candidates")
+    if options.opencv and (options.int8 or options.outputs != "candidates"):
+        parser.error("--opencv cannot be combined with --outputs and --int8")
     if options.ground_truth and not options.int8:
         parser.error("--ground-truth needs --int8")
     if options.int8_weights != 7 and not options.int8:
@@ -86,34 +98,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> None:
-    try:
-        from face_d2.export.onnx_file import export_onnx
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"{error.name} is not installed: pip install onnx onnxruntime, or install this project "
-            "with the extra [onnx]"
-        ) from error
     from face_d2.config import load_config
+    from face_d2.export.onnx_file import export_onnx
+    from face_d2.export.opencv_file import export_for_opencv
     from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 
     images = _images_for_int8(options) if options.int8 else []
     cfg = load_config(options.config_file, options.opts)
     cfg.MODEL.DEVICE = "cpu"
-    comparisons = export_onnx(
-        build_detector(cfg, options.weights),
-        options.output,
-        size_rule=configured_size_rule(cfg),
-        config=Path(options.config_file).stem,
-        weights=options.weights,
-        outputs=options.outputs,
-        opset=options.opset,
-    )
+    model = build_detector(cfg, options.weights)
+    settings = {
+        "size_rule": configured_size_rule(cfg),
+        "config": Path(options.config_file).stem,
+        "weights": options.weights,
+        "opset": options.opset,
+    }
+    if options.opencv:
+        kind = "for OpenCV's dnn"
+        comparisons = export_for_opencv(model, options.output, tuple(options.opencv), **settings)
+    else:
+        kind = options.outputs
+        comparisons = export_onnx(model, options.output, outputs=options.outputs, **settings)
     megabytes = options.output.stat().st_size / 1e6
-    print(f"{options.output}: {options.outputs}, opset {options.opset}, {megabytes:.1f} MB")
+    print(f"{options.output}: {kind}, opset {options.opset}, {megabytes:.1f} MB")
     for comparison in comparisons:
         batch, height, width = comparison.shape
         worst = ", ".join(f"{name} {value:.2g}" for name, value in comparison.differences.items())
-        print(f"  {batch} x {height} x {width}: maximum difference from PyTorch: {worst}")
+        print(
+            f"  {batch} x {height} x {width}, {comparison.runtime}: maximum difference from "
+            f"PyTorch: {worst}"
+        )
     if options.int8:
         _quantize(options, images)
 

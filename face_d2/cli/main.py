@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS = {
     "predict": ("face_d2.cli.predict", "find faces in images, folders, videos and cameras"),
     "train": ("face_d2.cli.train", "train on your own pictures (--data), or by a config file"),
-    "evaluate": ("face_d2.cli.evaluate", "score detections on WIDER FACE or FDDB; coverage"),
+    "evaluate": ("face_d2.cli.evaluate", "score detections on WIDER FACE, FDDB; coverage; hiding"),
     "compare": ("face_d2.cli.compare", "compare detectors on the same images, on one page"),
     "export": ("face_d2.cli.export", "write a detector as an ONNX file, float or int8"),
     "model-zoo": ("face_d2.cli.model_zoo", "list and fetch weights by the name of their config"),
@@ -59,7 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}?" if near else "face-d2 --help lists the commands"
         print(f"error: no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    return import_module(COMMANDS[name][0]).main(rest) or 0
+    try:
+        command = import_module(COMMANDS[name][0])
+    except ImportError as error:  # a package is missing, or does not import
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return command.main(rest) or 0
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tabulate import tabulate
+
 from face_d2 import model_zoo
 from face_d2.cli.common import CommandParser, run
 from face_d2.model_zoo import ReleasedFile, Shipped, TrainedHere
 
-__all__ = ["main", "released_table", "shipped_table", "trained_table"]
+__all__ = ["main", "plain_tables", "released_table", "shipped_table", "trained_table"]
 
 
 def shipped_table() -> str:
@@ -51,9 +53,46 @@ def trained_table() -> str:
     return _table(heads, rows)
 
 
+def plain_tables() -> str:
+    """All models, for a terminal."""
+    shipped, published, trained, commands = [], [], [], []
+    for name, model in model_zoo.models().items():
+        accuracy = str(model.accuracy or "-")
+        if isinstance(model.weights, Shipped):
+            shipped.append([name, accuracy, model.config])
+        elif isinstance(model.weights, ReleasedFile):
+            published.append([model.config, model.finds, accuracy, model.weights.license])
+        else:
+            trained.append([model.config, model.finds, accuracy])
+            steps = model.weights.command.split(" && ")
+            commands += [f"{model.config}:", *(f"  {step}" for step in steps)]
+    heads = ["config", "detects", "easy / medium / hard"]
+    return "\n".join(
+        [
+            "Shipped with the package\n",
+            tabulate(shipped, ["name", "easy / medium / hard", "config"], disable_numparse=True),
+            "\nPublished: face-d2-model-zoo CONFIG --download\n",
+            tabulate(published, [*heads, "license"], disable_numparse=True),
+            "\nTrained by commands\n",
+            tabulate(trained, heads, disable_numparse=True),
+            "",
+            *commands,
+            "\n--markdown adds files, addresses, checksums, and the images that were measured.",
+        ]
+    )
+
+
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(line) + " |" for line in (heads, *rows)]
     return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
+
+
+def _markdown() -> str:
+    """The tables of docs/model_zoo.md."""
+    return (
+        f"Shipped with the package\n\n{shipped_table()}\n\nPublished\n\n{released_table()}\n\n"
+        f"Trained by a command\n\n{trained_table()}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,14 +112,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--download", action="store_true", help="download the weights if they are not in the cache"
     )
+    parser.add_argument(
+        "--markdown", action="store_true", help="list in Markdown, with addresses and checksums"
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder of the checkpoints")
     options = parser.parse_args(argv)
     if options.name is None:
         if options.download or options.cache is not None:
             parser.error("--download and --cache need a NAME")
-        print(f"Shipped with the package\n\n{shipped_table()}\n")
-        print(f"Published\n\n{released_table()}\n\nTrained by a command\n\n{trained_table()}")
-        return 0
+        return run(lambda: print(_markdown() if options.markdown else plain_tables()))
+    if options.markdown:
+        parser.error("--markdown lists all models; leave out NAME")
 
     def find() -> None:
         file = model_zoo.get_checkpoint_file(

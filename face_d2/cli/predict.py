@@ -59,15 +59,27 @@ def parser() -> CommandParser:
         "--score-threshold",
         type=float,
         metavar="S",
-        help="minimum score; by default the model's, which is low, and "
-        f"{SHOWN_FROM} for --draw and --crop",
+        help="minimum score; by default the model's, which is low, "
+        f"{SHOWN_FROM} for --draw and --crop, and for --blur the threshold that a shipped detector "
+        "recommends for hiding",
+    )
+    model.add_argument(
+        "--min-size",
+        type=_size,
+        default=0,
+        metavar="N",
+        help="leave out faces whose box has a longer side below N pixels; --blur does not hide "
+        "them either",
     )
     output = result.add_argument_group("output")
     output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
     output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
     output.add_argument("--draw", action="store_true", help="write images and videos with boxes")
     output.add_argument(
-        "--blur", action="store_true", help="write images and videos with hidden faces"
+        "--blur",
+        action="store_true",
+        help="write images and videos with hidden faces; faces that are not found stay visible, "
+        "see docs/hiding.md",
     )
     output.add_argument("--crop", action="store_true", help="write every face as an image")
     output.add_argument(
@@ -153,14 +165,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--num-gpus and --num-processes need --config-file and no --shard")
 
     def find_faces() -> int:
-        onnx = str(find_pretrained(shipped).onnx) if shipped else job.onnx
+        found = job
+        if shipped:
+            model = find_pretrained(shipped)
+            hiding = model.hiding_threshold
+            found = replace(job, onnx=str(model.onnx), hiding_threshold=hiding)
         try:
-            return predict(replace(job, onnx=onnx))
+            return predict(found)
         except KeyboardInterrupt:
             print("stopped; the same command continues", file=sys.stderr)
             return 130
 
     return run(find_faces)
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not 0 <= size < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of pixels, 0 or more")
+    return size
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -21,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     flags = {word.partition("=")[0] for word in words if word.startswith("-")}
     if not flags & set(_OWN_FLAGS) and flags - {"-h", "--help"}:
-        from face_d2 import train_net
-
+        try:
+            from face_d2 import train_net
+        except ImportError as error:  # a package is missing
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         train_net.main(words)
         return 0
     parser = _parser()

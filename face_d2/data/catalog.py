@@ -6,6 +6,7 @@ A path or notation is registered in Detectron2's catalog under its own text, so 
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import difflib
 import functools
 import logging

@@ -7,6 +7,7 @@ pixels (twice ``PIL.Image.MAX_IMAGE_PIXELS``) are refused before they are decode
 
 from __future__ import annotations
 
+import face_d2.utils.opencv  # isort: skip  (says what to do if it does not import)
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -6,6 +6,7 @@ Files are read when a data set is first used. Paths are relative to ``$DETECTRON
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import logging
 import os
 from collections.abc import Callable

@@ -6,6 +6,17 @@ authors evaluate the detector. ONNX files need NumPy, OpenCV and ONNX Runtime on
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from face_d2.detectors.base import About as About
+    from face_d2.detectors.base import Detections as Detections
+    from face_d2.detectors.base import Detector as Detector
+    from face_d2.detectors.onnx_detector import OnnxDetector as OnnxDetector
+    from face_d2.detectors.onnx_detector import Settings as Settings
+    from face_d2.detectors.registry import ONNX_DETECTORS as ONNX_DETECTORS
+    from face_d2.detectors.registry import open_onnx as open_onnx
+
 _LAZY = {
     "About": "base",
     "Detections": "base",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+
+from face_d2.utils.requirements import require
 
 __all__ = ["OnnxGraph", "Signature", "Tensor"]
 
@@ -76,11 +79,13 @@ class OnnxGraph:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: ONNX Runtime is not installed.
+        ImportError: ONNX Runtime is not installed; or, for ``free_size``, onnx is not.
         ValueError: the file is not an ONNX model, or has several inputs.
     """
 
-    def __init__(self, path: str | Path, threads: int = 0, free_size: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threads: int = 0, free_size: bool = False
+    ) -> None:
         self.path = Path(path)
         self.threads = threads
         self.free_size = free_size
@@ -90,7 +95,7 @@ class OnnxGraph:
             import onnxruntime
         except ImportError as error:
             raise ImportError(
-                "onnxruntime is not installed: install this project with the extra [onnx]"
+                f"ONNX Runtime does not import ({error}): pip install onnxruntime"
             ) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -151,6 +156,7 @@ def _tensor(value: Any) -> Tensor:
 
 def _with_free_size(path: Path) -> bytes:
     """The model with free batch size, height and width of inputs and outputs."""
+    require("onnx")
     import onnx
 
     model = onnx.load(str(path))

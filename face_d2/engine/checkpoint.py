@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
@@ -20,7 +21,7 @@ from face_d2.pretrained import PRETRAINED, find_pretrained
 from face_d2.utils.files import replaced_file
 from face_d2.utils.known_mistake import known_mistake
 
-__all__ = ["FaceCheckpointer", "load_array_pickle"]
+__all__ = ["FaceCheckpointer", "load_array_pickle", "local_weights"]
 
 
 class _TensorsOnly(Checkpointer):
@@ -34,6 +35,34 @@ class _TensorsOnly(Checkpointer):
             )
         content = read_weight_file(f)
         return {"model": content} if f.endswith(".safetensors") else content
+
+
+def local_weights(path: str) -> str:
+    """The file of ``MODEL.WEIGHTS`` on this machine; an address is fetched into Detectron2's cache.
+
+    Args:
+        path: a file, an address such as ``detectron2://ImageNetPretrained/MSRA/R-50.pkl``, or the
+            name of a shipped detector.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be fetched; the message says what to
+            do instead.
+    """
+    if path in PRETRAINED:
+        return str(find_pretrained(path).weights)
+    if "://" not in path:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such checkpoint")
+        return path
+    try:
+        return str(PathManager.get_local_path(path))
+    except Exception as error:  # of whatever fetches this kind of address
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileNotFoundError(
+            f"{path} cannot be fetched ({reason}). Copy the file here from another machine and add "
+            f"MODEL.WEIGHTS /path/to/{path.rpartition('/')[2]}, or start from random weights by "
+            'MODEL.WEIGHTS ""'
+        ) from error
 
 
 class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
@@ -89,14 +118,14 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         ``path`` can also be the name of a detector that ships with the package.
 
         Raises:
-            FileNotFoundError: the file does not exist.
+            FileNotFoundError: see :func:`local_weights`.
         """
         if path in PRETRAINED:
             path = str(find_pretrained(path).weights)
         # Other machines may not have the file; Detectron2 sends them the weights of the main
         # process.
-        if comm.is_main_process() and path and "://" not in path and not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such checkpoint")
+        if comm.is_main_process() and path:
+            path = local_weights(path)
         self._loaded = path
         self._incompatible = None
         return super().load(path, *args, **kwargs)

@@ -8,6 +8,7 @@ the dataset dicts each time.
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import contextlib
 import importlib.util
 import io

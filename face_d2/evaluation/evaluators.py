@@ -6,6 +6,7 @@ from the text files that the evaluators write, so they can be computed again fro
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path

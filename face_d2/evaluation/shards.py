@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
+import io
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,13 +47,12 @@ class DetectionShards:
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._file: IO[bytes] | None = None
+        self._file: IO[bytes] = io.BytesIO()
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
         self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  (until next reset)
         self._names: list[str] = []
         self._counts: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import hashlib
 import inspect
 import subprocess
@@ -16,6 +17,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper
+from torch import Tensor, nn
 
 import face_d2
 from face_d2.export.graph import ExportGraph
@@ -26,7 +28,7 @@ from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Suppression
 from face_d2.utils.files import replaced_file
 
-__all__ = ["OUTPUTS", "Comparison", "export_onnx"]
+__all__ = ["OUTPUTS", "Comparison", "check_close", "export_onnx", "file_metadata", "traced"]
 
 OUTPUTS = ("candidates", "maps", "detections")
 
@@ -44,10 +46,12 @@ class Comparison:
     Attributes:
         shape: (images, height, width).
         differences: maximum absolute difference for each output.
+        runtime: what ran the file.
     """
 
     shape: tuple[int, int, int]
     differences: dict[str, float]
+    runtime: str = "ONNX Runtime"
 
 
 def export_onnx(
@@ -99,7 +103,7 @@ def export_onnx(
         tidy(file)
         if outputs == "detections":
             _append_suppression(file, spec.suppression)
-        helper.set_model_props(file, _metadata(spec, weights, opset))
+        helper.set_model_props(file, file_metadata(spec, weights, opset))
         # The comparison needs all outputs; those that were not requested are removed afterwards.
         comparisons = _compare(graph, spec, file.SerializeToString())
         if outputs == "detections":
@@ -118,6 +122,31 @@ def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
         candidates = {1: "candidates"}
         axes |= {"boxes": {0: "images", **candidates}, "scores": {0: "images", **candidates}}
         axes |= {"levels": {0: "candidates"}}
+    images = torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8)
+    traced(graph, images, path, opset, names, axes)
+
+
+def traced(
+    graph: nn.Module,
+    images: Tensor,
+    path: Path,
+    opset: int,
+    names: list[str],
+    axes: dict[str, Any],
+) -> None:
+    """Writes a graph by PyTorch's tracing exporter.
+
+    Args:
+        graph: takes ``images``.
+        images: an example of the input, called ``image``.
+        path: the file to write.
+        opset: ONNX operator set.
+        names: of the outputs.
+        axes: of input and outputs, those whose size is free.
+
+    Raises:
+        ValueError: this PyTorch cannot write the operator set.
+    """
     # The tracing exporter exists in every PyTorch from 2.0 on and supports computed sizes, such as
     # those of enlarged images.
     by_tracing = "dynamo" in inspect.signature(torch.onnx.export).parameters
@@ -126,7 +155,7 @@ def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
         try:
             torch.onnx.export(
                 graph,
-                (torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8),),
+                (images,),
                 str(path),
                 input_names=["image"],
                 output_names=names,
@@ -195,7 +224,8 @@ def _append_suppression(file: onnx.ModelProto, settings: Suppression) -> None:
     )
 
 
-def _metadata(spec: DetectorSpec, weights: str | Path, opset: int) -> dict[str, str]:
+def file_metadata(spec: DetectorSpec, weights: str | Path, opset: int) -> dict[str, str]:
+    """What a file says of itself."""
     return {
         **spec.to_metadata(),
         "opset": str(opset),
@@ -233,26 +263,48 @@ def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Compar
             # Computed from the file's candidates, because nearly equal scores can have another
             # order in PyTorch.
             expected.insert(0, _suppressed(found[1:], spec.suppression))
-        differences = {}
-        for name, ours, theirs in zip(names, expected, found):
-            if ours.shape != theirs.shape:
-                raise RuntimeError(
-                    f"the file gives {name} of shape {theirs.shape} for images {shape}, PyTorch "
-                    f"{ours.shape}"
-                )
-            if name == "boxes":  # parts outside the image are clipped
-                ours, theirs = (b.clip(0, [shape[2], shape[1]] * 2) for b in (ours, theirs))
-            distance = np.abs(ours - theirs)
-            differences[name] = float(distance.max(initial=0))
-            scores = name.startswith(("score", "logits"))
-            limit = _SCORE_TOLERANCE if scores else _BOX_TOLERANCE
-            if not (distance <= limit + _RELATIVE_TOLERANCE * np.abs(ours)).all():
-                raise RuntimeError(
-                    f"the file's {name} differ from PyTorch's by {differences[name]:.3g} for "
-                    f"images {shape}; about {limit} is allowed"
-                )
-        comparisons.append(Comparison(shape, differences))
+        comparisons.append(check_close(names, expected, found, shape))
     return comparisons
+
+
+def check_close(
+    names: Sequence[str],
+    expected: Sequence[np.ndarray],
+    found: Sequence[np.ndarray],
+    shape: tuple[int, int, int],
+    runtime: str = "ONNX Runtime",
+) -> Comparison:
+    """Compares the outputs of a file with PyTorch's.
+
+    Args:
+        names: of the outputs.
+        expected: PyTorch's.
+        found: the file's.
+        shape: (images, height, width) of the batch.
+        runtime: what ran the file.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    differences = {}
+    for name, ours, theirs in zip(names, expected, found):
+        if ours.shape != theirs.shape:
+            raise RuntimeError(
+                f"the file gives {name} of shape {theirs.shape} for images {shape}, PyTorch "
+                f"{ours.shape}"
+            )
+        if name == "boxes":  # parts outside the image are clipped
+            ours, theirs = (b.clip(0, [shape[2], shape[1]] * 2) for b in (ours, theirs))
+        distance = np.abs(ours - theirs)
+        differences[name] = float(distance.max(initial=0))
+        scores = name.startswith(("score", "logits"))
+        limit = _SCORE_TOLERANCE if scores else _BOX_TOLERANCE
+        if not (distance <= limit + _RELATIVE_TOLERANCE * np.abs(ours)).all():
+            raise RuntimeError(
+                f"the file's {name} differ from PyTorch's by {differences[name]:.3g} in {runtime} "
+                f"for images {shape}; about {limit} is allowed"
+            )
+    return Comparison(shape, differences, runtime)
 
 
 def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.ndarray:

@@ -74,7 +74,8 @@ class DetectorSpec:
         levels: the detection levels, shallow to deep.
         suppression: inference settings.
         classes: the names of the classes.
-        outputs: outputs of an exported graph: "candidates", "maps" or "detections".
+        outputs: outputs of an exported graph: "candidates", "maps" or "detections"; "opencv" for
+            the boxes and scores of a file for OpenCV's dnn.
     """
 
     detector: str

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ from face_d2.ops.nms import best_first, nms
 __all__ = ["Detect", "detect_tiled", "min_max_pixels", "tile_boxes"]
 
 #: Maps an image (H, W, channels) to rows (N, 5 or more) of x1, y1, x2, y2, score, other columns.
-Detect = Callable[[NDArray[np.generic]], NDArray[np.floating]]
+Detect = Callable[[NDArray[Any]], NDArray[np.floating[Any]]]
 
 #: Minimum distance to inner edges, as a fraction of the face or of the overlap.
 _MARGIN = 5 / 8

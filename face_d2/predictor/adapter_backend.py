@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +48,12 @@ class AdapterBackend:
     """
 
     def __init__(
-        self, path: str | Path, score_threshold: float | None = None, threads: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        score_threshold: float | None = None,
+        threads: int | None = None,
     ) -> None:
-        options = {} if score_threshold is None else {"score": score_threshold}
+        options: dict[str, Any] = {} if score_threshold is None else {"score": score_threshold}
         self.detector: OnnxDetector = open_onnx(path, threads=threads or 0, **options)
         settings, canvas = self.detector.settings, self.detector.canvas
         pixels = math.prod(canvas) if canvas else settings.size and settings.size**2

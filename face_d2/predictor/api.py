@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,8 @@ class FaceDetector:
             :mod:`face_d2.ops.tiling`. Networks that enlarge small images to a minimum side need an
             overlap of at least twice that side, and a smaller value is raised to it.
         batch_size: maximum number of images per call of the backend.
+        min_size: minimum length of the longer side of a box, in pixels of the original image;
+            smaller faces are left out.
 
     Raises:
         ValueError: ``max_pixels``, ``tile_overlap`` or ``batch_size`` is too small.
@@ -84,6 +86,7 @@ class FaceDetector:
         max_pixels: int = 2**23,
         tile_overlap: int = 256,
         batch_size: int = 8,
+        min_size: float = 0,
     ) -> None:
         if backend is None:
             backend = _onnx_backend(find_pretrained(DEFAULT))
@@ -93,6 +96,7 @@ class FaceDetector:
             ("tile_overlap", tile_overlap, 1),
             ("max_pixels", max_pixels, min_max_pixels(self._shared_faces, self._tile_align)),
             ("batch_size", batch_size, 1),
+            ("min_size", min_size, 0),
         ):
             if value < lowest:
                 raise ValueError(f"{name} is {value}; expected at least {lowest}")
@@ -100,6 +104,7 @@ class FaceDetector:
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
+        self.min_size = min_size
 
     @classmethod
     def from_pretrained(
@@ -121,7 +126,7 @@ class FaceDetector:
                 enough for a complete precision-recall curve; 0.5 suits most uses.
             device: for "torch"; see :meth:`from_config`.
             threads: for "onnx"; number of CPU threads; None leaves the choice to the runtime.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             ValueError: the name or the backend is unknown, a setting belongs to the other backend,
@@ -164,7 +169,7 @@ class FaceDetector:
             device: "cpu", "cuda", "cuda:1"; None chooses CUDA if there is a GPU.
             score_threshold: minimum score of detections, exclusive; None keeps the config's.
             overrides: KEY, VALUE, ... as on Detectron2's command line.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such config or checkpoint.
@@ -203,7 +208,7 @@ class FaceDetector:
                 CPU in the precision of the file; ``FaceDetector.runtime`` is the one in use.
             score_threshold: minimum score of detections, exclusive; None keeps the file's.
             threads: number of CPU threads; None leaves the choice to the runtime.
-            settings: ``max_pixels``, ``tile_overlap`` and ``batch_size``.
+            settings: ``max_pixels``, ``tile_overlap``, ``batch_size`` and ``min_size``.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -240,8 +245,11 @@ class FaceDetector:
         """Name, version and device of the runtime."""
         return self.backend.runtime
 
+    # A str, bytes or array is an image, although it is a sequence too.
     @overload
-    def detect(self, images: ImageLike, *, color_order: str = "BGR") -> FaceResult: ...
+    def detect(  # type: ignore[overload-overlap]
+        self, images: ImageLike, *, color_order: str = "BGR"
+    ) -> FaceResult: ...
 
     @overload
     def detect(
@@ -268,7 +276,7 @@ class FaceDetector:
         """
         if isinstance(images, (list, tuple)):
             return list(self.stream(images, color_order=color_order))
-        (result,) = self.stream([images], color_order=color_order)
+        (result,) = self.stream([cast(ImageLike, images)], color_order=color_order)
         if result.error is not None:
             raise result.error
         return result
@@ -322,7 +330,8 @@ class FaceDetector:
                 found = self._search_tiles(item.searched)
             height, width = item.size
             scale = (width / item.searched.shape[1], height / item.searched.shape[0])
-            yield FaceResult.from_raw(found, scale, height=height, width=width, source=item.source)
+            image = {"height": height, "width": width, "source": item.source}
+            yield FaceResult.from_raw(found, scale, self.min_size, **image)
 
     def _search_tiles(self, image: NDArray[np.uint8]) -> RawDetections:
         """Searches a large image in tiles, see :mod:`face_d2.ops.tiling`.

@@ -15,7 +15,16 @@ from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
 from face_d2.utils.files import replaced_file
 
-__all__ = ["STYLES", "crop_faces", "draw_faces", "picture_name", "redact_faces", "save_image"]
+__all__ = [
+    "REDACT_MARGIN",
+    "STYLES",
+    "crop_faces",
+    "draw_faces",
+    "hidden_corners",
+    "picture_name",
+    "redact_faces",
+    "save_image",
+]
 
 _COLOR, _LABEL_COLOR = (70, 190, 40), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -76,7 +85,7 @@ def redact_faces(
     hidden = image.copy()
     plain = hidden[..., None] if hidden.ndim == 2 else hidden
     for box in boxes:
-        rows, columns = _part(image.shape, box, margin)
+        rows, columns = hidden_part(image.shape, box, margin)
         region = plain[rows, columns, :colors]
         if style == "box":
             region[...] = 0
@@ -113,7 +122,7 @@ def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
 def crop_faces(image: _Image, result: FaceResult) -> Iterator[_Image]:
     """The faces with a margin of a quarter of their size, best score first."""
     for box, _ in result:
-        yield image[_part(image.shape, box, _CROP_MARGIN)]
+        yield image[hidden_part(image.shape, box, _CROP_MARGIN)]
 
 
 def picture_name(source: Source) -> str:
@@ -144,10 +153,29 @@ def save_image(image: _Image, path: Path) -> None:
         temporary.write_bytes(data)
 
 
-def _part(shape: tuple[int, ...], box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:
+def hidden_part(
+    shape: tuple[int, ...], box: NDArray[np.float32], margin: float
+) -> tuple[slice, slice]:
     """Rows and columns of a box with a relative margin, at least one of each."""
+    x1, y1, x2, y2 = hidden_corners(shape, box[None], margin)[0].tolist()
+    return slice(y1, y2), slice(x1, x2)
+
+
+def hidden_corners(
+    shape: tuple[int, ...], boxes: NDArray[np.float32], margin: float = REDACT_MARGIN
+) -> NDArray[np.int64]:
+    """The pixels of a picture that are hidden with each box.
+
+    Args:
+        shape: (height, width, ...) of the picture.
+        boxes: (N, 4) XYXY.
+        margin: margin on each side, as a fraction of the box.
+
+    Returns:
+        (N, 4) integer XYXY, the ends exclusive; at least one pixel.
+    """
     height, width = shape[:2]
-    extra = (box[2:] - box[:2]) * margin
-    x1, y1 = np.floor(box[:2] - extra).astype(int).clip(0, (width - 1, height - 1)).tolist()
-    x2, y2 = np.ceil(box[2:] + extra).astype(int).clip(0, (width, height)).tolist()
-    return slice(y1, max(y2, y1 + 1)), slice(x1, max(x2, x1 + 1))
+    extra = (boxes[:, 2:] - boxes[:, :2]) * margin
+    low = np.floor(boxes[:, :2] - extra).astype(np.int64).clip(0, (width - 1, height - 1))
+    high = np.ceil(boxes[:, 2:] + extra).astype(np.int64).clip(0, (width, height))
+    return np.hstack([low, np.maximum(high, low + 1)])

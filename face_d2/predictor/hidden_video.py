@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from face_d2.predictor.drawing import picture_name, redact_faces
+from face_d2.predictor.drawing import picture_name
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.steady import SteadyFaces, SteadyFrame, read_tracks
@@ -49,8 +48,7 @@ class HiddenVideo:
 
     def _write(self, steady: SteadyFrame) -> None:
         boxes = [face.box for face in steady.shown]
-        pixels = redact_faces(steady.frame.pixels, boxes, self._style)
-        self._sink.write(replace(steady.frame, pixels=pixels))
+        self._sink.write(steady.frame.without(boxes, self._style))
         line = json.dumps(steady.as_json(self._count))
         self._file.write((",\n" if self._count else "[\n") + line)
         self._count += 1
@@ -98,8 +96,7 @@ def render_tracks(video: str, tracks: Path, output: Path, style: str) -> Path:
         for number, frame in enumerate(frames):
             if number not in boxes:
                 raise ValueError(f"{tracks}: no frame {number}; these are another video's tracks")
-            pixels = redact_faces(frame.pixels, boxes[number], style)
-            sink.write(replace(frame, pixels=pixels))
+            sink.write(frame.without(boxes[number], style))
     if reader.loses:
         print(f"{video}: its copy lacks {'; '.join(reader.loses)}", file=sys.stderr)
     return path

@@ -94,7 +94,7 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
             f"got an array of {array.dtype}; expected uint8 (0-255) or uint16 (0-65535), so scale "
             "and round it first"
         )
-    _check_pixels(*array.shape[:2], f"array {shape}")
+    _check_pixels(array.shape[0], array.shape[1], f"array {shape}")
     if array.ndim == 2 or array.shape[2] == 1:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     channels = [0, 1, 2] if color_order == "BGR" else [2, 1, 0]

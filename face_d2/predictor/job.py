@@ -21,10 +21,10 @@ from face_d2.utils.files import replaced_file
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
 
 #: Minimum score of faces for --draw and --crop without --score-threshold. The model's own threshold
-#: is low, for complete precision-recall curves. --blur hides all detections.
+#: is low, for complete precision-recall curves. --blur starts lower, see PredictJob.
 SHOWN_FROM = 0.5
 #: Settings of runs that did not record them.
-_EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False}
+_EARLIER = {"first_page": True, "redact": "blur", "keep_exif": False, "min_size": 0}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class PredictJob:
         config_file, weights, device, opts: a model in PyTorch; see ``FaceDetector.from_config``.
         onnx, runtime: an exported model instead; see ``FaceDetector.from_onnx``.
         score_threshold: minimum score of detections, exclusive; None keeps the model's.
+        hiding_threshold: minimum score of faces that --blur hides without a ``score_threshold``,
+            exclusive; None hides all detections.
+        min_size: minimum length of the longer side of a box, in pixels; smaller faces are left out.
         format: one of :data:`face_d2.predictor.records.FORMATS`.
         draw, blur, crop: which images to write in addition to the records.
         redact: how --blur hides faces, one of :data:`face_d2.predictor.drawing.STYLES`.
@@ -59,6 +62,8 @@ class PredictJob:
     onnx: str | None = None
     runtime: str = "auto"
     score_threshold: float | None = None
+    hiding_threshold: float | None = None
+    min_size: float = 0
     format: str = "json"
     draw: bool = False
     blur: bool = False
@@ -91,6 +96,7 @@ class PredictJob:
             redact=self.redact if self.blur else "",
             crop=self.crop,
             shown_from=_shown_from(self),
+            hidden_above=_hidden_above(self),
             keep_exif=self.keep_exif,
         )
 
@@ -124,13 +130,17 @@ def predict(job: PredictJob) -> int:
         return 0  # the run without --shard writes the results
     journal = Journal(job.output)
     print(escaped(write_format(job.format, journal, job.sources)))
-    count, failed = 0, []
+    count, hidden, failed = 0, 0, []
     for record in journal.records(job.sources):  # lazily, since a video has one record per frame
-        count += sum(face["score"] > _shown_from(job) for face in record.get("faces", []))
+        scores = [face["score"] for face in record.get("faces", [])]
+        count += sum(score > _shown_from(job) for score in scores)
+        hidden += sum(score > _hidden_above(job) for score in scores)
         if "error" in record:
             failed.append(record)
     journal.close()
     print(_summary(job, count), file=sys.stderr)
+    if job.blur:
+        print(_summary_of_hiding(job, hidden), file=sys.stderr)
     for record in failed:
         print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
     _say_left_out(job, inputs)
@@ -165,8 +175,21 @@ def _summary(job: PredictJob, count: int) -> str:
     return f"{count} faces{above}{places}"
 
 
+def _summary_of_hiding(job: PredictJob, hidden: int) -> str:
+    """How many faces are hidden, by which threshold, and that others may be left."""
+    threshold = _hidden_above(job)
+    which = "all that were found"
+    if threshold:
+        which = f"those with a score above {threshold:g}, as this detector's model card recommends"
+    return f"{hidden} faces hidden: {which}; faces that were not found stay visible, check the copy"
+
+
 def _shown_from(job: PredictJob) -> float:
     return 0.0 if job.score_threshold is not None else SHOWN_FROM
+
+
+def _hidden_above(job: PredictJob) -> float:
+    return 0.0 if job.score_threshold is not None else job.hiding_threshold or 0.0
 
 
 def _work(job: PredictJob, shard: tuple[int, int]) -> None:
@@ -182,7 +205,11 @@ def _work_of_rank(job: PredictJob) -> None:
 
 
 def _detector(job: PredictJob) -> FaceDetector:
-    settings = {"max_pixels": job.max_pixels, "batch_size": job.batch_size}
+    settings: dict[str, Any] = {
+        "max_pixels": job.max_pixels,
+        "batch_size": job.batch_size,
+        "min_size": job.min_size,
+    }
     if job.onnx:
         return FaceDetector.from_onnx(
             job.onnx,
@@ -219,6 +246,8 @@ def _check_settings(job: PredictJob) -> None:
         "max_pixels": job.max_pixels,
         **{name: getattr(job, name) for name in ("draw", "blur", "crop", "first_page")},
         "redact": job.redact if job.blur else None,
+        "hidden_above": (_hidden_above(job) or None) if job.blur else None,
+        "min_size": job.min_size,
         "keep_exif": job.keep_exif and (job.draw or job.blur),
     }
     path = job.output / "run.json"

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import csv
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
@@ -80,7 +82,7 @@ class Journal:
         self._pictures = pictures
         part = "" if shard == (1, 1) else f".part-{shard[0]}-of-{shard[1]}"
         self.path = folder / f"journal{part}.jsonl"
-        self._places: dict[_Key, dict[int, tuple[Path, int]]] = {}  # -> frame -> place
+        self._places: dict[_Key, _Places] = {}
         self._finished: set[_Key] = set()
         self._owners: dict[str, _Key] = {}  # picture -> the file that it shows
         # The newest journal comes last, because the pictures on disk are its own.
@@ -135,7 +137,7 @@ class Journal:
         try:
             for source in sources:
                 known = (self._places[key] for key in _keys(source) if key in self._places)
-                for _, (path, offset) in sorted(next(known, {}).items()):
+                for path, offset in next(known, _Places()):
                     if path not in files:
                         files[path] = path.open("rb")
                     files[path].seek(offset)
@@ -174,7 +176,7 @@ class Journal:
         if "frames" in record:
             self._finished.add(key)
             return
-        self._places.setdefault(key, {})[_number(record, -1)] = place
+        self._places.setdefault(key, _Places()).add(_number(record, -1), *place)
         if "error" in record:
             self._finished.discard(key)
         elif _number(record) is None:
@@ -189,6 +191,31 @@ class Journal:
         if whole < len(data):
             with self.path.open("r+b") as file:
                 file.truncate(whole)
+
+
+class _Places:
+    """Where the records of one file begin. A frame of a long video takes a few bytes."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+        self._numbers, self._offsets, self._path_of = array("q"), array("q"), array("H")
+
+    def add(self, number: int, path: Path, offset: int) -> None:
+        """Notes the record of a frame or page; it takes the place of an earlier one."""
+        if path not in self._paths:
+            self._paths.append(path)
+        self._numbers.append(number)
+        self._offsets.append(offset)
+        self._path_of.append(self._paths.index(path))
+
+    def __iter__(self) -> Iterator[tuple[Path, int]]:
+        """Journal and offset of every record, by number."""
+        order = range(len(self._numbers))
+        if any(later <= number for number, later in pairwise(self._numbers)):
+            last = {number: index for index, number in enumerate(self._numbers)}
+            order = [last[number] for number in sorted(last)]
+        for index in order:
+            yield self._paths[self._path_of[index]], self._offsets[index]
 
 
 def _number(record: Record, otherwise: Any = None) -> Any:
@@ -263,20 +290,18 @@ def _write_jsonl(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
 
 
 def _write_csv(records: Callable[[], Iterator[Record]], file: TextIO) -> None:
-    """One row per face; ``frame`` is the frame or page number, empty for images with one page."""
+    """One row per face; ``frame`` is the frame or page number, empty for images with one page.
+
+    An image, page or frame without a face has one row without a box; ``error`` says what failed.
+    """
     writer = csv.writer(file)
-    writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level"])
+    writer.writerow(["name", "frame", "x1", "y1", "x2", "y2", "score", "level", "error"])
     for record in records():
+        what = [record["name"], _number(record, "")]
         for face in record.get("faces", []):
-            writer.writerow(
-                [
-                    record["name"],
-                    _number(record, ""),
-                    *face["box"],
-                    face["score"],
-                    face["level"],
-                ]
-            )
+            writer.writerow([*what, *face["box"], face["score"], face["level"], ""])
+        if not record.get("faces"):
+            writer.writerow([*what, *[""] * 6, record.get("error", "")])
 
 
 def _write_coco(records: Callable[[], Iterator[Record]], file: TextIO) -> None:

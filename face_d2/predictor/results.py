@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,19 +59,24 @@ class FaceResult:
     error: Exception | None = None
 
     @classmethod
-    def from_raw(cls, found: RawDetections, scale: tuple[float, float], **image: Any) -> FaceResult:
+    def from_raw(
+        cls, found: RawDetections, scale: tuple[float, float], min_size: float = 0, **image: Any
+    ) -> FaceResult:
         """Converts the detections of a backend to pixels of the original image.
 
         Args:
             found: the detections.
             scale: pixels of the original image per pixel of the searched one, along x and y.
+            min_size: boxes with a longer side below this, in pixels of the original image, are left
+                out.
             image: ``height``, ``width`` and ``source``.
         """
         boxes = found.boxes * np.array([*scale, *scale], dtype=np.float32)
         edges = np.array([image["width"], image["height"]] * 2, dtype=np.float32)
         boxes = boxes.clip(0, edges)
         order = best_first(boxes, found.scores)
-        order = order[(boxes[order, 2:] > boxes[order, :2]).all(axis=1)]
+        sides = boxes[order, 2:] - boxes[order, :2]
+        order = order[(sides > 0).all(axis=1) & (sides.max(axis=1, initial=0) >= min_size)]
         return cls(boxes[order], found.scores[order], found.levels[order], **image)
 
     @classmethod
@@ -79,6 +84,16 @@ class FaceResult:
         """The result of an image that could not be read."""
         none = RawDetections.empty()
         return cls(none.boxes, none.scores, none.levels, 0, 0, source, error)
+
+    def above(self, score: float) -> FaceResult:
+        """The faces that score more than ``score``."""
+        number = int((self.scores > score).sum())  # the best come first
+        return replace(
+            self,
+            boxes=self.boxes[:number],
+            scores=self.scores[:number],
+            levels=self.levels[:number],
+        )
 
     def __len__(self) -> int:
         return len(self.scores)

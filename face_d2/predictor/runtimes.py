@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +32,14 @@ class Graph:
         runtime: name, version and device, for messages.
     """
 
-    run: Callable[[NDArray], Sequence[NDArray]]
+    run: Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
     dtype: type[np.generic]
     shape: tuple[int | None, ...]
     metadata: Mapping[str, str]
     runtime: str
 
 
-def open_graph(path: str | Path, runtime: str, threads: int = 0) -> Graph:
+def open_graph(path: str | os.PathLike[str], runtime: str, threads: int = 0) -> Graph:
     """Loads an ONNX file.
 
     Args:
@@ -96,7 +96,7 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     compiled = core.compile_model(model, "CPU", settings)
 
-    def run(images: NDArray) -> list[NDArray]:
+    def run(images: NDArray[Any]) -> list[NDArray[Any]]:
         outputs = compiled(images)
         return [outputs[index] for index in range(len(outputs))]
 

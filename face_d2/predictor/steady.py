@@ -106,7 +106,8 @@ class SteadyFaces:
         alive = {track.number for track in self._tracker.tracks}
         self._last = {number: last for number, last in self._last.items() if number in alive}
         self._sure &= alive
-        most = max(_WAITING_BYTES // max(frame.pixels.nbytes, 1), 1)
+        size = frame.pixels.nbytes * (1 if frame.coded is None else 1.5)
+        most = max(_WAITING_BYTES // max(size, 1), 1)
         while self._waiting and (
             frame.time - self._waiting[0].frame.time > _GAP or len(self._waiting) > most
         ):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.predictor.drawing import hidden_corners, redact_faces
 from face_d2.predictor.sources import Source
 from face_d2.utils.files import replaced_file
 
@@ -28,12 +29,39 @@ class Frame:
     """One picture of a video.
 
     Attributes:
-        pixels: (H, W, 3) BGR, upright.
+        pixels: (H, W, 3) BGR, upright; with ``coded``, converted fast, up to 4 values off.
         time: seconds since the first frame.
+        coded: the same picture as PyAV decoded it, where a copy can take over what is not changed.
+        changed: (N, 4) the parts of ``pixels`` that ``coded`` does not have: first column and row,
+            and those behind the last.
     """
 
     pixels: NDArray[np.uint8]
     time: float
+    coded: Any = field(default=None, repr=False, compare=False)
+    changed: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+
+    @property
+    def exact(self) -> NDArray[np.uint8]:
+        """``pixels`` in the exact colors, for pictures that people look at."""
+        if self.coded is None:
+            return self.pixels
+        from face_d2.predictor.av_video import exact_pixels
+
+        return exact_pixels(self.coded)
+
+    def without(self, boxes: Sequence[NDArray[np.float32]], style: str) -> Frame:
+        """The frame with what is in some boxes hidden, see :func:`redact_faces`."""
+        parts = [hidden_corners(self.pixels.shape, box[None]) for box in boxes]
+        return replace(
+            self,
+            pixels=redact_faces(self.pixels, boxes, style),
+            changed=np.concatenate([self.changed, *parts]),
+        )
+
+    def painted(self, pixels: NDArray[np.uint8]) -> Frame:
+        """The frame with other pixels, which may differ anywhere."""
+        return Frame(pixels, self.time)
 
 
 class Reader(Protocol):

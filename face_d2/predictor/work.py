@@ -35,10 +35,13 @@ from face_d2.predictor.images import load_image
 from face_d2.predictor.records import Journal, make_record
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
+from face_d2.predictor.steady import SteadyFaces, SteadyFrame
 from face_d2.predictor.video import Frame, open_reader, open_sink
 
 __all__ = ["Pictures", "Worker", "escaped"]
 
+#: Formats whose frames follow each other in time; the pages of others do not.
+_ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 _Image = NDArray[np.uint8]
 
 
@@ -50,7 +53,8 @@ class Pictures:
         folder: the output folder.
         draw, redact, crop: which pictures to write; ``redact`` is a style of
             :func:`face_d2.predictor.drawing.redact_faces`, or "".
-        shown_from: minimum score of faces that are drawn or cropped. All faces are hidden.
+        shown_from: minimum score of faces that are drawn or cropped.
+        hidden_above: minimum score of faces that are hidden, exclusive.
         keep_exif: whether pictures keep their EXIF data.
     """
 
@@ -59,6 +63,7 @@ class Pictures:
     redact: str = ""
     crop: bool = False
     shown_from: float = 0.0
+    hidden_above: float = 0.0
     keep_exif: bool = False
 
     @property
@@ -82,12 +87,19 @@ class Pictures:
         """
         if kind == "drawn":
             return page.painted(self.drawn(image, result))
-        hidden = redact_faces(page.pixels, result.boxes, self.redact, page.colors)
-        return replace(page, pixels=hidden)
+        return self.without(page, self.hidden(result).boxes)
+
+    def without(self, page: Page, boxes: Iterable[NDArray[np.float32]]) -> Page:
+        """A page whose faces in some boxes are hidden."""
+        return replace(page, pixels=redact_faces(page.pixels, boxes, self.redact, page.colors))
 
     def drawn(self, image: _Image, result: FaceResult) -> _Image:
         """An image with boxes."""
         return draw_faces(image, self._shown(result))
+
+    def hidden(self, result: FaceResult) -> FaceResult:
+        """The faces to hide."""
+        return result.above(self.hidden_above)
 
     def forget_crops(self, source: Source) -> None:
         """Removes the crops of an earlier version of the file."""
@@ -193,7 +205,11 @@ class Worker:
         return PictureSink(path, copy_format(source.format))
 
     def _work_on_pages(self, source: Source, progress: tqdm) -> None:
-        """Searches the pages of a TIFF or the frames of an animation, one batch in memory."""
+        """Searches the pages of a TIFF or the frames of an animation, one batch in memory.
+
+        Faces in an animation are tracked, as in a video. The pages of a TIFF need not show the same
+        scene, so each is searched alone.
+        """
         self.journal.begin(source)
         self.pictures.forget_crops(source)
         with contextlib.ExitStack() as stack:
@@ -205,16 +221,25 @@ class Worker:
             pages = read_pages_as_stored(source.file, source.pages, keep) if sinks else None
             waiting: deque[_Image] = deque()
             images = _put_aside(read_pages(source.file), waiting)
+            blurred = sinks.get("blurred") if source.format in _ANIMATED else None
+            animation = None
+            if blurred is not None:
+                del sinks["blurred"]
+                animation = _HiddenAnimation(blurred, self.pictures)
             for number, result in enumerate(self.detector.stream(images)):
                 image = waiting.popleft()
                 if pages is not None:
                     page = next(pages)
                     for kind, sink in sinks.items():
                         sink.write(self.pictures.page(kind, page, image, result))
+                    if animation is not None:
+                        animation.write(page, image, result)
                 self.pictures.save_crops(source, image, result, f"{number:06d}-")
                 record = make_record(source, result, self.detector.levels, page=number)
                 self.journal.add(source, record)
                 progress.update()
+            if animation is not None:
+                animation.finish()
         done = {"file": source.file, "name": source.name, "frames": source.pages}
         self.journal.add(source, done)
 
@@ -249,11 +274,12 @@ class Worker:
                     break
                 frame = waiting.popleft()
                 if self.pictures.draw:
-                    drawn = self.pictures.drawn(frame.pixels, result)
-                    sinks["drawn"].write(replace(frame, pixels=drawn))
+                    drawn = self.pictures.drawn(frame.exact, result)
+                    sinks["drawn"].write(frame.painted(drawn))
                 if hidden is not None:
-                    hidden.write(frame, result)
-                self.pictures.save_crops(source, frame.pixels, result, f"{count:06d}-")
+                    hidden.write(frame, self.pictures.hidden(result))
+                if self.pictures.crop:
+                    self.pictures.save_crops(source, frame.exact, result, f"{count:06d}-")
                 times = {"frame": count, "time": frame.time}
                 self.journal.add(source, make_record(source, result, self.detector.levels, **times))
                 count += 1
@@ -268,6 +294,39 @@ class Worker:
             )
         if stopped:
             raise KeyboardInterrupt
+
+
+class _HiddenAnimation:
+    """Hides faces in an animation, also in frames in which they are not found.
+
+    Args:
+        sink: the copy.
+        pictures: how they are hidden.
+    """
+
+    def __init__(self, sink: PictureSink, pictures: Pictures) -> None:
+        self._sink, self._pictures = sink, pictures
+        self._steady = SteadyFaces()
+        self._pages: deque[Page] = deque()
+        self._time = 0.0
+
+    def write(self, page: Page, image: _Image, result: FaceResult) -> None:
+        """Takes the next frame: as it is stored, as it was searched, and its faces."""
+        self._pages.append(page)
+        frame = Frame(image, self._time)
+        self._write(self._steady.add(frame, self._pictures.hidden(result)))
+        # What is shown for less than this, or for no stated time, browsers show for a tenth.
+        shown = page.options.get("duration", 0)
+        self._time += (shown if shown > 10 else 100) / 1000
+
+    def finish(self) -> None:
+        """Writes the frames that still wait."""
+        self._write(self._steady.finish())
+
+    def _write(self, frames: Iterable[SteadyFrame]) -> None:
+        for frame in frames:
+            boxes = [face.box for face in frame.shown]
+            self._sink.write(self._pictures.without(self._pages.popleft(), boxes))
 
 
 def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 __all__ = ["known_mistake"]
 
 _HEAD = 512
 
 
-def known_mistake(path: str | Path) -> str:
+def known_mistake(path: str | os.PathLike[str]) -> str:
     """Describes a file that is a common mistake; "" for other files.
 
     These are Git LFS pointers, web pages saved in place of a file, empty files and archives that

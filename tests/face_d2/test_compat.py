@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,81 @@ def test_one_import_makes_detectron2_usable(module: str) -> None:
     code = f"import {module}; import detectron2.modeling, detectron2.data, detectron2.evaluation"
     result = run(code, "-W", "ignore")
     assert result.returncode == 0, result.stderr
+
+
+def test_starting_prints_no_warnings_of_other_packages() -> None:
+    result = run("import df2s2_d2, lffd_d2, face_d2.engine.trainer")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def other_environment(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a new environment that sees this one's packages and this project."""
+    folder = tmp_path_factory.mktemp("other") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    python = folder / "bin" / "python"
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    purelib = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    outer = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    Path(purelib.stdout.strip(), "a_outer.pth").write_text("\n".join([str(repo), *outer]) + "\n")
+    return python
+
+
+def test_after_one_command_detectron2_can_be_imported_first(
+    other_environment: Path, tmp_path: Path
+) -> None:
+    def python(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [other_environment, *words], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    sorted_by_isort = (
+        "from detectron2.modeling import Backbone, build_model\n"
+        "from df2s2_d2 import FFP\n"
+        "assert issubclass(FFP, Backbone)\n"
+    )
+    assert python("-m", "face_d2.startup", "--install").returncode == 2
+    done = python("-m", "face_d2.startup")
+    assert done.returncode == 0, done.stderr
+    file = Path(done.stdout.partition(".pth")[0] + ".pth")
+    assert other_environment.parents[1] in file.parents
+    done = python("-c", sorted_by_isort)
+    assert done.returncode == 0, done.stderr
+    # Python starts in silence where this project is gone.
+    assert python("-S", "-c", f"import site; exec(open({str(file)!r}).read())").stderr == ""
+    assert python("-m", "face_d2.startup", "--remove").returncode == 0
+    assert not file.exists()
+    if not compat.has_compiled_ops():
+        assert "cannot import name '_C'" in python("-c", sorted_by_isort).stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "call"),
+    [
+        ("MODEL.FFP.OUT_CHANNELS", "df2s2_d2.config.add_df2s2_config(cfg)"),
+        ("MODEL.LFFD.VARIANT", "lffd_d2.config.add_lffd_config(cfg)"),
+        ("INPUT.MAPPER", "face_d2.config.add_face_config(cfg)"),
+    ],
+)
+def test_a_key_of_this_project_that_was_not_added_names_the_call(key: str, call: str) -> None:
+    from detectron2.config import CfgNode
+    from detectron2.config import get_cfg as detectron2_get_cfg
+
+    message = re.escape(f"Non-existent config key: {key}. Call {call} first")
+    with pytest.raises(AssertionError, match=message):
+        detectron2_get_cfg().merge_from_list([key, "x"])
+    other = CfgNode()
+    section, *_ = names = key.split(".")
+    other[section] = CfgNode({names[1]: "x"})
+    with pytest.raises(KeyError, match=re.escape(call)):
+        detectron2_get_cfg().merge_from_other_cfg(other)
+
+
+def test_a_key_of_nobody_is_detectron2s_own_error() -> None:
+    from detectron2.config import get_cfg as detectron2_get_cfg
+
+    with pytest.raises(AssertionError, match=r"^Non-existent key: MODEL\.NOPE$"):
+        detectron2_get_cfg().merge_from_list(["MODEL.NOPE", 1])
 
 
 PACKAGES = ("face_d2", "df2s2_d2", "lffd_d2")

@@ -83,7 +83,8 @@ def test_entries_are_complete() -> None:
 def test_page_has_the_tables(repo: Path) -> None:
     page = (repo / "docs" / "model_zoo.md").read_text(encoding="utf-8")
     tables = re.findall(r"<!-- \w+: tools/model_zoo.py .*? -->\n(.*?)\n<!-- end -->", page, re.S)
-    assert tables == [released_table(), trained_table()], "print them with tools/model_zoo.py"
+    assert tables == [released_table(), trained_table()], "see tools/model_zoo.py --markdown"
+    assert "--output head_20L5S.pth" in tables[1]  # a row says how to make what it starts from
     for blob, release in RELEASES.items():
         (row,) = (line for line in tables[0].splitlines() if blob in line)
         assert f"lffd_{release.variant}.yaml`" in row
@@ -240,8 +241,12 @@ def test_the_released_head_weights_work_offline(
 def test_command(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], repo: Path
 ) -> None:
-    assert main([]) == 0
+    assert main(["--markdown"]) == 0
     assert released_table() in capsys.readouterr().out
+    assert main([]) == 0
+    for_people = capsys.readouterr().out
+    assert all(name in for_people for name in model_zoo.models())
+    assert "https://" not in for_people
     name = "lffd/lffd_16L3S-small.yaml"
     assert main([name]) == 1
     assert "--download" in capsys.readouterr().err

@@ -61,7 +61,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "df2s2_d2.matching": ("tests/df2s2_d2/test_matching.py", "tests/df2s2_d2/test_coverage.py"),
     "df2s2_d2.losses": ("tests/df2s2_d2/test_meta_arch.py",),
     "df2s2_d2.segmentation": ("tests/df2s2_d2/test_segmentation.py",),
-    "lffd_d2.assignment": ("tests/lffd_d2/test_assignment.py", "tests/lffd_d2/test_meta_arch.py"),
+    "lffd_d2.assignment": (
+        "tests/lffd_d2/test_assignment.py",
+        "tests/lffd_d2/test_coverage.py",
+        "tests/lffd_d2/test_meta_arch.py",
+    ),
     "lffd_d2.losses": ("tests/lffd_d2/test_losses.py",),
     "face_d2.ops.nms": _NMS,
     "face_d2.evaluation.wider_face.protocol": _WIDER,
@@ -155,6 +159,8 @@ def run_tests(module: str, source: str, timeout: float) -> str:
         out = os.open(os.devnull, os.O_WRONLY)
         os.dup2(out, 1)
         os.dup2(out, 2)
+        # Before tests/, whose folders have the names of the packages.
+        sys.path.insert(0, str(ROOT))
         sys.meta_path.insert(0, _Finder(module, source))
         words = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-k", _SKIPPED]
         code = 1

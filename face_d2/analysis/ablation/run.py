@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from face_d2 import compat, train_net  # isort: skip  (patches Detectron2 before its first import)
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 
 import portalocker
 import torch
@@ -24,6 +24,7 @@ from detectron2.config import CfgNode
 from detectron2.config import get_cfg as detectron2_defaults
 from detectron2.utils import comm
 
+from face_d2 import compat, train_net
 from face_d2.analysis.cost import measure_cost
 from face_d2.engine.launch import launch
 from face_d2.evaluation.wider_face.report import write_json

@@ -288,6 +288,8 @@ def _visible_gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
+    import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
+
     import torch
 
     return [str(number) for number in range(torch.cuda.device_count())]

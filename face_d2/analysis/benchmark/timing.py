@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import statistics
 import time
 from collections.abc import Callable, Mapping

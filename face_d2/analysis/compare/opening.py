@@ -108,6 +108,8 @@ def _open_own(spec: DetectorChoice, threads: int) -> Detector:
 
 
 def _open_config(spec: DetectorChoice, threads: int) -> Detector:
+    import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
+
     import torch
 
     config, plus, weights = spec.target.rpartition("+")

@@ -126,9 +126,10 @@ class Detectron2Model(Detector):
     )
 
     def __init__(self, config_file: str, weights: Path, face_class: int = 0) -> None:
+        import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
+
         from detectron2.engine import DefaultPredictor
 
-        import face_d2.register
         from face_d2.config import load_config
 
         if not weights.is_file():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,15 @@ from tabulate import tabulate
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face.report import write_json
 from face_d2.utils.files import replaced_file
+from face_d2.utils.requirements import is_importable, require
 
-__all__ = ["format_markdown", "format_results", "make_page", "write_results"]
+__all__ = [
+    "format_markdown",
+    "format_results",
+    "make_page",
+    "warn_without_page",
+    "write_results",
+]
 
 _SETTINGS = ("easy", "medium", "hard")
 _ONLY_ON_PAGE = ("pictures",)
@@ -24,29 +32,42 @@ _ONLY_ON_PAGE = ("pictures",)
 def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
 
+    Without plotly, which contains the JavaScript of the charts, there is no ``index.html``; see
+    :func:`warn_without_page`.
+
     Args:
         results: the result of :func:`.comparison.compare`.
         output: the folder for the files.
 
     Returns:
-        The path of ``index.html``.
-
-    Raises:
-        ImportError: plotly, which contains the JavaScript of the charts, is not installed.
+        The page, or ``results.md`` where there is none.
     """
     output = Path(output)
-    page = make_page(results)
+    page = make_page(results) if is_importable("plotly") else None
     output.mkdir(parents=True, exist_ok=True)
     write_json(_without_pictures(results), output / "results.json")
     texts = {
         "results.txt": format_results(results),
         "results.md": format_markdown(results),
-        "index.html": page,
     }
+    if page is not None:
+        texts["index.html"] = page
     for name, text in texts.items():
         with replaced_file(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return output / "index.html"
+    return output / ("results.md" if page is None else "index.html")
+
+
+def warn_without_page() -> None:
+    """Warns if :func:`write_results` will write no page; call it before hours of work."""
+    try:
+        require("compare")
+    except ImportError as error:
+        warnings.warn(
+            f"results.json, results.txt and results.md will be written, but no page: {error}, and "
+            "the same command adds it",
+            stacklevel=2,
+        )
 
 
 def make_page(results: Mapping[str, Any]) -> str:
@@ -55,13 +76,9 @@ def make_page(results: Mapping[str, Any]) -> str:
     Raises:
         ImportError: plotly is not installed.
     """
-    try:
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise ImportError(
-            "plotly, which carries the charts of the page, is not installed: install this project "
-            "with the extra [compare]"
-        ) from error
+    require("compare")
+    from plotly.offline import get_plotlyjs
+
     folder = importlib.resources.files(__package__)
     # The data must not contain text that ends a script in a browser.
     data = json.dumps(_finite(results), separators=(",", ":")).replace("<", "\\u003c")

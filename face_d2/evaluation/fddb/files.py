@@ -115,7 +115,7 @@ def _check(entry: ArrayLike, where: str) -> NDArray[np.float64]:
         forms = " or ".join(repr(form) for form in _FORMS.values())
         raise ValueError(f"{where}: expected rows {forms}, got shape {rows.shape}.")
     sizes = rows[:, 2:4] if rows.shape[1] == 5 else rows[:, :2]
-    for number, (finite, size) in enumerate(zip(np.isfinite(rows).all(axis=1), sizes), start=1):
+    for number, (finite, size) in enumerate(zip(np.all(np.isfinite(rows), axis=1), sizes), start=1):
         if not finite:
             raise ValueError(f"{where}, row {number}: a number that is not finite.")
         if min(size) < 0:

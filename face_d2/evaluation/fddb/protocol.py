@@ -178,7 +178,7 @@ def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]
     iou = overlaps(rows[:, :-1], image.ellipses, size)  # (D, F)
     # Detections without overlap do not influence the assignment, so it is repeated only at the
     # scores of the others.
-    touching = iou.any(axis=1)
+    touching = np.any(iou, axis=1)
     counts = np.zeros((len(scores), 3))
     ends = np.append(first[1:], len(rows))
     for step, (start, end) in enumerate(zip(first, ends)):

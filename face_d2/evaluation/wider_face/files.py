@@ -33,7 +33,9 @@ _ROW = "x y w h score"
 _IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|webp|gif|tiff?)$", re.IGNORECASE)
 
 
-def check_detections(rows: ArrayLike, where: str, first_line: int | None = None) -> NDArray:
+def check_detections(
+    rows: ArrayLike, where: str, first_line: int | None = None
+) -> NDArray[np.float64]:
     """Validates the detections of one image.
 
     Args:

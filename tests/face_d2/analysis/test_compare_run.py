@@ -123,11 +123,11 @@ def test_a_killed_comparison_goes_on_and_ends_with_the_same_results(tmp_path):
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not (tmp_path / "killed" / "index.html").exists()
+    assert not (tmp_path / "killed" / "results.json").exists()
     for name in ("killed", "whole"):
         subprocess.run([*command, "--output", str(tmp_path / name)], check=True)
-    pages = [(tmp_path / name / "index.html").read_bytes() for name in ("killed", "whole")]
-    assert pages[0] == pages[1]
+    results = [(tmp_path / name / "results.json").read_bytes() for name in ("killed", "whole")]
+    assert results[0] == results[1]
 
 
 class TestData:

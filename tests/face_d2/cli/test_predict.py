@@ -11,6 +11,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from face_d2.cli import predict as command
 from face_d2.evaluation.wider_face.files import read_predictions
 from face_d2.predictor import job, video
 from face_d2.predictor.sources import find_inputs
+from face_d2.pretrained import DEFAULT, PRETRAINED
 
 SQUARES = {
     "b/two.png": [(10, 20, 30), (60, 30, 20)],
@@ -39,7 +41,9 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SquareFinder:
     """Puts the finder of squares in the network's place."""
     backend = SquareFinder()
     monkeypatch.setattr(
-        job, "_detector", lambda given: FaceDetector(backend, batch_size=given.batch_size)
+        job,
+        "_detector",
+        lambda given: FaceDetector(backend, batch_size=given.batch_size, min_size=given.min_size),
     )
     return backend
 
@@ -85,11 +89,42 @@ def test_json_and_jsonl(backend: SquareFinder, folder: Path) -> None:
     assert [json.loads(line) for line in lines] == records
 
 
-def test_csv(backend: SquareFinder, folder: Path) -> None:
+def csv_rows(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "out/detections.csv").read_text())))
+
+
+def test_csv_has_a_row_for_every_face_and_for_pictures_without_one(
+    backend: SquareFinder, folder: Path
+) -> None:
+    (folder / "images" / "a" / "zz.png").write_bytes(b"no picture")
     run(folder, "--format", "csv")
-    rows = list(csv.DictReader(io.StringIO((folder / "out/detections.csv").read_text())))
-    assert len(rows) == 3
-    assert [float(rows[0][k]) for k in ("x1", "y1", "x2", "y2")] == EXPECTED["a/one.png"][0]
+    rows = csv_rows(folder)
+    names = [row["name"] for row in rows]
+    assert names == ["a/none.png", "a/one.png", "a/zz.png", "b/two.png", "b/two.png"]
+    corners = ("x1", "y1", "x2", "y2")
+    assert [float(rows[1][k]) for k in corners] == EXPECTED["a/one.png"][0]
+    for row in (rows[0], rows[2]):
+        assert {row[k] for k in (*corners, "score", "level")} == {""}
+    assert [bool(row["error"]) for row in rows] == [False, False, True, False, False]
+
+
+def test_small_faces_are_left_out_on_request(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Squares of 30 and 20 pixels; a face of exactly the size stays."""
+    for size, left in (("20", 2), ("21", 1), ("30.5", 0)):
+        words = ["--min-size", size, "--format", "csv", "--blur"]
+        assert run(folder, *words, "--output", str(folder / size)) == 0
+        rows = (folder / size / "detections.csv").read_text().splitlines()
+        assert sum(row.startswith("b/two.png,,") and ",,,,,," not in row for row in rows) == left
+        same = cv2.imread(str(folder / "images/b/two.png"))
+        assert (cv2.imread(str(folder / size / "blurred/b/two.png")) != same).any() == bool(left)
+    assert run(folder, "--min-size", "5", "--blur", "--output", str(folder / "20")) == 1
+    assert "other settings (min_size)" in capsys.readouterr().err
+    for wrong in ("-1", "inf", "nan", "x"):
+        with pytest.raises(SystemExit) as stopped:
+            run(folder, "--min-size", wrong)
+        assert stopped.value.code == 2
 
 
 def test_coco_is_read_by_pycocotools(backend: SquareFinder, folder: Path) -> None:
@@ -100,6 +135,39 @@ def test_coco_is_read_by_pycocotools(backend: SquareFinder, folder: Path) -> Non
     (annotation,) = coco.loadAnns(coco.getAnnIds(imgIds=[image]))
     assert annotation["bbox"] == [50, 50, 40, 40]
     assert annotation["score"] > 0.5
+
+
+def test_blur_starts_from_the_threshold_that_a_shipped_detector_recommends(
+    backend: SquareFinder,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Squares of 30 pixels score 0.5009, those of 20 score 0.5004."""
+    shipped = PRETRAINED[DEFAULT]
+    monkeypatch.setitem(PRETRAINED, DEFAULT, replace(shipped, hiding_threshold=0.5005))
+    image = cv2.imread(str(folder / "images/b/two.png"))
+
+    def touched(out: Path) -> list[bool]:
+        changed = (cv2.imread(str(out / "blurred/b/two.png")) != image).any(axis=2)
+        return [changed[y : y + side, x].any() for x, y, side in SQUARES["b/two.png"]]
+
+    words = [str(folder / "images"), "--blur", "--output"]
+    assert command.main([*words, str(folder / "shipped")]) == 0
+    assert touched(folder / "shipped") == [True, False]
+    printed = capsys.readouterr().err
+    assert "2 faces hidden: those with a score above 0.5005, as this detector's" in printed
+    results = json.loads((folder / "shipped/detections.json").read_text())
+    assert sum(len(record["faces"]) for record in results) == 3  # the results keep all
+    asked = [str(folder / "asked"), "--score-threshold", "0.2"]
+    assert command.main([*words, *asked]) == 0
+    assert touched(folder / "asked") == [True, True]
+    assert run(folder, "--blur", "--output", str(folder / "other")) == 0  # a model of one's own
+    assert touched(folder / "other") == [True, True]
+    assert "3 faces hidden: all that were found" in capsys.readouterr().err
+    monkeypatch.setitem(PRETRAINED, DEFAULT, replace(shipped, hiding_threshold=0.3))
+    assert command.main([*words, str(folder / "shipped")]) == 1
+    assert "other settings (hidden_above)" in capsys.readouterr().err
 
 
 def test_text_is_what_the_evaluators_read(backend: SquareFinder, folder: Path) -> None:
@@ -497,7 +565,7 @@ def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: P
         (["x.jpg", "--config-file", "c"], "needs --weights"),
         (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
-        (["x.jpg", "--onnx", "o", "--num-processes", "2"], "go with --config-file"),
+        (["x.jpg", "--onnx", "o", "--num-processes", "2"], "need --config-file"),
     ],
 )
 def test_bad_command_lines(

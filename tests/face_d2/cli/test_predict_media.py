@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +124,29 @@ def test_all_pages_and_frames_are_searched_and_hidden(
     for kind in ("csv", "coco"):
         assert run(tmp_path, *words, "--format", kind) == 0
     rows = (tmp_path / "out/detections.csv").read_text().splitlines()
-    assert rows[1].startswith("moving.gif,1,")
+    assert rows[1] == "moving.gif,0,,,,,,,"
+    assert rows[2].startswith("moving.gif,1,")
     assert '"pages.tif#2"' in (tmp_path / "out/detections.coco.json").read_text()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_a_face_of_an_animation_is_hidden_in_the_frames_that_are_missed(
+    backend: SquareFinder, tmp_path: Path, kind: str
+) -> None:
+    """Every fifth frame is missed. The pages of a TIFF are no film: there nothing is made up."""
+    frames = [image_of(*out_of_focus(n / 10, n)) for n in range(20)]
+    path = tmp_path / f"a.{kind.lower()}"
+    options = {"WEBP": {"lossless": True}, "TIFF": {}}.get(kind, {})
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    assert run(tmp_path, str(path), "--blur", "--redact", "box") == 0
+    name = path.name + ".png" if kind == "GIF" else path.name
+    with Image.open(tmp_path / "out/blurred" / name) as copy:
+        assert copy.n_frames == 20
+        for number in range(20):
+            copy.seek(number)
+            pixels = np.asarray(copy.convert("RGB"))
+            missed = number % 5 == 4 and kind == "TIFF"
+            assert [covered(pixels, s) for s in scene(number / 10, number)] == [not missed] * 2
 
 
 def test_the_first_page_alone_on_request(backend: SquareFinder, tmp_path: Path) -> None:
@@ -163,6 +190,8 @@ def test_other_ways_of_hiding(
 
 # --- videos
 
+Squares = Callable[[float, int], list[tuple[int, int, int]]]
+
 
 def scene(time: float, number: int) -> list[tuple[int, int, int]]:
     """A square that moves right, and one that moves down until it leaves."""
@@ -200,24 +229,34 @@ def covered(pixels: NDArray[np.uint8], square: tuple[int, int, int]) -> bool:
     return part.size == 0 or float((part.max(axis=2) < 40).mean()) > 0.9
 
 
+def crossing(time: float, number: int) -> list[tuple[int, int, int]]:
+    """Two squares that pass each other, the lower one partly behind the upper one."""
+    return [(round(10 + 35 * time), 40, 24), (round(120 - 35 * time), 52, 24)]
+
+
 @pytest.mark.parametrize("times", [CONSTANT, VARIABLE], ids=["constant", "variable"])
+@pytest.mark.parametrize("squares", [scene, crossing])
 def test_a_blur_holds_in_the_frames_that_are_missed(
-    backend: SquareFinder, tmp_path: Path, times: list[float]
+    backend: SquareFinder, tmp_path: Path, times: list[float], squares: Squares
 ) -> None:
     pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")
-    clip = write_clip(tmp_path / "clip.MTS", times, out_of_focus, sound="aac", format="mpegts")
+
+    def shown(time: float, number: int) -> list[tuple[int, int, int]]:
+        return [] if number % 5 == 4 else squares(time, number)
+
+    clip = write_clip(tmp_path / "clip.MTS", times, shown, sound="aac", format="mpegts")
     assert run(tmp_path, str(clip), "--blur", "--redact", "box") == 0
     copy = tmp_path / "out/blurred/clip.MTS.mp4"
     assert [r["time"] for r in records(tmp_path)] == pytest.approx(times, abs=0.001)
     assert frame_times(copy) == pytest.approx(times, abs=0.002)
-    assert seconds(copy) == pytest.approx(seconds(clip), abs=0.05)
+    assert seconds(copy) == pytest.approx(seconds(clip), abs=times[-1] - times[-2])  # a frame
     assert sound_packets(copy) == [packet[7:] for packet in sound_packets(clip)]
     capture = cv2.VideoCapture(str(copy))
     visible = total = 0
-    for number, time in enumerate(times):
+    for number, moment in enumerate(times):
         there, pixels = capture.read()
         assert there
-        for square in scene(time, number):
+        for square in squares(moment, number):
             total += 1
             visible += not covered(pixels, square)
     assert visible <= 0.005 * total
@@ -252,7 +291,59 @@ def test_tracks_can_be_edited_and_rendered_again(
     assert "no frame 5; these are another video's tracks" in capsys.readouterr().err
 
 
-def test_a_video_killed_midway_leaves_nothing_and_starts_again_to_the_same(
+#: A run whose network is the finder of squares, slowed down so that it can be killed.
+_SLOW_RUN = """
+import sys, time
+from helpers.predictors import SquareFinder
+from face_d2 import FaceDetector
+from face_d2.cli.predict import main
+from face_d2.predictor import job
+
+class Slow(SquareFinder):
+    def detect(self, images):
+        time.sleep(0.2)
+        return super().detect(images)
+
+job._detector = lambda given: FaceDetector(Slow(), batch_size=given.batch_size)
+sys.exit(main())
+"""
+
+
+def test_a_run_killed_by_the_system_leaves_no_half_video_and_starts_again_to_the_same(
+    backend: SquareFinder, tmp_path: Path, repo: Path
+) -> None:
+    pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")
+    clip = write_clip(tmp_path / "clip.mp4", CONSTANT, out_of_focus, sound="aac")
+    (tmp_path / "model.onnx").write_bytes(b"a model")
+    words = [str(clip), "--blur", "--onnx", str(tmp_path / "model.onnx"), "--output"]
+    killed = subprocess.Popen(
+        [sys.executable, "-c", _SLOW_RUN, *words, str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": str(repo / "tests")},
+        cwd=repo,
+        stderr=subprocess.DEVNULL,
+    )
+    journal, deadline = tmp_path / "out/journal.jsonl", time.monotonic() + 120
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 40:  # 32 are written
+        assert killed.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    left = [p for kind in ("blurred", "tracks") for p in (tmp_path / "out" / kind).iterdir()]
+    assert left
+    assert all(path.name.startswith(".tmp-") for path in left)
+    for place in ("out", "whole"):
+        assert command.main([*words, str(tmp_path / place)]) == 0
+    first, second = (tmp_path / place / "blurred/clip.mp4" for place in ("out", "whole"))
+    tracks = [(tmp_path / place / "tracks/clip.mp4.json") for place in ("out", "whole")]
+    assert tracks[0].read_text() == tracks[1].read_text()
+    results = [(tmp_path / place / "detections.json").read_text() for place in ("out", "whole")]
+    assert results[0] == results[1]
+    assert_same_frames(first, second)
+    assert sound_packets(first) == sound_packets(second) == sound_packets(clip)
+
+
+def test_a_video_stopped_midway_leaves_nothing_and_starts_again_to_the_same(
     backend: SquareFinder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")

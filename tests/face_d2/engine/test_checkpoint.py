@@ -4,13 +4,14 @@ import errno
 import pickle
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from face_d2.engine.checkpoint import FaceCheckpointer, load_array_pickle
+from face_d2.engine.checkpoint import FaceCheckpointer, PathManager, load_array_pickle
 
 
 class Command:
@@ -109,6 +110,48 @@ def test_files_that_are_no_checkpoint(
     with pytest.raises(ValueError, match=f"{name}.*{words}") as raised:
         FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / name))
     assert "weights_only" not in str(raised.value)  # as torch's own advice has it
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: str) -> str:
+        raise URLError("Name or service\nnot known")
+
+    monkeypatch.setattr(PathManager, "get_local_path", fail)
+
+
+R50 = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_do(no_network: None) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        FaceCheckpointer(nn.Linear(3, 2)).load(R50)
+    message = str(raised.value)
+    assert "\n" not in message
+    assert message.startswith(f"{R50} cannot be fetched (")
+    assert "MODEL.WEIGHTS /path/to/R-50.pkl" in message
+
+
+def test_a_training_says_so_before_it_starts(no_network: None, tmp_path: Path) -> None:
+    from face_d2 import train_net
+
+    words = ["--config-file", "df2s2/df2s2_R50_FFP.yaml", "--num-gpus", "0"]
+    words += ["OUTPUT_DIR", str(tmp_path / "run"), "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
+    with pytest.raises(SystemExit, match=r"R-50\.pkl cannot be fetched") as stopped:
+        train_net.main(words)
+    assert len(str(stopped.value).splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_training_does_not_ask_for_its_first_weights(
+    no_network: None, tmp_path: Path
+) -> None:
+    from face_d2 import train_net
+
+    words = ["--config-file", "df2s2/df2s2_R50_FFP.yaml", "--num-gpus", "0", "--resume"]
+    args = train_net.parser().parse_args([*words, "OUTPUT_DIR", str(tmp_path)])
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    train_net._fetch_weights(train_net.load_cfg(args), args)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

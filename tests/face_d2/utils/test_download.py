@@ -42,7 +42,7 @@ def test_checksums(tmp_path: Path) -> None:
     # What git gives the empty file, everywhere.
     assert git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
     verify(file, SHA256)
-    with pytest.raises(ValueError, match=f"{file} is not the file .* expected sha256:00"):
+    with pytest.raises(ValueError, match=f"{file} is not the expected file.* expected sha256:00"):
         verify(file, "sha256:" + 64 * "0")
     with pytest.raises(ValueError, match="'md5': expected one of git-blob, sha256"):
         verify(file, "md5:00")
@@ -86,7 +86,7 @@ def test_interrupted_and_continued(
             download(server.url, file, SHA256, size=size, quiet=True)
         assert names(tmp_path) == set()
         return
-    with pytest.raises(OSError, match=r"1,000,000 bytes are in .*weights.bin.part, the same call"):
+    with pytest.raises(OSError, match=r"1,000,000 bytes are in .*weights.bin.part; the same call"):
         download(server.url, file, SHA256, size=size, quiet=True)
     assert names(tmp_path) == {"weights.bin.part"}
     server.breaks_after = None

@@ -1,0 +1,114 @@
+"""``face-d2-evaluate hiding``: how many faces stay visible when those that are found are hidden."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from face_d2.cli.common import CommandParser, run
+
+__all__ = ["hiding_main"]
+
+
+def hiding_main(arguments: Sequence[str] | None = None) -> int:
+    """Measures the faces that stay visible; ``arguments`` default to the command line's."""
+    parser = CommandParser(
+        "face-d2-evaluate hiding",
+        "Measures how many annotated faces stay visible when detections above a score threshold "
+        "are hidden as face-d2-predict --blur hides them, with 95 % intervals, by face height, "
+        "and how many hidden regions are no face.",
+        examples=(
+            "face-d2-evaluate hiding --detector lffd-20l5s --data widerface_val",
+            "face-d2-evaluate hiding --detector yunet.onnx --data faces/val.txt --threshold 0.1",
+        ),
+        epilog="Detections are stored in --cache. The same command continues a run that was "
+        "stopped, and the runs of face-d2-compare are used again.",
+    )
+    parser.add_argument(
+        "--detector",
+        action="append",
+        required=True,
+        metavar="SPEC",
+        help="as for face-d2-compare; again for each detector",
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="widerface_val below $DETECTRON2_DATASETS, the path of labels, or "
+        "FORMAT:LABELS:IMAGES",
+    )
+    parser.add_argument("--images", metavar="LIST", help="only the images listed in this text")
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        type=_share,
+        metavar="S",
+        help="hide detections that score more; again for each (0.5, 0.2, 0.1, 0.05)",
+    )
+    parser.add_argument(
+        "--covered",
+        type=_share,
+        default=0.75,
+        metavar="SHARE",
+        help="a face is visible if less of its box is covered (%(default)s)",
+    )
+    parser.add_argument(
+        "--bootstrap", type=int, default=1000, metavar="N", help="resamplings (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path("output/hiding/runs"),
+        metavar="DIR",
+        help="folder of the detections (%(default)s)",
+    )
+    parser.add_argument("--processes", type=int, default=1, help="that search (%(default)s)")
+    parser.add_argument("--json", metavar="PATH", help="write the figures there")
+    parser.add_argument("--page", type=Path, metavar="PATH.md", help="write the tables there")
+    options = parser.parse_args(arguments)
+    if options.bootstrap < 0:
+        parser.error(f"--bootstrap {options.bootstrap}: expected 0 or more")
+    if options.processes < 1:
+        parser.error(f"--processes {options.processes}: expected 1 or more")
+
+    def report() -> None:
+        from face_d2.analysis.compare.data import read_image_set
+        from face_d2.analysis.compare.opening import DetectorChoice
+        from face_d2.analysis.hiding import HidingSettings, format_hiding, measure_hiding
+        from face_d2.evaluation.wider_face.report import write_json
+
+        settings = HidingSettings(
+            covered=options.covered, bootstrap=options.bootstrap, seed=options.seed
+        )
+        if options.threshold:
+            settings = HidingSettings(
+                tuple(options.threshold),
+                options.covered,
+                bootstrap=options.bootstrap,
+                seed=options.seed,
+            )
+        results = measure_hiding(
+            [DetectorChoice.parse(text) for text in options.detector],
+            read_image_set(options.data, options.images),
+            settings,
+            cache=options.cache,
+            processes=options.processes,
+        )
+        text = format_hiding(results)
+        print(text)
+        if options.json:
+            write_json(results, options.json)
+        if options.page:
+            options.page.parent.mkdir(parents=True, exist_ok=True)
+            options.page.write_text(text, encoding="utf-8")
+
+    return run(report)
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
+    return value
