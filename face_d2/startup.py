@@ -17,9 +17,12 @@ from pathlib import Path
 __all__ = ["main"]
 
 _FILE = "face_d2_detectron2.pth"
+# The current folder is not on sys.path yet, so another folder named face_d2 may be found; a program
+# must be able to import the right one afterwards.
 _LINE = (
     r"import sys; exec('try:\n from face_d2.compat import prepare_at_first_import as prepare\n"
-    r"except ImportError: pass\nelse: prepare()')"
+    r"except ImportError: [sys.modules.pop(n) for n in [*sys.modules] if n.split(\".\")[0] == "
+    r"\"face_d2\"]\nelse: prepare()')"
 )
 
 
