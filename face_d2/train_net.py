@@ -20,7 +20,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from face_d2.config import find_config, load_config, with_weights
-from face_d2.data.catalog import register_data_sets
+from face_d2.data.catalog import log_labels, register_data_sets
 from face_d2.engine.checkpoint import FaceCheckpointer, local_weights
 from face_d2.engine.launch import launch
 from face_d2.engine.preflight import check_files
@@ -68,6 +68,7 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
     cfg = load_cfg(args)
     register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     set_up_run(cfg, args)
+    log_labels([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
     if not args.eval_only:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)

@@ -20,7 +20,7 @@ from detectron2.structures import BoxMode
 from face_d2.data.labels import FORMATS, Labels, is_notation, read_labels
 from face_d2.data.wider_face import ATTRIBUTES
 
-__all__ = ["label_records", "register_data_sets", "register_labels"]
+__all__ = ["label_records", "log_labels", "register_data_sets", "register_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,20 +61,33 @@ def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> N
     @functools.cache
     def labels() -> Labels:
         found = read()
-        logger.info("%s: %s", name, found.summary())
-        for line in found.findings.lines(found.faces):
-            logger.warning("%s: %s.", name, line)
-        if not found.faces:
-            logger.warning("%s: no faces.", found.source)
+        _log(name, found)
         return found
 
     DatasetCatalog.register(name, lambda: label_records(labels()))
     MetadataCatalog.get(name).set(
+        read_labels=labels,
         thing_classes=["face"],
         evaluator_type="widerface",
         eval_ground_truth=None,
         **metadata,
     )
+
+
+def log_labels(names: Iterable[str]) -> None:
+    """Writes again to the log what was read, for a log that began after the reading."""
+    for name in dict.fromkeys(names):
+        read = MetadataCatalog.get(name).get("read_labels")
+        if read is not None:
+            _log(name, read())
+
+
+def _log(name: str, labels: Labels) -> None:
+    logger.info("%s: %s", name, labels.summary())
+    for line in labels.findings.lines(labels.faces):
+        logger.warning("%s: %s.", name, line)
+    if not labels.faces:
+        logger.warning("%s: no faces.", labels.source)
 
 
 def label_records(labels: Labels) -> list[dict[str, Any]]:

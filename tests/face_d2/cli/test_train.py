@@ -219,7 +219,7 @@ def test_a_run_leaves_a_detector_a_card_and_a_report(
 
     cfg = load_config(out / "config.yaml", ["MODEL.WEIGHTS", str(out / "model.pth")])
     assert cfg.SOLVER.MAX_ITER == 8
-    assert pytest.approx(0.15 * 0.01 * 2 / 8) == cfg.SOLVER.BASE_LR
+    assert pytest.approx(0.05 * 0.01 * 2 / 8) == cfg.SOLVER.BASE_LR
     from face_d2 import FaceDetector
 
     picture = np.zeros((80, 96, 3), np.uint8)

@@ -285,7 +285,7 @@ def test_labels_of_ones_own_are_trained_and_evaluated_on(
     (tmp_path / "elsewhere").mkdir()
     wrong = f"wider:{text}:{tmp_path / 'elsewhere'}"
     weights = ("MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth")
-    with pytest.raises(FileNotFoundError, match="4 of 4 annotated images are missing"):
+    with pytest.raises(SystemExit, match="4 of 4 annotated images are missing"):
         train_net.main(words(*weights, "DATASETS.TEST", (wrong,), flags=("--eval-only",)))
 
 
