@@ -8,7 +8,7 @@ test set has file names only.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -104,25 +104,28 @@ def image_key(name: str, known: Container[str] = ()) -> str:
     return name if name in known else name.removesuffix(PurePosixPath(name).suffix)
 
 
-def check_distinct(names: Iterable[str], source: str | Path) -> None:
+def check_distinct(
+    names: Iterable[str], source: str | Path, key: Callable[[str], str] = image_key
+) -> None:
     """Checks that every image has a prediction file of its own.
 
     Args:
         names: ``event/file.jpg`` of every image.
         source: name of the text or data set.
+        key: the name of an image's prediction file.
 
     Raises:
-        ValueError: two images have the same :func:`image_key`; the message names them.
+        ValueError: two images have the same key; the message names them.
     """
     owners: dict[str, str] = {}
     for name in names:
-        key = image_key(name)
-        if key in owners:
+        file = key(name)
+        if file in owners:
             raise ValueError(
-                f"{source}: {owners[key]!r} and {name!r} differ only in their suffix; give "
+                f"{source}: {owners[file]!r} and {name!r} differ only in their suffix; give "
                 "each its own."
             )
-        owners[key] = name
+        owners[file] = name
 
 
 def annotation_lines(image: WiderFaceImage) -> list[str]:

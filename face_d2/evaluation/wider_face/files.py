@@ -154,7 +154,7 @@ def write_predictions(predictions: Mapping[str, ArrayLike], folder: str | Path) 
         ValueError: detections are invalid (see :func:`check_detections`), or two names differ only
             in the image suffix.
     """
-    check_distinct((f"{_IMAGE_SUFFIX.sub('', given)}.txt" for given in predictions), folder)
+    check_distinct(predictions, folder, key=lambda given: _IMAGE_SUFFIX.sub("", given))
     with replaced_folder(folder) as temporary:
         for given, rows in predictions.items():
             name = _IMAGE_SUFFIX.sub("", given)

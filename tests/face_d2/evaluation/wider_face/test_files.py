@@ -47,7 +47,7 @@ def test_an_images_suffix_is_taken_off_and_nothing_else(tmp_path):
     rows = {"0--Parade/a.png": [[1, 2, 3, 4, 0.5]], "0--Parade/a 1.5": [], "0--Parade/b.JPG": []}
     again = read_predictions(write_predictions(rows, tmp_path / "found"))
     assert set(again) == {"0--Parade/a", "0--Parade/a 1.5", "0--Parade/b"}
-    with pytest.raises(ValueError, match=r"a\.txt.*share"):
+    with pytest.raises(ValueError, match=r"'e/a' and 'e/a\.jpg' differ only in their suffix"):
         write_predictions({"e/a": [], "e/a.jpg": []}, tmp_path / "found")
 
 
