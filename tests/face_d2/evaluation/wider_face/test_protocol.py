@@ -213,7 +213,7 @@ def test_one_suffix_of_a_name_is_taken_off(name, key):
 
 def test_images_that_differ_in_their_suffix_only_are_errors():
     images = [_image("0--Event/a.jpg"), _image("0--Event/a.png", 300.0)]
-    with pytest.raises(ValueError, match=r"test: '0--Event/a\.jpg' and '0--Event/a\.png' share"):
+    with pytest.raises(ValueError, match=r"test: '0--Event/a\.jpg' and '0--Event/a\.png' differ"):
         ground_truth_from_images(images, "test")
 
 
