@@ -99,7 +99,7 @@ def test_the_tables_have_the_figures_of_the_recorded_comparison(repo: Path) -> N
 
 def test_the_readme_has_the_same_figures(repo: Path) -> None:
     recorded = json.loads((repo / "benchmarks/results/compare_fold.json").read_text())["detectors"]
-    text = (repo / "README.md").read_text(encoding="utf-8").split("measured with `face-d2-compare`")[1]
+    text = (repo / "README.md").read_text(encoding="utf-8").split("with `face-d2-compare`")[1]
     rows = [line.split("|")[1:5] for line in text.split("##")[0].splitlines() if line[:1] == "|"]
     for names, *aps in rows[2:]:
         for index, name in enumerate(names.split(" (")[0].split(",")):
