@@ -51,8 +51,8 @@ from face_d2.visualization.plots import plot_precision_recall
 from face_d2.visualization.sheets import SheetItem, detection_sheet
 
 DETECTORS = ("df2s2", "lffd")
-#: Iterations of the budget "full", with which the demo takes 10 minutes on two cores.
-SHORT_SCHEDULES = {"df2s2": 700, "lffd": 1000}
+#: Iterations of the budget "full", with which the demo takes about 10 minutes on two cores.
+SHORT_SCHEDULES = {"df2s2": 600, "lffd": 600}
 SHOWN_SCORE = 0.5
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photos"
 
