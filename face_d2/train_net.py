@@ -68,7 +68,7 @@ def train_or_evaluate(args: argparse.Namespace) -> Any:
     cfg = load_cfg(args)
     register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
     set_up_run(cfg, args)
-    log_labels([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    log_labels(_used_data_sets(cfg, args))
     if not args.eval_only:
         trainer = FaceTrainer(cfg)
         trainer.resume_or_load(resume=args.resume)
@@ -101,11 +101,15 @@ def main(argv: list[str] | None = None) -> None:
         args.config_file = find_config(args.config_file)  # Detectron2 copies it to the log
         cfg = load_cfg(args)  # a mistake in it is said once, not by every process
         register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
-        check_files([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+        check_files(_used_data_sets(cfg, args))
         _fetch_weights(cfg, args)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     launch(train_or_evaluate, args)
+
+
+def _used_data_sets(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    return [*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
 
 
 def set_up_run(cfg: CfgNode, args: argparse.Namespace) -> None:

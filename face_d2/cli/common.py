@@ -15,7 +15,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["CONFIG_HELP", "CommandParser", "run", "split_overrides"]
+__all__ = [
+    "CONFIG_HELP",
+    "CommandParser",
+    "at_least_one",
+    "count",
+    "run",
+    "share",
+    "split_overrides",
+]
 
 #: How a config key starts; tests compare this with the keys of a config.
 SECTIONS = ("DATALOADER", "DATASETS", "GLOBAL", "INPUT", "MODEL", "SOLVER", "TEST")
@@ -141,3 +149,30 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _say(text: str) -> None:
     """Prints to stderr; bytes that are not UTF-8 (in file names) are escaped."""
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
+
+
+def share(text: str) -> float:
+    """An argument between 0 and 1, both excluded."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
+    return value
+
+
+def count(text: str) -> int:
+    """An argument of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """An argument of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return value

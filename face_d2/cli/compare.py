@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, at_least_one, count, run, share
 from face_d2.detectors import ONNX_DETECTORS
 
 __all__ = ["main"]
@@ -90,12 +90,12 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--threshold",
-        type=_share,
+        type=share,
         default=0.5,
         help="score from which a detection is taken in use (%(default)s)",
     )
     parser.add_argument(
-        "--recall", type=_share, default=0.8, help="seek the threshold for it (%(default)s)"
+        "--recall", type=share, default=0.8, help="seek the threshold for it (%(default)s)"
     )
     parser.add_argument(
         "--false-positives",
@@ -105,21 +105,21 @@ def _parser() -> CommandParser:
         help="seek the threshold for so many an image (%(default)s)",
     )
     parser.add_argument(
-        "--bootstrap", type=_count, default=1000, metavar="N", help="resamplings (%(default)s)"
+        "--bootstrap", type=count, default=1000, metavar="N", help="resamplings (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
     parser.add_argument(
-        "--processes", type=_at_least_one, default=1, help="search images at a time (%(default)s)"
+        "--processes", type=at_least_one, default=1, help="search images at a time (%(default)s)"
     )
     parser.add_argument(
-        "--threads", type=_at_least_one, default=1, help="of each process (%(default)s)"
+        "--threads", type=at_least_one, default=1, help="of each process (%(default)s)"
     )
     parser.add_argument("--no-timing", action="store_true", help="take no times and no memory")
     parser.add_argument(
-        "--timing-images", type=_at_least_one, default=8, metavar="N", help="(%(default)s)"
+        "--timing-images", type=at_least_one, default=8, metavar="N", help="(%(default)s)"
     )
     parser.add_argument(
-        "--pictures", type=_count, default=24, metavar="N", help="on the page (%(default)s)"
+        "--pictures", type=count, default=24, metavar="N", help="on the page (%(default)s)"
     )
     parser.add_argument(
         "--link-images",
@@ -129,31 +129,10 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
-    return value
-
-
 def _positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
-
-
-def _at_least_one(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
     return value
 
 

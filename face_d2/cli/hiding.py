@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, at_least_one, count, run, share
 
 __all__ = ["hiding_main"]
 
@@ -42,19 +41,19 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threshold",
         action="append",
-        type=_share,
+        type=share,
         metavar="S",
         help="hide detections that score more; again for each (0.5, 0.2, 0.1, 0.05)",
     )
     parser.add_argument(
         "--covered",
-        type=_share,
+        type=share,
         default=0.75,
         metavar="SHARE",
         help="a face is visible if less of its box is covered (%(default)s)",
     )
     parser.add_argument(
-        "--bootstrap", type=int, default=1000, metavar="N", help="resamplings (%(default)s)"
+        "--bootstrap", type=count, default=1000, metavar="N", help="resamplings (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
     parser.add_argument(
@@ -64,14 +63,12 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         help="folder of the detections (%(default)s)",
     )
-    parser.add_argument("--processes", type=int, default=1, help="that search (%(default)s)")
+    parser.add_argument(
+        "--processes", type=at_least_one, default=1, help="that search (%(default)s)"
+    )
     parser.add_argument("--json", metavar="PATH", help="write the figures there")
     parser.add_argument("--page", type=Path, metavar="PATH.md", help="write the tables there")
     options = parser.parse_args(arguments)
-    if options.bootstrap < 0:
-        parser.error(f"--bootstrap {options.bootstrap}: expected 0 or more")
-    if options.processes < 1:
-        parser.error(f"--processes {options.processes}: expected 1 or more")
 
     def report() -> None:
         from face_d2.analysis.compare.data import read_image_set
@@ -80,15 +77,11 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         from face_d2.evaluation.wider_face.report import write_json
 
         settings = HidingSettings(
-            covered=options.covered, bootstrap=options.bootstrap, seed=options.seed
+            tuple(options.threshold or HidingSettings.thresholds),
+            options.covered,
+            bootstrap=options.bootstrap,
+            seed=options.seed,
         )
-        if options.threshold:
-            settings = HidingSettings(
-                tuple(options.threshold),
-                options.covered,
-                bootstrap=options.bootstrap,
-                seed=options.seed,
-            )
         results = measure_hiding(
             [DetectorChoice.parse(text) for text in options.detector],
             read_image_set(options.data, options.images),
@@ -105,10 +98,3 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
             options.page.write_text(text, encoding="utf-8")
 
     return run(report)
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
-    return value

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, run, share
 from face_d2.pretrained import PRETRAINED
 
 __all__ = ["main"]
@@ -109,7 +109,7 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--recall",
-        type=_share,
+        type=share,
         default=0.9,
         help="find the score threshold for it (default: %(default)s)",
     )
@@ -135,16 +135,6 @@ def _seconds(text: str) -> float:
     if not total:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a time such as 90s, 30m or 1h30m")
     return float(total)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
-    return value
 
 
 if __name__ == "__main__":
