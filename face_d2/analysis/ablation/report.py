@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from face_d2.analysis.ablation.differences import differences_table
 from face_d2.analysis.ablation.suite import Suite
 from face_d2.utils.files import replaced_file
 from face_d2.visualization.style import COLORS, STYLE, save_figure
@@ -70,7 +71,10 @@ def write_results(results: Results, path: str | Path) -> None:
 
 
 def markdown_table(suite: Suite, results: Results) -> str:
-    """Mean and sample standard deviation over seeds, in Markdown, with the conditions."""
+    """Mean and sample standard deviation over seeds, in Markdown, with the conditions.
+
+    A second table has the differences from the first row, if the runs have resampled APs.
+    """
     rows = []
     for row, (label, _) in suite.rows.items():
         runs = results.get(row, [])
@@ -84,7 +88,9 @@ def markdown_table(suite: Suite, results: Results) -> str:
         cells.append(f"{statistics.mean(seconds) / 60:.1f}" if seconds else "-")
         rows.append([label, str(len(runs)), *cells])
     table = tabulate(rows, _HEADER, "github", disable_numparse=True)
-    return "\n".join([f"# {suite.title}", "", table, "", *_notes(results)]) + "\n"
+    text = "\n".join([f"# {suite.title}", "", table, "", *_notes(results)]) + "\n"
+    compared = differences_table(suite, results)
+    return f"{text}\n{compared}" if compared else text
 
 
 def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:

@@ -25,8 +25,10 @@ from detectron2.config import get_cfg as detectron2_defaults
 from detectron2.utils import comm
 
 from face_d2 import compat, train_net
+from face_d2.analysis.ablation.differences import resampled_run
 from face_d2.analysis.cost import measure_cost
 from face_d2.engine.launch import launch
+from face_d2.evaluation.evaluators import dataset_ground_truth
 from face_d2.evaluation.wider_face.report import write_json
 
 __all__ = ["check_settings", "main", "planned_iterations", "run_settings"]
@@ -115,7 +117,10 @@ def _record(args: argparse.Namespace, cfg: CfgNode) -> None:
     """Writes the result file of a finished training."""
     folder = Path(cfg.OUTPUT_DIR)
     (dataset,) = cfg.DATASETS.TEST
-    report = json.loads((folder / "inference" / dataset / "widerface.json").read_text())
+    inference = folder / "inference" / dataset
+    report = json.loads((inference / "widerface.json").read_text())
+    ground_truth = dataset_ground_truth(dataset)
+    assert ground_truth is not None, "widerface.json is only written for labels"
     step = _seconds_per_iteration(folder / "metrics.json")
     result = {
         "row": Path(args.config_file).stem,
@@ -132,6 +137,7 @@ def _record(args: argparse.Namespace, cfg: CfgNode) -> None:
         "torch": torch.__version__,
         "detectron2": compat.detectron2_version(),
         "settings": _settings(cfg),
+        "resampled": resampled_run(inference / "predictions", ground_truth),
     }
     write_json(result, args.result)
     logger.info("wrote %s", args.result)

@@ -225,8 +225,9 @@ class SuiteRunner:
                 for run, (process, slot) in list(running.items()):
                     code = process.poll()
                     now = length[run] if code is not None else min(run.iteration(), length[run])
-                    bar.update(max(now - reached[run], 0))
-                    reached[run] = max(now, reached[run])
+                    if now > reached[run]:  # an update by 0 would print a line
+                        bar.update(now - reached[run])
+                        reached[run] = now
                     if code is None:
                         continue
                     del running[run]

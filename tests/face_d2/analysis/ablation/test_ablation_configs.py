@@ -25,6 +25,10 @@ FOLDER = Path(get_config_file("ablation/seg_off.yaml")).parent
 ROWS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SUITES = sorted(path.stem for path in (FOLDER / "suites").glob("*.yaml"))
 BASE = get_config_file("quick/df2s2_real.yaml")
+#: The rows on a pretrained backbone, all based on one of them.
+PRETRAINED = FOLDER / "pretrained"
+PRETRAINED_BASE = PRETRAINED / "lite0_df2s2.yaml"
+PRETRAINED_ROWS = sorted(p.stem for p in PRETRAINED.glob("*.yaml") if p != PRETRAINED_BASE)
 
 
 def of_row(row: str) -> str:
@@ -57,6 +61,44 @@ def test_builds_trains_and_evaluates(
     run = tmp_path / "run"
     assert (run / "model_final.pth").is_file()
     assert (run / "inference" / "small_val" / "widerface.json").is_file()
+
+
+@pytest.mark.parametrize("row", [PRETRAINED_BASE.stem, *PRETRAINED_ROWS])
+def test_pretrained_rows_build_train_and_evaluate(
+    words: Callable[..., list[str]], tmp_path: Path, row: str
+) -> None:
+    arguments = words(
+        *("SOLVER.MAX_ITER", 1, "INPUT.FACE_CROP.SIZE", 64, "MODEL.DF2S2.TOPK_CANDIDATES_TEST", 20)
+    )
+    arguments[arguments.index("--config-file") + 1] = str(PRETRAINED / f"{row}.yaml")
+    train_net.main(arguments)
+    assert (tmp_path / "run" / "inference" / "small_val" / "widerface.json").is_file()
+
+
+def test_pretrained_rows_change_what_they_say() -> None:
+    base = settings_of(str(PRETRAINED_BASE))
+    changed = {}
+    for row in PRETRAINED_ROWS:
+        written = yaml.safe_load((PRETRAINED / f"{row}.yaml").read_text())
+        assert written.pop("_BASE_") == PRETRAINED_BASE.name
+        assert written.pop("OUTPUT_DIR").endswith(f"/{row}")
+        settings = settings_of(str(PRETRAINED / f"{row}.yaml"))
+        changed[row] = {
+            key for key in settings.keys() | base.keys() if settings.get(key) != base.get(key)
+        }
+        assert changed[row] == set(leaves(written))
+    fusion = "MODEL.FFP.FUSION"
+    towers = {"MODEL.DF2S2.SHARE_TOWER", "MODEL.DF2S2.SEG_ENABLED"}
+    quick = changed.pop("lite0_quick")
+    assert changed == {
+        "lite0_retinanet": {fusion, *towers},
+        "lite0_segmentation": {fusion},
+        "lite0_ffp": towers,
+        "lite0_seg_det": {"MODEL.DF2S2.SHARE_TOWER"},
+    }
+    # What the row of the quick settings changes has the values of the quick config.
+    theirs, ours = settings_of(BASE), settings_of(str(PRETRAINED / "lite0_quick.yaml"))
+    assert {key: ours.get(key) for key in quick} == {key: theirs.get(key) for key in quick}
 
 
 def settings_of(file: str) -> dict[str, Any]:
@@ -150,7 +192,7 @@ def test_crop_off_changes_the_mapper() -> None:
 def test_suites_name_every_row() -> None:
     suites = [read_suite(name) for name in SUITES]
     named = {row for suite in suites for row in suite.rows}
-    assert set(ROWS) <= named
+    assert {*ROWS, *PRETRAINED_ROWS} <= named
     headline = read_suite("headline")
     assert list(headline.rows) == [
         "retinanet_real",
@@ -159,4 +201,5 @@ def test_suites_name_every_row() -> None:
         "df2s2_real",
         "lffd_small_real",
     ]
-    assert all("df2s2_real" in suite.rows for suite in suites)
+    base = {"pretrained": "lite0_df2s2"}
+    assert all(base.get(suite.name, "df2s2_real") in suite.rows for suite in suites)

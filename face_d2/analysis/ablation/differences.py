@@ -1,0 +1,129 @@
+"""Differences between the rows of a suite, with intervals of the paired bootstrap.
+
+Two rows are evaluated on the same resamples of the images, so effects that easy and hard images have
+on both cancel out. The interval covers the choice of the images for the trained networks; how much
+the seed matters is shown by the differences of the single seeds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from face_d2.analysis.ablation.suite import Suite
+from face_d2.evaluation.wider_face.breakdown import resampled_aps
+from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.protocol import widerface_ap
+
+__all__ = ["RESAMPLES", "differences", "differences_table", "resampled_run"]
+
+RESAMPLES = 1000
+_SETTINGS = ("easy", "medium", "hard")
+
+Results = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def resampled_run(
+    predictions: str | Path, ground_truth: WiderFaceGroundTruth
+) -> dict[str, list[float | None]]:
+    """The APs of a run over resamples of the images, for the JSON file of the run.
+
+    Args:
+        predictions: the folder of detections that the evaluation has written.
+        ground_truth: the faces.
+
+    Returns:
+        setting -> ``RESAMPLES`` APs in 0-100, rounded to 0.1; None in a resample without a face
+        that counts. Runs on the same images have the same resamples.
+    """
+    matches = widerface_ap(predictions, ground_truth).matches
+    resampled = resampled_aps(matches, ground_truth, RESAMPLES, seed=0)
+    return {
+        setting: [None if np.isnan(ap) else round(100 * float(ap), 1) for ap in aps]
+        for setting, aps in resampled.items()
+    }
+
+
+def differences(suite: Suite, results: Results) -> list[dict[str, Any]]:
+    """The APs of every row minus those of the first row.
+
+    Args:
+        suite: determines order and labels.
+        results: the result of :func:`face_d2.analysis.ablation.report.collect`.
+
+    Returns:
+        For every later row and setting: ``row``, ``baseline``, ``setting``, ``difference`` of the
+        means over seeds in points, its ``interval_95`` by the paired bootstrap over images, and
+        ``by_seed``, the differences of the seeds that both rows have. Empty if a run of the first
+        row, or of every other row, has no resampled APs.
+    """
+    rows = [
+        row
+        for row in suite.rows
+        if row in results and all("resampled" in run for run in results[row])
+    ]
+    baseline = next(iter(suite.rows))
+    if baseline not in rows:
+        return []
+    found = []
+    for row in rows[1:]:
+        for setting in _SETTINGS:
+            key = f"AP_{setting}"
+            runs, others = results[row], results[baseline]
+            if any(run[key] is None for run in (*runs, *others)):
+                continue
+            of_seed = {run["seed"]: run[key] for run in others}
+            gaps = _mean_resampled(runs, setting) - _mean_resampled(others, setting)
+            low, high = np.nanquantile(gaps, [0.025, 0.975])
+            found.append(
+                {
+                    "row": row,
+                    "baseline": baseline,
+                    "setting": setting,
+                    "difference": _mean_ap(runs, key) - _mean_ap(others, key),
+                    "interval_95": [float(low), float(high)],
+                    "by_seed": [
+                        run[key] - of_seed[run["seed"]] for run in runs if run["seed"] in of_seed
+                    ],
+                }
+            )
+    return found
+
+
+def differences_table(suite: Suite, results: Results) -> str:
+    """The differences in Markdown, or an empty text if there are none."""
+    cells: dict[str, list[str]] = {}
+    for entry in differences(suite, results):
+        label, _ = suite.rows[entry["row"]]
+        low, high = entry["interval_95"]
+        seeds = " / ".join(f"{gap:+.1f}" for gap in entry["by_seed"])
+        cell = f"{entry['difference']:+.1f} [{low:+.1f}, {high:+.1f}] ({seeds})"
+        cells.setdefault(label, []).append(cell)
+    if not cells:
+        return ""
+    baseline, _ = next(iter(suite.rows.values()))
+    table = tabulate(
+        [[label, *row] for label, row in cells.items()],
+        (f"minus {baseline!r}", *_SETTINGS),
+        "github",
+        disable_numparse=True,
+    )
+    note = (
+        "Difference of the means over seeds [95 % interval of the paired bootstrap over images, "
+        f"{RESAMPLES:,} resamples] (seed by seed)."
+    )
+    return f"{table}\n\n{note}\n"
+
+
+def _mean_ap(runs: Sequence[Mapping[str, Any]], key: str) -> float:
+    return statistics.mean(run[key] for run in runs)
+
+
+def _mean_resampled(runs: Sequence[Mapping[str, Any]], setting: str) -> np.ndarray:
+    """(B,) mean over seeds in each resample."""
+    return np.mean([np.array(run["resampled"][setting], np.float64) for run in runs], axis=0)
