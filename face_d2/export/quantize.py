@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -43,6 +45,8 @@ _CALIBRATION_IMAGES = 100
 #: Score threshold for measuring AP.
 _MIN_SCORE = 0.02
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+#: Metadata by which ONNX Runtime recognizes an optimized file.
+_OPTIMIZED = "onnx.quant.pre_process"
 #: Nodes that are int8 too if they are between int8 convolutions, because a conversion to float and
 #: back takes as much time as int8 saves. ONNX Runtime and OpenVINO then fuse whole residual units.
 _BETWEEN = ("Relu", "Clip", "Add")  # Clip is ReLU6
@@ -179,9 +183,11 @@ def write_int8(
     """
     if weight_bits not in WEIGHT_BITS:
         raise ValueError(f"weight_bits is {weight_bits}; expected one of {sorted(WEIGHT_BITS)}")
-    with replaced_file(path) as temporary:
+    with replaced_file(path) as temporary, TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        _optimize(source, optimized)
         quantize_static(
-            str(source),
+            str(optimized),
             str(temporary),
             _Reader(detector, images),
             quant_format=QuantFormat.QDQ,
@@ -190,12 +196,13 @@ def write_int8(
             op_types_to_quantize=["Conv", *_BETWEEN],
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*kept_float, *_float_between(onnx.load(str(source)), kept_float)],
+            nodes_to_exclude=[*kept_float, *_float_between(onnx.load(optimized), kept_float)],
         )
         file = onnx.load(temporary)
         _free_outputs(file)
         _clip_bytes(file)
         metadata = {entry.key: entry.value for entry in file.metadata_props}
+        metadata.pop(_OPTIMIZED)
         metadata |= {
             "precision": "int8",
             "float_layers": ", ".join(kept_float),
@@ -212,6 +219,28 @@ def write_int8(
                 "onnxruntime"
             )
         onnx.save(file, temporary)
+
+
+def _optimize(source: str | Path, path: Path) -> None:
+    """Writes a file in which constants are computed and folded into the convolutions.
+
+    A frozen batch normalization after a convolution is a multiplication and a sum in the file. If
+    they stayed, the output of the convolution would be rounded to int8 once before and once after
+    them, and weights that are stored in half precision would be rounded like activations.
+    Convolutions keep their names.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3  # errors only; the file is not for running
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    file = onnx.load(path)
+    used = {node.domain for node in file.graph.node}  # ONNX Runtime declares all that it knows
+    for opset in [opset for opset in file.opset_import if opset.domain not in used]:
+        file.opset_import.remove(opset)
+    # Or the quantization advises to optimize first.
+    file.metadata_props.add(key=_OPTIMIZED, value="onnxruntime.quant")
+    onnx.save(file, path)
 
 
 def _free_outputs(file: onnx.ModelProto) -> None:
@@ -297,11 +326,20 @@ def _tiers(file: onnx.ModelProto) -> list[tuple[str, ...]]:
 
 
 def _float_between(file: onnx.ModelProto, kept_float: Sequence[str]) -> list[str]:
-    """Nodes of ``_BETWEEN`` that are not used by an int8 convolution, such as sums of the
-    decoding."""
+    """Nodes of ``_BETWEEN`` that are not between int8 convolutions: none uses their output, such as
+    sums of the decoding, or an input comes from another operation, such as the products of DF2S2's
+    fusion."""
     users = _users(file)
+    makers = {name: node for node in file.graph.node for name in node.output}
     nodes = [node for node in file.graph.node if node.op_type in _BETWEEN]
-    return [node.name for node in nodes if _next_convolutions(node, users) <= set(kept_float)]
+
+    def is_between(node: onnx.NodeProto) -> bool:
+        made = [makers[name].op_type for name in node.input if name in makers]
+        return set(made) <= {"Conv", *_BETWEEN} and not (
+            _next_convolutions(node, users) <= set(kept_float)
+        )
+
+    return [node.name for node in nodes if not is_between(node)]
 
 
 def _users(file: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

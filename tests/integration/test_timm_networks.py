@@ -203,27 +203,26 @@ def test_it_is_exported_in_float_and_int8(
     assert exact.backend.spec.input_format == "RGB"
     assert len(exact.detect(picture)) > 5
 
-    if norm == "BN":
-        images = [tmp_path / f"{number}.png" for number in range(3)]
-        for number, image in enumerate(images):
-            cv2.imwrite(str(image), np.roll(picture, 40 * number, axis=1))
-        write_int8(exact, path, tmp_path / "int8.onnx", images)
-        file = onnx.load(tmp_path / "int8.onnx")
-        makers = {output: node for node in file.graph.node for output in node.output}
-        convolutions = [
-            node for node in file.graph.node if node.op_type == "Conv" and "bottom_up" in node.name
-        ]
-        assert len(convolutions) == 48
-        for node in convolutions:
-            assert {makers[name].op_type for name in node.input} == {"DequantizeLinear"}
-        # ReLU6 is a matter of the bytes' range: none is left between convolutions.
-        assert not [n for n in file.graph.node if n.op_type == "Clip" and "bottom_up" in n.name]
-        rounded = FaceDetector.from_onnx(tmp_path / "int8.onnx", score_threshold=0.0)
-        scores = [
-            np.sort(detector.detect(picture).scores)[::-1][:50]
-            for detector in (FaceDetector.from_onnx(path, score_threshold=0.0), rounded)
-        ]
-        assert np.abs(scores[0] - scores[1]).max() < 0.2
+    images = [tmp_path / f"{number}.png" for number in range(3)]
+    for number, image in enumerate(images):
+        cv2.imwrite(str(image), np.roll(picture, 40 * number, axis=1))
+    write_int8(exact, path, tmp_path / "int8.onnx", images)
+    file = onnx.load(tmp_path / "int8.onnx")
+    makers = {output: node for node in file.graph.node for output in node.output}
+    convolutions = [
+        node for node in file.graph.node if node.op_type == "Conv" and "bottom_up" in node.name
+    ]
+    assert len(convolutions) == 48
+    for node in convolutions:
+        assert {makers[name].op_type for name in node.input} == {"DequantizeLinear"}
+    # ReLU6 is a matter of the bytes' range: none is left between convolutions.
+    assert not [n for n in file.graph.node if n.op_type == "Clip" and "bottom_up" in n.name]
+    rounded = FaceDetector.from_onnx(tmp_path / "int8.onnx", score_threshold=0.0)
+    scores = [
+        np.sort(detector.detect(picture).scores)[::-1][:50]
+        for detector in (FaceDetector.from_onnx(path, score_threshold=0.0), rounded)
+    ]
+    assert np.abs(scores[0] - scores[1]).max() < 0.2
 
 
 def test_fcos_takes_a_training_step() -> None:

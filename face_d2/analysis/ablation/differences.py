@@ -1,7 +1,7 @@
 """Differences between the rows of a suite, with intervals of the paired bootstrap.
 
-Two rows are evaluated on the same resamples of the images, so effects that easy and hard images have
-on both cancel out. The interval covers the choice of the images for the trained networks; how much
+Two rows are evaluated on the same resamples of the images, so effects of easy and hard images on
+both cancel out. The interval is that of the trained networks on other images of this kind; how much
 the seed matters is shown by the differences of the single seeds.
 """
 

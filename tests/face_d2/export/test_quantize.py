@@ -22,6 +22,9 @@ from face_d2.cli.export import main  # noqa: E402
 from face_d2.export import accuracy  # noqa: E402
 from face_d2.export import quantize as module  # noqa: E402
 from face_d2.export.quantize import quantize  # noqa: E402
+from face_d2.pretrained import find_pretrained  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,7 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
     assert metadata["precision"] == "int8"
     assert (metadata["weight_bits"], metadata["processors"]) == ("7", "all")
     assert metadata["detector"] == "LFFD"
+    assert module._OPTIMIZED not in metadata
 
     exact = FaceDetector.from_onnx(released_onnx)
     rounded = FaceDetector.from_onnx(path)
@@ -77,6 +81,43 @@ def test_the_released_network(released_onnx: Path, photos: list[Path], tmp_path:
         sure = a.boxes[a.scores > 0.8]
         distance = np.abs(sure[:, None] - b.boxes[None]).max(axis=2).min(axis=1)
         assert (distance < 0.15 * (sure[:, 2:] - sure[:, :2]).max(axis=1)).all()
+
+
+def test_a_network_with_frozen_normalization_and_half_weights(tmp_path: Path) -> None:
+    """The shipped DF2S2: what is folded into its convolutions is not rounded by itself."""
+    shipped = find_pretrained("df2s2-lite0").onnx
+    assert any("half" in value.name for value in onnx.load(shipped).graph.initializer)
+    pictures = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+    path = tmp_path / "int8.onnx"
+    exact = FaceDetector.from_onnx(shipped, runtime="onnxruntime", score_threshold=0.02)
+    module.write_int8(exact, shipped, path, pictures)
+    file = onnx.load(path)
+    stored = {value.name for value in file.graph.initializer}
+    makers = {output: node for node in file.graph.node for output in node.output}
+    convolutions = [node for node in file.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 78
+    for conv in convolutions:
+        assert {makers[name].op_type for name in conv.input} == {"DequantizeLinear"}
+        assert makers[conv.input[1]].input[0] in stored  # int8 weights, one scale a channel
+        assert makers[conv.input[1]].op_type == "DequantizeLinear"
+    network = [node for node in file.graph.node if "/network/" in node.name]
+    assert {node.op_type for node in network} <= {
+        "Conv",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Add",
+    }
+    fusion = [node for node in file.graph.node if "/f_blocks" in node.name]
+    sums = [node for node in fusion if node.op_type == "Add"]
+    assert len(sums) == 3
+    for node in sums:  # phi psi + phi is computed in float
+        assert "DequantizeLinear" not in {makers[name].op_type for name in node.input}
+    rounded = FaceDetector.from_onnx(path, runtime="onnxruntime", score_threshold=0.02)
+    for picture in pictures:
+        a, b = (np.sort(detector.detect(picture).scores)[::-1] for detector in (exact, rounded))
+        sure = int((a > 0.5).sum())
+        assert sure
+        assert np.abs(a[:sure] - b[:sure]).max() < 0.1
 
 
 def test_openvino_calculates_in_int8(
@@ -128,9 +169,11 @@ def test_biases_keep_their_value(released_onnx: Path, photos: list[Path], tmp_pa
     """Within a step, the product of both scales (some are rounded twice)."""
     path = tmp_path / "int8.onnx"
     module.write_int8(FaceDetector.from_onnx(released_onnx), released_onnx, path, photos[:1])
+    optimized = tmp_path / "optimized.onnx"
+    module._optimize(released_onnx, optimized)
     values = {
         value.name: onnx.numpy_helper.to_array(value)
-        for file in (onnx.load(released_onnx), onnx.load(path))
+        for file in (onnx.load(optimized), onnx.load(path))
         for value in file.graph.initializer
     }
     makers = {output: node for node in onnx.load(path).graph.node for output in node.output}

@@ -46,7 +46,8 @@ def test_what_moves_both_rows_does_not_widen_the_interval() -> None:
     (hard,) = [entry for entry in differences(SUITE, results) if entry["setting"] == "hard"]
     assert hard["difference"] == pytest.approx(5.0)
     low, high = hard["interval_95"]
-    assert low == pytest.approx(5 - 1.96, abs=0.3) and high == pytest.approx(5 + 1.96, abs=0.3)
+    assert low == pytest.approx(5 - 1.96, abs=0.3)
+    assert high == pytest.approx(5 + 1.96, abs=0.3)
     assert hard["by_seed"] == [5.0]
 
 
@@ -65,7 +66,8 @@ def test_means_over_seeds_and_seed_by_seed() -> None:
 def test_rows_without_resamples_have_no_differences() -> None:
     flat = np.full(RESAMPLES, 50.0)
     old = {"base": [run("base", 0, 50.0)], "other": [run("other", 0, 50.0, flat)]}
-    assert differences(SUITE, old) == [] and differences_table(SUITE, old) == ""
+    assert differences(SUITE, old) == []
+    assert differences_table(SUITE, old) == ""
     assert "minus" not in markdown_table(SUITE, old)
     alone = {"base": [run("base", 0, 50.0, flat)]}
     assert differences_table(SUITE, alone) == ""
@@ -101,7 +103,5 @@ def test_resamples_of_a_run_are_those_of_its_interval(tmp_path: Path) -> None:
     interval = widerface_ap(tmp_path, truth, bootstrap=RESAMPLES).intervals["hard"]
     assert len(stored["hard"]) == RESAMPLES
     values = np.array(stored["hard"], np.float64)
-    assert np.quantile(values, [0.025, 0.975]) == pytest.approx(
-        100 * np.array(interval), abs=0.1
-    )
+    assert np.quantile(values, [0.025, 0.975]) == pytest.approx(100 * np.array(interval), abs=0.1)
     assert np.ptp(values) > 5
