@@ -4,7 +4,7 @@
 #                shows what they find (10 minutes on two cores; BUDGET=long: 18 minutes, more exact;
 #                BUDGET=smoke: a minute; DETECTORS=df2s2 trains DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
-#                LIMIT=avx2: as on a processor that has no more; benchmarks/limit_processor.c names
+#                LIMIT=avx2: as on a processor that has no more; tools/qa/limit_processor.c names
 #                the limits and what they need
 # make coverage  the suite with the lines that it does not reach (processes it starts included)
 # make docs     the documentation as a site, in output/site; a broken link is an error
@@ -20,8 +20,9 @@ LIMIT ?=
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.face-d2-installed
 DOCS_STAMP = $(VENV)/.face-d2-docs-installed
-LIMITER = $(if $(LIMIT),$(VENV)/limit_processor.so)
-LIMITED = $(if $(LIMIT),LIMIT_PROCESSOR=$(LIMIT) LD_PRELOAD=$(abspath $(LIMITER)))
+LIMITER = $(VENV)/limit_processor.so
+PACKAGES = $(VENV)/limited
+LIMITED = $(if $(LIMIT),LIMIT_PROCESSOR=$(LIMIT) LD_PRELOAD=$(abspath $(LIMITER)) LIMITED_PACKAGES=$(abspath $(PACKAGES)))
 SOURCES = df2s2_d2 lffd_d2 face_d2 configs datasets examples tools tests benchmarks setup.py
 
 .PHONY: install demo test test-long coverage docs lint format clean
@@ -39,14 +40,18 @@ FORCE:
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py --budget $(BUDGET) --detectors $(DETECTORS)
 
-test: $(STAMP) $(LIMITER)
+test: $(STAMP) $(if $(LIMIT),$(LIMITER) $(PACKAGES))
 	$(LIMITED) $(BIN)/python -m pytest -m "not long"
 
-test-long: $(STAMP) $(LIMITER)
+test-long: $(STAMP) $(if $(LIMIT),$(LIMITER) $(PACKAGES))
 	$(LIMITED) $(BIN)/python -m pytest
 
-$(VENV)/limit_processor.so: benchmarks/limit_processor.c $(STAMP)
+$(LIMITER): tools/qa/limit_processor.c $(STAMP)
 	$(CC) -O2 -shared -fPIC -o $@ $< -ldl
+
+$(PACKAGES): tools/qa/limit_packages.py $(STAMP)
+	$(BIN)/python $< $@
+	@touch $@
 
 coverage: $(STAMP)
 	rm -f .coverage .coverage.*

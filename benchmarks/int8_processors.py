@@ -4,8 +4,8 @@
         --calibration WIDER_train/images --images WIDER_val/images [--ground-truth PATH] \\
         --folder output/int8_processors
 
-Smaller processors than this one are shown by ``benchmarks/limit_processor.c``, which hides features
-from the runtimes (Linux with "cpuid_fault" in /proc/cpuinfo, and a C compiler). The instructions
+Smaller processors than this one are shown by ``tools/qa/limit_processor.c``, which hides features
+from the runtimes (Linux on x86-64, a C compiler and objdump). The instructions
 then run at this machine's speed: ratios within a processor mean something, times across do not say
 what an older machine needs. For each processor, runtime and file:
 
@@ -147,10 +147,16 @@ def limited(limit: str, options: argparse.Namespace) -> dict[str, Any]:
         environment = dict(os.environ)
         if limit != "none":
             library = options.folder / "limit_processor.so"
-            source = Path(__file__).with_name("limit_processor.c")
+            tools = Path(__file__).resolve().parents[1] / "tools" / "qa"
+            source = tools / "limit_processor.c"
             command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
             subprocess.run(command, check=True)
+            packages = options.folder.resolve() / "packages"
+            script = str(tools / "limit_packages.py")
+            used = ["--packages", "numpy", "onnxruntime", "openvino"]
+            subprocess.run([sys.executable, script, str(packages), *used], check=True)
             environment |= {"LIMIT_PROCESSOR": limit, "LD_PRELOAD": str(library.resolve())}
+            environment["LIMITED_PACKAGES"] = str(packages)
         command = [sys.executable, __file__, *sys.argv[1:], "--limit", limit]
         subprocess.run(command, check=True, env=environment)
     return json.loads(kept.read_text())

@@ -5,8 +5,8 @@
         --detector df2s2-lite0 --detector lffd-20l5s
     python tools/model_cards.py output/fold/results.json
 
-The numbers of a card come from this file and from shipped_speed.json and hiding_fold.json in
-benchmarks/results, its sentences from this module. Each card is written to face_d2/weights and to
+The numbers of a card come from this file and from shipped_speed.json, hiding_fold.json and
+int8_NAME.json in benchmarks/results, its sentences from this module. Each card is written to face_d2/weights and to
 docs/models. The numbers that the cards use are recorded in
 benchmarks/results/shipped_detectors.json; without an argument, the cards are written from this
 record.
@@ -171,6 +171,7 @@ def card(name: str) -> str:
         "Recipe": words.recipe,
         "Speed": _speed(speed),
         "Size": f"{sizes[0]} ONNX, {sizes[1]} safetensors.",
+        "Int8": _int8(name),
         "License": f"{words.license} WIDER FACE's photographs are given for research use. If you "
         "ship a product with these weights, you have to judge what that means for it.",
     }
@@ -236,6 +237,26 @@ def _speed(measured: Mapping[str, Any]) -> str:
         f"milliseconds an image of {size}, ONNX Runtime in float32, one thread, interleaved: "
         + ", ".join(f"{name} {time:.0f}" for name, time in times.items())
         + " (`benchmarks/shipped_speed.py`)."
+    )
+
+
+def _int8(name: str) -> str:
+    """What the exporter's int8 file loses, in the runtime that loses more."""
+    file = RECORD.parent / f"int8_{name.lower().replace('-', '_')}.json"
+    measured = json.loads(file.read_text())
+    losses = {
+        against: max(
+            runtime["fp32"][against]["AP_hard"] - runtime["int8_7"][against]["AP_hard"]
+            for runtimes in measured["processors"].values()
+            for runtime in runtimes.values()
+        )
+        for against in ("float_boxes", "ground_truth")
+    }
+    return (
+        f"`face-d2-export --int8` writes a file that loses {losses['float_boxes']:.1f} points of "
+        f"AP hard against the boxes of the float file, and {losses['ground_truth']:.1f} against "
+        f"the ground truth, on {measured['images']} photographs (the 223/114 subset), in the worse "
+        "of ONNX Runtime and OpenVINO, with and without VNNI (docs/benchmark.md)."
     )
 
 

@@ -2,13 +2,16 @@
  *
  * Libraries choose their kernels by the CPUID instruction. Linux can make that instruction fault
  * (arch_prctl(ARCH_SET_CPUID); the processor needs "cpuid_fault" in /proc/cpuinfo). This library
- * catches the fault, runs the instruction and clears the features above the limit.
+ * catches the fault, runs the instruction and clears the features above the limit. Without that
+ * feature, it answers the undefined instructions by which limit_packages.py replaces CPUID.
  *
  *     cc -O2 -shared -fPIC -o limit_processor.so limit_processor.c
  *     LIMIT_PROCESSOR=avx2 LD_PRELOAD=$PWD/limit_processor.so python ...
  *
  * Limits: sse42, avx2, avx512 (no VNNI), avxvnni (AVX2 with AVX-VNNI), avx512vnni (no AMX).
- * Without the limit or the support of the machine, the program ends with status 97.
+ * With another limit, or LIMIT_PROCESSOR unset, the program ends with status 97. So it does where CPUID
+ * cannot fault and LIMITED_PACKAGES does not name the folder of limit_packages.py, which is put in front
+ * of PYTHONPATH.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -48,13 +51,15 @@ static const struct limit limits[] = {
     {"avx512vnni", ~0u, ~0u, ~0u, ~NEWER_7D, 0},
 };
 static const struct limit *chosen;
+static int caught; /* SIGSEGV, by which CPUID itself faults, or SIGILL */
+static uint8_t second; /* byte of the instruction that is answered; the first is 0f */
 static int (*set_action)(int, const struct sigaction *, struct sigaction *);
-static struct sigaction own, theirs; /* what SIGSEGV does, and what the program thinks it does */
+static struct sigaction own, theirs; /* what the signal does, and what the program thinks it does */
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const uint8_t *code = (const uint8_t *)registers[REG_RIP];
-    if (code[0] != 0x0f || code[1] != 0xa2) { /* not CPUID: a fault of the program itself */
+    if (code[0] != 0x0f || code[1] != second) { /* not CPUID: a fault of the program itself */
         if (theirs.sa_flags & SA_SIGINFO)
             theirs.sa_sigaction(number, info, context);
         else if (theirs.sa_handler != SIG_DFL && theirs.sa_handler != SIG_IGN)
@@ -65,9 +70,9 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     }
     uint32_t leaf = (uint32_t)registers[REG_RAX], part = (uint32_t)registers[REG_RCX];
     uint32_t a = leaf, b, c = part, d;
-    syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
+    if (caught == SIGSEGV) syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
     __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-    syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
+    if (caught == SIGSEGV) syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
     if (leaf == 1) {
         c &= chosen->leaf1_ecx;
     } else if (leaf == 7 && part == 0) {
@@ -81,13 +86,26 @@ static void on_fault(int number, siginfo_t *info, void *context) {
     registers[REG_RIP] += 2;
 }
 
-/* Python's faulthandler, for one, asks for SIGSEGV: it gets those that are not CPUID's. */
+/* Python's faulthandler, for one, asks for the signal: it gets those that are not CPUID's. */
 int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
     if (!set_action) set_action = dlsym(RTLD_NEXT, "sigaction");
-    if (number != SIGSEGV || !chosen) return set_action(number, action, old);
+    if (number != caught || !chosen) return set_action(number, action, old);
     if (old) *old = theirs;
     if (action) theirs = *action;
     return 0;
+}
+
+/* Lets Python import from a folder first. */
+static void import_from(const char *packages) {
+    const char *path = getenv("PYTHONPATH");
+    char all[8192];
+    if (!packages) {
+        fprintf(stderr, "LIMIT_PROCESSOR: CPUID cannot fault here, and LIMITED_PACKAGES is not set\n");
+        _exit(97);
+    }
+    if (path && !strncmp(path, packages, strlen(packages))) return;
+    snprintf(all, sizeof all, "%s%s%s", packages, path ? ":" : "", path ? path : "");
+    setenv("PYTHONPATH", all, 1);
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -95,13 +113,17 @@ __attribute__((constructor)) static void start(void) {
     const struct limit *found = NULL;
     for (size_t k = 0; name && k < sizeof limits / sizeof *limits; k++)
         if (!strcmp(name, limits[k].name)) found = &limits[k];
-    own.sa_sigaction = on_fault;
-    own.sa_flags = SA_SIGINFO | SA_NODEFER;
-    if (!found || sigaction(SIGSEGV, &own, &theirs) ||
-        syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
-        fprintf(stderr, "LIMIT_PROCESSOR=%s: no such limit, or no CPUID faulting here\n",
-                name ? name : "");
+    if (!found) {
+        fprintf(stderr, "LIMIT_PROCESSOR=%s: no such limit\n", name ? name : "");
         _exit(97);
     }
+    int faults = !syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
+    if (faults) syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1); /* until the handler is there */
+    if (!faults) import_from(getenv("LIMITED_PACKAGES"));
+    own.sa_sigaction = on_fault;
+    own.sa_flags = SA_SIGINFO | SA_NODEFER;
+    caught = faults ? SIGSEGV : SIGILL, second = faults ? 0xa2 : 0x0b;
+    sigaction(caught, &own, &theirs);
+    if (faults) syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
     chosen = found;
 }
