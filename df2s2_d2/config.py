@@ -20,7 +20,8 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # Sides of a batch are padded to a multiple of this. DF2S2 and RetinaNet work with 0. Heads that
     # add levels (Panoptic FPN) need 32, the largest of their strides.
     cfg.MODEL.FFP.SIZE_DIVISIBILITY = 0
-    # "mul_add" (the F-block of arXiv 1811.08557, section 3.3), "mul", "add"; "fpn" is Detectron2's.
+    # How maps are fused: "mul_add" (the F-block of arXiv 1811.08557, section 3.3), "mul" or "add".
+    # "fpn" is Detectron2's FPN in place of the FFP.
     cfg.MODEL.FFP.FUSION = "mul_add"
     # How Psi resizes the deeper map: "deconv" (arXiv 1811.08557, section 3.3), or "upsample_conv"
     # or "conv_upsample", which the paper argues against.
@@ -66,8 +67,8 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # A face without a positive anchor gets its best anchor if the IoU is at least this (low-quality
     # match); 1.0 turns this off.
     cfg.MODEL.DF2S2.LOW_QUALITY_MIN_IOU = 0.2
-    # Number of these anchors; anchors of equal IoU are included. S3FD (arXiv 1708.05237, section
-    # 3.2) uses the mean number of positive anchors per face.
+    # Number of anchors that such a face gets; anchors of equal IoU are included. S3FD (arXiv
+    # 1708.05237, section 3.2) uses the mean number of positive anchors per face.
     cfg.MODEL.DF2S2.LOW_QUALITY_TOPK = 1
     # Training ignores faces whose longer side is below this number of pixels in the network's
     # input: they are neither positive nor background for scores, boxes and masks.
@@ -75,13 +76,15 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     # Weights of the box deltas (x, y, width, height), as in Detectron2.
     cfg.MODEL.DF2S2.BBOX_REG_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
-    # Divisor of the losses: "global_pos" (positives of all levels), "level_pos" (positives of the
-    # level), "level_all" (anchors of the level; arXiv 1811.08557, section 3.4, read literally), or
+    # Divisor of the classification and box loss: "global_pos" (positives of all levels),
+    # "level_pos" (positives of the level), "level_all" (classification: anchors of the level that
+    # are not ignored; boxes: its positives; arXiv 1811.08557, section 3.4, read literally), or
     # "running_pos" (running mean of "global_pos"; for small batches and many images without faces).
     cfg.MODEL.DF2S2.CLS_NORM = "global_pos"
     cfg.MODEL.DF2S2.FOCAL_LOSS_ALPHA = 0.25
     cfg.MODEL.DF2S2.FOCAL_LOSS_GAMMA = 2.0
-    # Added to the logits in the loss. A positive value makes scores stricter; AP does not change.
+    # Added to the logits in the loss (arXiv 2007.07314), so the learned logits are lower by this
+    # value. The order of the detections, and so AP, does not change.
     cfg.MODEL.DF2S2.FOCAL_LOSS_MARGIN = 0.0
     # "smooth_l1" on the box deltas, or "giou", "diou" or "ciou" on the boxes.
     cfg.MODEL.DF2S2.BOX_LOSS = "smooth_l1"
@@ -91,7 +94,7 @@ def add_df2s2_config(cfg: CfgNode) -> None:
     cfg.MODEL.DF2S2.SEG_ENABLED = True
     cfg.MODEL.DF2S2.SEG_WEIGHT = 0.25  # lambda2 of arXiv 1811.08557, section 3.4
     # Faces in the mask of a level: "anchor" (faces with a positive anchor on the level) or "area"
-    # (faces whose side is 0.71 to 2.23 times the level's smallest anchor).
+    # (faces whose sqrt(area) is 0.71 to 2.23 times that of the level's smallest anchor).
     cfg.MODEL.DF2S2.SEG_ASSIGN = "anchor"
     # Reduction over the pixels of a level, "mean" or "sum"; levels are always summed.
     cfg.MODEL.DF2S2.SEG_REDUCTION = "mean"

@@ -220,7 +220,10 @@ class DF2S2(OneStageDetector):
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """``logits_<level>`` and ``deltas_<level>``, shallow to deep."""
+        """Names of the maps of :meth:`forward_maps`.
+
+        ``logits_<level>``, then ``deltas_<level>``, for each level from shallow to deep.
+        """
         return tuple(f"{kind}_{name}" for name in self.in_features for kind in ("logits", "deltas"))
 
     def decode(self, maps: Sequence[Tensor]) -> Candidates:

@@ -19,17 +19,22 @@ from face_d2.modeling.reduce import sum_over_processes
 
 __all__ = ["area_levels", "box_mask", "box_masks", "segmentation_loss", "segmentation_targets"]
 
-# A level's mask takes faces whose area is between S^2 / 2 and 2 (1.58 S)^2, S being the side of the
-# level's smallest anchor (FAN, arXiv 1711.07246).
+# Minimum and maximum area of the faces in a level's mask, in units of S^2; see area_levels.
 _AREA_RANGE = (0.5, 2 * 1.58**2)
 
 
 def area_levels(boxes: Tensor, base_sizes: Tensor) -> Tensor:
-    """(M, L) bool: the levels whose mask shows a face, by its area.
+    """Finds the levels whose mask shows a face, by the face's area.
+
+    A level with the smallest anchor side S shows faces with an area from S^2 / 2 to 2 (1.58 S)^2
+    (FAN, arXiv 1711.07246).
 
     Args:
-        boxes: (M, 4) XYXY.
-        base_sizes: (L,) side of every level's smallest anchor, in pixels.
+        boxes: (M, 4) XYXY, in pixels of the network's input.
+        base_sizes: (L,) S of every level, in the same pixels.
+
+    Returns:
+        (M, L) bool.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     relative = areas[:, None] / base_sizes[None] ** 2

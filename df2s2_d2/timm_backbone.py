@@ -56,10 +56,11 @@ class TimmBackbone(Backbone):
         in_channels: channels of the images.
 
     Raises:
-        ImportError: timm is not installed.
+        ImportError: timm, or the package of the weights, is not installed.
         FileNotFoundError: the file of weights does not exist.
         ValueError: timm has no such network, the network does not give maps of strides 4 to 32 for
-            images of any size, the weights are of another network, or an option is unknown.
+            images of any size, the weights cannot be downloaded or read or are of another network,
+            or an option is unknown.
     """
 
     def __init__(

@@ -45,15 +45,16 @@ def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) 
     """Loads the weights that ``MODEL.TIMM.WEIGHTS`` names.
 
     Args:
-        network: timm's network, made with ``features_only``.
+        network: timm's network, made with ``features_only``; its tensors are set in place.
         timm: the imported package.
-        name: name of the network.
+        name: timm's name of the network.
         weights: the path of a file of tensors, or "package:NAME".
 
     Raises:
         FileNotFoundError: the file does not exist.
         ImportError: the package is not installed.
-        ValueError: the package is unknown, or the weights are of another network.
+        ValueError: the package is unknown, the file contains no tensors by name, or the weights are
+            of another network.
     """
     kind, _, package = weights.partition(":")
     packaged = kind == "package"

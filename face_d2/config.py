@@ -39,15 +39,16 @@ def add_face_config(cfg: CfgNode) -> None:
     cfg.INPUT.FACE_CROP.ENABLED = True
     cfg.INPUT.FACE_CROP.SIZE = 640
     # Minimum and maximum side of a square, relative to the shorter side of the image. One square in
-    # 5 has the largest side that fits into the image and MAX_SCALE. Above 1, squares extend beyond
-    # the image and are filled with PIXEL_MEAN.
+    # 5 has the maximum side, or the shorter side of the image if that is less. With MAX_SCALE above
+    # 1, squares may extend beyond the image; the outside is filled with PIXEL_MEAN.
     cfg.INPUT.FACE_CROP.MIN_SCALE = 0.3
     cfg.INPUT.FACE_CROP.MAX_SCALE = 1.0
     # Range [minimum, maximum] of the resize factor of a crop, drawn log-uniformly. The side of the
-    # crop is SIZE / factor pixels, at most MAX_SCALE times the shorter side. MIN_SCALE is then not
-    # used.
+    # crop is SIZE / factor pixels, at most MAX_SCALE times the shorter side of the image. MIN_SCALE
+    # has no effect then. []: the side is drawn from MIN_SCALE and MAX_SCALE.
     cfg.INPUT.FACE_CROP.ZOOM = []
-    # A square without faces is drawn again at most this many times, then used as background.
+    # Maximum number of draws until a square contains the center of a face. If none does, the last
+    # square is used as background.
     cfg.INPUT.FACE_CROP.ATTEMPTS = 10
     # A face whose center is outside the crop is background. It is ignored instead if at least this
     # fraction of its area is in the crop; 1 ignores none.
@@ -71,20 +72,21 @@ def add_face_config(cfg: CfgNode) -> None:
     # In addition to SOLVER.CHECKPOINT_PERIOD (iterations), a checkpoint is saved when the last one
     # is this many minutes old; 0 for none.
     cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
-    # Maximum number of these checkpoints; the oldest are deleted, 0 keeps all. model_final.pth and
-    # model_best.pth do not count.
+    # Maximum number of files model_<iteration>.pth, saved by iterations or by time; the oldest are
+    # deleted, 0 keeps all. model_final.pth and model_best.pth do not count.
     cfg.SOLVER.MAX_TO_KEEP = 0
 
     # Multi-scale testing. ENABLED, MIN_SIZES, MAX_SIZE and FLIP are Detectron2's own; 0 in
     # MIN_SIZES is the original size, as in INPUT.MIN_SIZE_TEST.
     # Factors of the original size, in place of MIN_SIZES and MAX_SIZE when not empty.
     cfg.TEST.AUG.SCALES = []
-    # For each scale, [minimum, maximum] of the faces taken from it: the longer side in pixels of
-    # the original image, inclusive; a maximum of 0 is no limit. Empty: all faces from all scales.
+    # For each scale, [minimum, maximum] size of the faces that are kept from it: the longer side in
+    # pixels of the original image, inclusive; a maximum of 0 is no limit. Empty: every scale keeps
+    # all faces.
     cfg.TEST.AUG.SIZE_RANGES = []
     # "nms" keeps the best box of a face, "vote" averages all its boxes, weighted by score.
     cfg.TEST.AUG.MERGE = "vote"
-    # Boxes of different scales with a larger IoU are the same face.
+    # Boxes of different scales with a larger IoU count as the same face.
     cfg.TEST.AUG.MERGE_IOU = 0.4
     # Scaled images of more pixels are processed in overlapping tiles.
     cfg.TEST.AUG.MAX_PIXELS = 4000000
@@ -110,7 +112,7 @@ def get_cfg() -> CfgNode:
 
 @functools.cache
 def explain_missing_keys() -> None:
-    """Lets Detectron2's error for a key of this project name the call that adds it.
+    """Makes Detectron2's error for a key of this project name the call that adds the key.
 
     ``face_d2.register`` calls it. The error is a KeyError or an AssertionError as before.
     """

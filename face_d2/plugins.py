@@ -37,5 +37,8 @@ class DetectorPackage(Protocol):
 
 
 def import_detectors() -> list[DetectorPackage]:
-    """Imports every detector, which registers it and the data sets with Detectron2."""
+    """Imports the packages of all detectors and returns them.
+
+    The import registers the detectors and the data sets with Detectron2.
+    """
     return [cast(DetectorPackage, import_module(name)) for name in DETECTORS]

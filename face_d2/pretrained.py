@@ -75,7 +75,7 @@ DEFAULT = "df2s2-lite0"
 
 
 def find_pretrained(name: str) -> Pretrained:
-    """Returns the shipped detector of a name.
+    """Returns the shipped detector with this name.
 
     Raises:
         ValueError: there is no such detector.

@@ -37,8 +37,8 @@ def add_lffd_config(cfg: CN) -> None:
     # missing in a checkpoint do not produce many false detections before they are trained.
     cfg.MODEL.LFFD.PRIOR_PROB = 0.5
 
-    # Labels: faces outside a range by at most this fraction are ignored; 0.1 ignores those from
-    # floor(0.9 lo) to ceil(1.1 hi).
+    # Labels: a branch ignores faces that are outside its range by at most this fraction. With 0.1
+    # and the range [lo, hi], these are the sizes from floor(0.9 lo) to ceil(1.1 hi).
     cfg.MODEL.LFFD.GRAY_MARGIN = 0.1
     # The size of a face: the "longer" side of its box, the "shorter" side, or "sqrt_area".
     cfg.MODEL.LFFD.SCALE_MEASURE = "longer"
@@ -49,8 +49,8 @@ def add_lffd_config(cfg: CN) -> None:
     # weights) or by half the receptive field ("rf", arXiv 1904.10633, section 3.4).
     cfg.MODEL.LFFD.REG_NORM = "scale"
 
-    # Losses: "batch" divides them by the number of images in the batch, for which the learning rate
-    # 0.1 was chosen; "mean" does not.
+    # "batch" divides the losses by the number of images in the batch; "mean" does not. The learning
+    # rate 0.1 of the configs is for "batch".
     cfg.MODEL.LFFD.LOSS_SCALE = "batch"
     # Box loss: "l2" on the offsets (the paper), or "giou", "diou" or "ciou" on the boxes.
     cfg.MODEL.LFFD.BOX_LOSS = "l2"
@@ -59,7 +59,8 @@ def add_lffd_config(cfg: CN) -> None:
     cfg.MODEL.LFFD.BOX_NORM = "positives"
     # Factor on the box loss.
     cfg.MODEL.LFFD.BOX_LOSS_WEIGHT = 1.0
-    # Negatives kept per positive, hardest first, per branch over the batch.
+    # Number of negatives per positive that are kept, the hardest first. Both are counted per branch
+    # over the whole batch.
     cfg.MODEL.LFFD.NEG_POS_RATIO = 5.0
     # Fraction of the negatives that is kept on a branch if the batch has no positive there.
     cfg.MODEL.LFFD.NEG_FRACTION_NO_POS = 0.1
@@ -82,15 +83,17 @@ def add_lffd_config(cfg: CN) -> None:
     cfg.INPUT.SCALE_SAMPLING = CN()
     # Side of the square crop.
     cfg.INPUT.SCALE_SAMPLING.SIZE = 640
-    # For k below this: a face not longer than the minimum of range k is resized to ranges 0 to k
-    # only.
+    # Limits the enlargement of small faces: if a face is not longer than the minimum of range k
+    # (counted from 0), and k is below this number, it is resized to one of the ranges 0 to k only.
     cfg.INPUT.SCALE_SAMPLING.SMALL_FACE_RULES = 3
-    # Probability that sizes beyond the last range are an additional choice.
+    # Probability that one more range can be drawn: sizes from the maximum of the last range to 1.5
+    # times this maximum.
     cfg.INPUT.SCALE_SAMPLING.BEYOND_LAST_PROB = 0.1
     # Maximum factor by which the drawn face is enlarged, e.g. 3. Ranges that need a larger factor
     # are not drawn, except the first range. 0 is no limit, as in the released code.
     cfg.INPUT.SCALE_SAMPLING.MAX_ENLARGE = 0.0
-    # Probability of a crop without faces, taken beside the faces if there is enough room.
+    # Probability of a crop without faces. It shows a strip of at least 100 pixels beside all faces;
+    # if there is none, the crop shows a face.
     cfg.INPUT.SCALE_SAMPLING.NEGATIVE_RATIO = 0.1
     # Resize factors of crops without faces.
     cfg.INPUT.SCALE_SAMPLING.NEGATIVE_SCALES = [0.5, 3.5]

@@ -42,8 +42,12 @@ class ReceptiveFieldCoverage(CoverageRule):
         self.levels = tuple(branch.tap for _, branch in self._branches)
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """Small images are enlarged (``MODEL.LFFD.MIN_SIDE_TEST``); None if the image is too
-        narrow."""
+        """See :meth:`CoverageRule.searched_size`; LFFD enlarges images up to a shorter side of
+        ``MODEL.LFFD.MIN_SIDE_TEST``.
+
+        None if the shorter side is below ``MODEL.LFFD.MIN_FACE`` or, after the enlargement, too
+        small for the network.
+        """
         return self._model.searched_size(height, width)
 
     def __call__(

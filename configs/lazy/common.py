@@ -1,6 +1,6 @@
-"""What the lazy configs share: a run's settings, optimizer, WIDER FACE by Detectron2's loaders.
+"""Shared parts of the lazy configs: training settings, optimizer, and loaders of WIDER FACE.
 
-The names are those that Detectron2's ``tools/lazyconfig_train_net.py`` asks for.
+The names are those that Detectron2's ``tools/lazyconfig_train_net.py`` requires.
 """
 
 import torch
@@ -21,7 +21,7 @@ from face_d2.evaluation import FaceCOCOEvaluator, WiderFaceEvaluator
 train = dict(
     output_dir="./output",
     init_checkpoint="",
-    max_iter=0,  # the detector's
+    max_iter=0,  # set in the detector's config
     amp=dict(enabled=False),
     ddp=dict(broadcast_buffers=False, find_unused_parameters=False, fp16_compression=False),
     checkpointer=dict(period=5000, max_to_keep=100),
@@ -33,7 +33,7 @@ train = dict(
 
 optimizer = L(torch.optim.SGD)(
     params=L(get_default_optimizer_params)(weight_decay_norm=0.0),
-    lr=0.0,  # the detector's
+    lr=0.0,  # set in the detector's config
     momentum=0.9,
     weight_decay=1e-4,
 )
@@ -44,7 +44,7 @@ dataloader = dict(
             names="widerface_train",
             filter_empty=False,  # images without faces are background
         ),
-        mapper=None,  # the detector's
+        mapper=None,  # set in the detector's config
         total_batch_size=32,
         aspect_ratio_grouping=False,  # every crop is square
         num_workers=8,

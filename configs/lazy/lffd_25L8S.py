@@ -1,6 +1,6 @@
 """LFFD 25L8S on WIDER FACE, the paper's schedule; the same run as ``lffd/lffd_25L8S.yaml``.
 
-Learning rate 0.1 goes with ``loss_scale="batch"``.
+The learning rate 0.1 is for ``loss_scale="batch"``.
 """
 
 from lffd_d2 import LFFD, LFFDNet  # isort: skip  (patches Detectron2 before its first import)

@@ -66,8 +66,9 @@ class Redacted:
 
     Attributes:
         covered: (F,) share of each face's box that is hidden, in 0-1.
-        false: number of false hidden regions.
-        off_faces: share of the picture that is hidden and lies outside the annotated boxes.
+        false: number of hidden detections that are false: less than a quarter of their box is on
+            annotated faces.
+        off_faces: share of the picture that is hidden and lies outside the annotated boxes, in 0-1.
     """
 
     covered: NDArray[np.float64]

@@ -34,13 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="name of a shipped suite (headline, segmentation, fusion, ...) or a YAML file; "
         "without it, the suites are listed",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="run with seeds 0 to N - 1 (%(default)s)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("output/ablation"),
         metavar="DIR",
-        help="trainings, SUITE.md, SUITE.jsonl and SUITE.png/.svg (%(default)s)",
+        help="folder of the trainings, SUITE.md, SUITE.jsonl and SUITE.png/.svg (%(default)s)",
     )
     parser.add_argument(
         "--results",
@@ -49,11 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder of the finished runs' JSON files (OUTPUT/results), shared by suites; with "
         "--collect-only also a SUITE.jsonl",
     )
-    parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs of one run (0)")
+    parser.add_argument("--num-gpus", type=int, default=0, metavar="N", help="GPUs per run (0)")
     parser.add_argument(
-        "--num-processes", type=int, default=1, metavar="N", help="processes of one run on the CPU"
+        "--num-processes", type=int, default=1, metavar="N", help="processes per run on the CPU (1)"
     )
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (1)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="number of parallel runs (1)"
+    )
     parser.add_argument(
         "--collect-only",
         action="store_true",

@@ -32,8 +32,7 @@ def parser() -> CommandParser:
     result.add_argument(
         "--weights",
         metavar="FILE",
-        help="checkpoint; without it, weights are random, and the time end to end contains no "
-        "suppression of boxes",
+        help="checkpoint; without it, weights are random, and the end-to-end time includes no NMS",
     )
     result.add_argument(
         "--sizes",
@@ -46,23 +45,28 @@ def parser() -> CommandParser:
     result.add_argument(
         "--threads", type=int, metavar="N", help="CPU threads (default: one per usable core)"
     )
-    result.add_argument("--rounds", type=int, default=15, help="timings (default: %(default)s)")
+    result.add_argument(
+        "--rounds", type=int, default=15, help="timed rounds per size (default: %(default)s)"
+    )
     result.add_argument(
         "--max-seconds",
         type=float,
         default=60.0,
         metavar="S",
-        help="seconds per size, after which no further round starts; there are at least three "
+        help="time limit per size, after which no round starts, except the first three "
         "(default: %(default)s)",
     )
     result.add_argument(
         "--devices",
         nargs="+",
         choices=("cpu", "cuda"),
-        help="devices of PyTorch (default: all of this machine)",
+        help="devices of PyTorch (default: cpu, and cuda if there is a GPU)",
     )
     result.add_argument(
-        "--only", nargs="+", metavar="WORD", help="only rows whose name contains one of these words"
+        "--only",
+        nargs="+",
+        metavar="WORD",
+        help="measure only rows whose name contains one of these words",
     )
     result.add_argument(
         "--image", metavar="FILE", help="image for timing, scaled to each size (default: noise)"
@@ -77,7 +81,7 @@ def parser() -> CommandParser:
         nargs="+",
         default=[],
         metavar="NAME=FILE",
-        help="files of other detectors, of which only the network is timed",
+        help="ONNX files of other detectors; only their network is timed",
     )
     result.add_argument(
         "--output",

@@ -42,12 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="registered data set, e.g. widerface_train; path of labels; or FORMAT:LABELS:IMAGES",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the event folders")
-    parser.add_argument("--annotations", type=Path, metavar="FILE", help="WIDER FACE text")
     parser.add_argument(
-        "--cleaned", type=Path, metavar="FILE", help="write a list without problems"
+        "--annotations", type=Path, metavar="FILE", help="WIDER FACE annotation text"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all problems")
-    parser.add_argument("--workers", type=int, default=0, help="threads (default: one per CPU)")
+    parser.add_argument(
+        "--cleaned",
+        type=Path,
+        metavar="FILE",
+        help="write a WIDER FACE text without these problems",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all problems to this file")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="number of threads (default: one per CPU)"
+    )
     args = parser.parse_args(argv)
     given = (args.name is not None, args.images is not None, args.annotations is not None)
     if given not in ((True, False, False), (False, True, True)):

@@ -152,7 +152,7 @@ def _say(text: str) -> None:
 
 
 def share(text: str) -> float:
-    """An argument between 0 and 1, both excluded."""
+    """Parses a number between 0 and 1, both excluded; argparse reports other texts."""
     try:
         value = float(text)
     except ValueError:
@@ -163,7 +163,7 @@ def share(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """An argument of 0 or more."""
+    """Parses an integer of 0 or more; argparse reports other texts."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
@@ -171,7 +171,7 @@ def count(text: str) -> int:
 
 
 def at_least_one(text: str) -> int:
-    """An argument of 1 or more."""
+    """Parses an integer of 1 or more; argparse reports other texts."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")

@@ -66,7 +66,8 @@ def _parser() -> CommandParser:
         action="append",
         required=True,
         metavar="SPEC",
-        help="[NAME=][ADAPTER:]FILE[?size=640&score=0.02&nms=0.45]; again for each detector. "
+        help="[NAME=][ADAPTER:]FILE[?size=640&score=0.02&nms=0.45], or the name of a shipped "
+        "detector; repeat the flag for each detector. "
         f"Adapters of ONNX files: {', '.join(ONNX_DETECTORS)}; others: face-d2:FILE, "
         "config:FILE+WEIGHTS, predictions:FOLDER, haar, mtcnn. A file without an adapter is "
         "recognized by its inputs and outputs",
@@ -76,50 +77,73 @@ def _parser() -> CommandParser:
         action="append",
         required=True,
         metavar="DATA",
-        help="widerface_val or fddb below $DETECTRON2_DATASETS, the path of labels, or "
-        "FORMAT:LABELS:IMAGES; again for each data set",
+        help="widerface_val, widerface_train or fddb below $DETECTRON2_DATASETS, the path of "
+        "labels, or FORMAT:LABELS:IMAGES; repeat the flag for each data set",
     )
-    parser.add_argument("--images", metavar="LIST", help="only the images listed in this text")
+    parser.add_argument(
+        "--images", metavar="LIST", help="use only the images listed in this text file"
+    )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the page")
     parser.add_argument("--cache", metavar="DIR", help="folder of the runs (default: OUTPUT/runs)")
     parser.add_argument(
         "--setting",
         choices=("easy", "medium", "hard"),
         default="hard",
-        help="faces that slices, operating points and errors count (%(default)s)",
+        help="faces that are counted in slices, operating points and errors (%(default)s)",
     )
     parser.add_argument(
         "--threshold",
         type=share,
         default=0.5,
-        help="score from which a detection is taken in use (%(default)s)",
+        help="score threshold of the operating point (%(default)s)",
     )
     parser.add_argument(
-        "--recall", type=share, default=0.8, help="seek the threshold for it (%(default)s)"
+        "--recall",
+        type=share,
+        default=0.8,
+        help="recall for which the score threshold is computed (%(default)s)",
     )
     parser.add_argument(
         "--false-positives",
         type=_positive,
         default=0.1,
         metavar="N",
-        help="seek the threshold for so many an image (%(default)s)",
+        help="false positives per image for which the score threshold is computed (%(default)s)",
     )
     parser.add_argument(
-        "--bootstrap", type=count, default=1000, metavar="N", help="resamplings (%(default)s)"
+        "--bootstrap",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="number of resamples for intervals, 0: none (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
     parser.add_argument(
-        "--processes", type=at_least_one, default=1, help="search images at a time (%(default)s)"
+        "--processes",
+        type=at_least_one,
+        default=1,
+        help="number of processes that run a detector (%(default)s)",
     )
     parser.add_argument(
-        "--threads", type=at_least_one, default=1, help="of each process (%(default)s)"
+        "--threads",
+        type=at_least_one,
+        default=1,
+        help="number of CPU threads of each process (%(default)s)",
     )
-    parser.add_argument("--no-timing", action="store_true", help="take no times and no memory")
+    parser.add_argument("--no-timing", action="store_true", help="measure neither time nor memory")
     parser.add_argument(
-        "--timing-images", type=at_least_one, default=8, metavar="N", help="(%(default)s)"
+        "--timing-images",
+        type=at_least_one,
+        default=8,
+        metavar="N",
+        help="number of images for timing (%(default)s)",
     )
     parser.add_argument(
-        "--pictures", type=count, default=24, metavar="N", help="on the page (%(default)s)"
+        "--pictures",
+        type=count,
+        default=24,
+        metavar="N",
+        help="number of photographs on the page (%(default)s)",
     )
     parser.add_argument(
         "--link-images",

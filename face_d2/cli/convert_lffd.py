@@ -23,14 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--variant",
         metavar="NAME",
-        help="the network, for example 17L4S; needed for files that are not released ones",
+        help="the network, for example 17L4S; required for all files except the released ones",
     )
-    parser.add_argument("--output", required=True, help="the checkpoint to write, x.pth")
+    parser.add_argument("--output", required=True, help="the checkpoint (.pth) to write")
     parser.add_argument(
         "--partial",
         action="store_true",
-        help="take the parameters that fit and initialize the others randomly, e.g. the "
-        "head detector's (17L4S) for the first four stages of 20L5S",
+        help="convert only the parameters that fit and initialize the others randomly, e.g. 17L4S "
+        "weights of the head detector for the first four stages of 20L5S",
     )
     args = parser.parse_args(argv)
 

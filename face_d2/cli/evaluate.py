@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "face-d2-evaluate",
         "Scores the detections of any detector on WIDER FACE (widerface) or FDDB (fddb), reports "
         "before training which faces a config can learn (coverage), or measures how many faces "
-        "stay visible when those that are found are hidden (hiding).",
+        "stay visible when the detections are hidden (hiding).",
         examples=(
             "face-d2-evaluate widerface detections.zip wider_face_val_bbx_gt.txt",
             "face-d2-evaluate fddb detections.txt datasets/fddb/FDDB-folds",
@@ -86,7 +86,7 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
         type=int,
         default=1000,
         metavar="N",
-        help="number of resamplings for intervals, 0: none (%(default)s)",
+        help="number of resamples for intervals, 0: none (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
     parser.add_argument(
@@ -212,7 +212,11 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
         help="use random training crops of the config's mapper",
     )
     parser.add_argument(
-        "--draws", type=int, default=1, metavar="N", help="number of crops per image (%(default)s)"
+        "--draws",
+        type=int,
+        default=1,
+        metavar="N",
+        help="crops per image with --training (%(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the crops (%(default)s)")
     parser.add_argument("--json", metavar="PATH", help="write the results to this file")

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help=CONFIG_HELP)
     parser.add_argument(
-        "--weights", required=True, metavar="FILE", help="checkpoint of its network"
+        "--weights", required=True, metavar="FILE", help="checkpoint of the config's network"
     )
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FILE.onnx", help="the file to write"
@@ -53,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="a file for OpenCV's dnn instead: float input (1, 3, HEIGHT, WIDTH), as "
         "cv2.dnn.blobFromImage makes it; outputs boxes and scores before NMS",
     )
-    parser.add_argument("--opset", type=int, default=17, help="16 to 20 (default: %(default)s)")
+    parser.add_argument(
+        "--opset", type=int, default=17, help="ONNX opset, 16 to 20 (default: %(default)s)"
+    )
     int8 = parser.add_argument_group("int8")
     int8.add_argument(
         "--int8",
@@ -65,15 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--ground-truth",
         type=Path,
         metavar="PATH",
-        help="WIDER FACE annotation text or .mat folder of these images; without it, the loss of "
-        "AP is measured against the boxes of the float model",
+        help="WIDER FACE annotation text or folder of .mat files for these images; without it, the "
+        "loss of AP is measured against the boxes of the float model",
     )
     int8.add_argument(
         "--max-loss",
         type=float,
         default=0.5,
         metavar="POINTS",
-        help="maximum loss of AP; above it, no int8 file is written (default: %(default)s)",
+        help="maximum loss of AP, in points of 0-100; above it, no int8 file is written "
+        "(default: %(default)s)",
     )
     int8.add_argument(
         "--int8-weights",

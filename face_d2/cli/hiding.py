@@ -1,4 +1,4 @@
-"""``face-d2-evaluate hiding``: how many faces stay visible when those that are found are hidden."""
+"""``face-d2-evaluate hiding``: how many faces stay visible when detections are hidden."""
 
 from __future__ import annotations
 
@@ -22,40 +22,47 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
             "face-d2-evaluate hiding --detector yunet.onnx --data faces/val.txt --threshold 0.1",
         ),
         epilog="Detections are stored in --cache. The same command continues a run that was "
-        "stopped, and the runs of face-d2-compare are used again.",
+        "stopped. With the --cache of face-d2-compare, its detections are used again.",
     )
     parser.add_argument(
         "--detector",
         action="append",
         required=True,
         metavar="SPEC",
-        help="as for face-d2-compare; again for each detector",
+        help="as for face-d2-compare; repeat the flag for each detector",
     )
     parser.add_argument(
         "--data",
         required=True,
-        help="widerface_val below $DETECTRON2_DATASETS, the path of labels, or "
+        help="widerface_val or widerface_train below $DETECTRON2_DATASETS, the path of labels, or "
         "FORMAT:LABELS:IMAGES",
     )
-    parser.add_argument("--images", metavar="LIST", help="only the images listed in this text")
+    parser.add_argument(
+        "--images", metavar="LIST", help="use only the images listed in this text file"
+    )
     parser.add_argument(
         "--threshold",
         action="append",
         type=share,
         metavar="S",
-        help="hide detections that score more; again for each (0.5, 0.2, 0.1, 0.05)",
+        help="hide detections with a score above S; repeat the flag for each threshold (0.5, 0.2, "
+        "0.1, 0.05)",
     )
     parser.add_argument(
         "--covered",
         type=share,
         default=0.75,
         metavar="SHARE",
-        help="a face is visible if less of its box is covered (%(default)s)",
+        help="a face is visible if less than this share of its box is covered (%(default)s)",
     )
     parser.add_argument(
-        "--bootstrap", type=count, default=1000, metavar="N", help="resamplings (%(default)s)"
+        "--bootstrap",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="number of resamples for intervals, 0: none (%(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
     parser.add_argument(
         "--cache",
         type=Path,
@@ -64,10 +71,15 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         help="folder of the detections (%(default)s)",
     )
     parser.add_argument(
-        "--processes", type=at_least_one, default=1, help="that search (%(default)s)"
+        "--processes",
+        type=at_least_one,
+        default=1,
+        help="number of processes that run a detector (%(default)s)",
     )
-    parser.add_argument("--json", metavar="PATH", help="write the figures there")
-    parser.add_argument("--page", type=Path, metavar="PATH.md", help="write the tables there")
+    parser.add_argument("--json", metavar="PATH", help="write the results to this file")
+    parser.add_argument(
+        "--page", type=Path, metavar="PATH.md", help="write the tables to this Markdown file"
+    )
     options = parser.parse_args(arguments)
 
     def report() -> None:

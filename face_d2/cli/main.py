@@ -38,6 +38,7 @@ def usage() -> str:
         *rows,
         "",
         "face-d2 COMMAND --help explains a command. Each is also a script: face-d2-predict, ...",
+        "face-d2 --version prints the version.",
     ]
     return "\n".join(lines)
 

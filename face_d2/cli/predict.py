@@ -36,7 +36,7 @@ def parser() -> CommandParser:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="image, video, folder, glob, camera index, or - for a list of files on stdin",
+        help="image, video, folder, glob, camera index, stream address, or - for a list on stdin",
     )
     model = result.add_argument_group("model")
     model.add_argument(
@@ -52,16 +52,24 @@ def parser() -> CommandParser:
         help="file of face-d2-export, YuNet, SCRFD, RetinaFace, YOLO-face, ...; needs no torch",
     )
     model.add_argument(
-        "--runtime", choices=("auto", "onnxruntime", "openvino"), default="auto", help="for --onnx"
+        "--runtime",
+        choices=("auto", "onnxruntime", "openvino"),
+        default="auto",
+        help="runtime of --model and --onnx; auto: OpenVINO if it is installed, else ONNX Runtime "
+        "(default: %(default)s)",
     )
-    model.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda if there is a GPU)")
+    model.add_argument(
+        "--device",
+        help="device for --config-file: cpu, cuda or cuda:N (default: cuda if there is a GPU)",
+    )
     model.add_argument(
         "--score-threshold",
         type=float,
         metavar="S",
-        help="minimum score; by default the model's, which is low, "
-        f"{SHOWN_FROM} for --draw and --crop, and for --blur the threshold that a shipped detector "
-        "recommends for hiding",
+        help="minimum score of faces. By default, the results have all faces above the low "
+        f"threshold of the model, --draw and --crop show those above {SHOWN_FROM}, and --blur "
+        "hides all faces, or with a shipped detector those above the threshold that its model card "
+        "recommends",
     )
     model.add_argument(
         "--min-size",
@@ -72,14 +80,25 @@ def parser() -> CommandParser:
         "them either",
     )
     output = result.add_argument_group("output")
-    output.add_argument("--output", type=Path, default=Path("output/predict"), metavar="DIR")
-    output.add_argument("--format", choices=FORMATS, default="json", help="default: %(default)s")
+    output.add_argument(
+        "--output",
+        type=Path,
+        default=Path("output/predict"),
+        metavar="DIR",
+        help="folder of the results (default: %(default)s)",
+    )
+    output.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="json",
+        help="format of the results (default: %(default)s)",
+    )
     output.add_argument("--draw", action="store_true", help="write images and videos with boxes")
     output.add_argument(
         "--blur",
         action="store_true",
-        help="write images and videos with hidden faces; faces that are not found stay visible, "
-        "see docs/hiding.md",
+        help="write images and videos in which the found faces are hidden; faces that are not "
+        "found stay visible, see docs/hiding.md",
     )
     output.add_argument("--crop", action="store_true", help="write every face as an image")
     output.add_argument(
@@ -89,13 +108,20 @@ def parser() -> CommandParser:
         "--tracks",
         type=Path,
         metavar="FILE",
-        help="hide the faces listed in this file (it may be edited) in one video; no search",
+        help="hide the faces listed in this file, which may be edited, in one video, without "
+        "searching for faces",
     )
     output.add_argument(
         "--keep-exif", action="store_true", help="keep EXIF data (place, time, camera) in pictures"
     )
     work = result.add_argument_group("work")
-    work.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+    work.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="images per batch (default: %(default)s)",
+    )
     work.add_argument(
         "--max-pixels",
         type=int,
@@ -112,7 +138,7 @@ def parser() -> CommandParser:
         "--max-frames",
         type=int,
         metavar="N",
-        help="number of frames of a camera; default: until Ctrl-C",
+        help="number of frames to read from a camera or stream (default: until Ctrl-C)",
     )
     work.add_argument(
         "--shard",
@@ -126,9 +152,15 @@ def parser() -> CommandParser:
     launcher.add_argument(
         "--num-processes", type=int, default=1, metavar="N", help="CPU processes per machine"
     )
-    launcher.add_argument("--num-machines", type=int, default=1, metavar="N")
-    launcher.add_argument("--machine-rank", type=int, default=0, metavar="I")
-    launcher.add_argument("--dist-url", default="auto", metavar="URL")
+    launcher.add_argument(
+        "--num-machines", type=int, default=1, metavar="N", help="number of machines"
+    )
+    launcher.add_argument(
+        "--machine-rank", type=int, default=0, metavar="I", help="index of this machine, from 0"
+    )
+    launcher.add_argument(
+        "--dist-url", default="auto", metavar="URL", help="tcp://HOST:PORT of the first machine"
+    )
     return result
 
 

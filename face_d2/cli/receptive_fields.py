@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         "face-d2-receptive-fields",
         "Prints an LFFD's branches and draws its receptive fields, theoretical and effective "
-        "(measured by gradient).",
+        "(measured by gradients).",
         examples=(
             "face-d2-receptive-fields --config-file lffd/lffd_25L8S.yaml",
             "face-d2-receptive-fields --config-file lffd/lffd_25L8S.yaml --images photo.jpg "

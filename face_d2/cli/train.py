@@ -1,4 +1,4 @@
-"""``face-d2-train``: trains on own pictures (``--data``) or by a config (``--config-file``)."""
+"""``face-d2-train``: trains on your own pictures (``--data``), or by a config file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _fine_tune(parser: CommandParser, options: argparse.Namespace) -> None:
     except RequestError as error:
         parser.exit(2, f"error: {error}\n")
     except KeyboardInterrupt:
-        print(f"\n{output}: the same command goes on from here", file=sys.stderr)
+        print(f"\n{output}: the same command continues this run", file=sys.stderr)
         raise
     if state.get("was_finished"):
         print(f"{output}: this run is finished; another --output begins a new one")
@@ -92,26 +92,27 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--val",
         metavar="DATA",
-        help="pictures to validate on (default: one in five of --data, chosen by name)",
+        help="pictures to validate on (default: a fifth of --data, chosen by a hash of the names)",
     )
     parser.add_argument(
         "--time",
         type=_seconds,
         metavar="30m",
-        help="when everything is done, evaluation and export included: 90s, 30m, 1h30m (default: "
-        "ten epochs, however long they take)",
+        help="total time, including evaluation and export, for example 90s, 30m or 1h30m (default: "
+        "ten epochs, without a time limit)",
     )
     parser.add_argument(
         "--model",
         choices=list(PRETRAINED),
-        help="the detector to start from (default: df2s2-lite0, unless the other can learn more "
+        help="the detector to start from (default: df2s2-lite0, or the other if it can learn more "
         "of the faces)",
     )
     parser.add_argument(
         "--recall",
         type=share,
         default=0.9,
-        help="find the score threshold for it (default: %(default)s)",
+        help="recall, between 0 and 1, for which the score threshold is reported "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--output",
@@ -122,7 +123,8 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue a run and never begin one; without it, the same command continues too",
+        help="fail if there is no run to continue; without this flag, the same command continues "
+        "a run or begins one",
     )
     return parser
 

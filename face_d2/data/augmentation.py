@@ -76,14 +76,19 @@ class SquareFaceCrop(T.Augmentation):
     ) -> None:
         super().__init__()
         if not 0 < min_scale <= 1:
-            raise ValueError(f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected (0, 1].")
+            raise ValueError(
+                f"INPUT.FACE_CROP.MIN_SCALE is {min_scale}; expected a fraction in (0, 1]."
+            )
         if not min_scale <= max_scale < math.inf:
             raise ValueError(
-                f"INPUT.FACE_CROP.MAX_SCALE is {max_scale}; expected a share from MIN_SCALE, "
-                f"{min_scale}, on."
+                f"INPUT.FACE_CROP.MAX_SCALE is {max_scale}; expected a finite number that is at "
+                f"least MIN_SCALE ({min_scale})."
             )
         if size < 1 or attempts < 1:
-            raise ValueError("INPUT.FACE_CROP.SIZE and ATTEMPTS must be at least 1.")
+            raise ValueError(
+                f"INPUT.FACE_CROP.SIZE is {size} and ATTEMPTS is {attempts}; both must be at least "
+                "1."
+            )
         if len(zoom) and not (len(zoom) == 2 and 0 < zoom[0] <= zoom[1] < math.inf):
             raise ValueError(
                 f"INPUT.FACE_CROP.ZOOM is {list(zoom)}; expected [] or two factors "
@@ -174,7 +179,7 @@ class PhotometricDistortion(T.Augmentation):
     def __init__(self, image_format: str = "BGR") -> None:
         super().__init__()
         if image_format not in ("BGR", "RGB"):
-            raise ValueError(f"image format {image_format!r} unknown; expected 'BGR' or 'RGB'.")
+            raise ValueError(f"image format is {image_format!r}; expected 'BGR' or 'RGB'.")
         self._to_hsv = getattr(cv2, f"COLOR_{image_format}2HSV")
         self._from_hsv = getattr(cv2, f"COLOR_HSV2{image_format}")
 

@@ -83,10 +83,10 @@ class CheckedImage:
 
 @dataclass(frozen=True)
 class DatasetCheck:
-    """The result of a check.
+    """The result of :func:`check_dataset`.
 
     Attributes:
-        images: one entry per image, in the order of the list.
+        images: one entry per image, in the order of the annotations.
         seconds: duration of the check.
     """
 

@@ -70,7 +70,7 @@ def read_folds(folder: str | Path) -> list[list[FDDBImage]]:
     counts = Counter(image.name for fold in folds for image in fold)
     name, count = counts.most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{folder}: {name} is listed {count} times.")
+        raise ValueError(f"{folder}: {name} is listed {count} times; expected once.")
     return folds
 
 

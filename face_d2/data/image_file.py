@@ -198,7 +198,8 @@ def pixels_of(
         if deep_color and pixels.size and pixels.max() < 64:
             if data is None:
                 raise ValueError(
-                    "got a dark image with 16 bits per channel; Pillow keeps 8, so pass its path"
+                    "got a dark image with 16 bits per channel; Pillow keeps 8, so pass its path "
+                    "instead"
                 )
             bgr = to_8_bits(deep_pixels(data(), page)[..., :3])
             pixels = bgr if color_order == "BGR" else bgr[..., ::-1]

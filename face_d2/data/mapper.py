@@ -73,8 +73,8 @@ class FaceDatasetMapper:
             raise ValueError(f"INPUT.FORMAT is {image_format!r}; expected 'BGR' or 'RGB'.")
         if not 0 < ignore_visible <= 1:
             raise ValueError(
-                f"INPUT.FACE_CROP.IGNORE_VISIBLE is {ignore_visible}; expected (0, 1] "
-                "(1 ignores none)."
+                f"INPUT.FACE_CROP.IGNORE_VISIBLE is {ignore_visible}; expected a fraction in "
+                "(0, 1]; 1 ignores no face."
             )
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)

@@ -123,7 +123,7 @@ def check_distinct(
         if file in owners:
             raise ValueError(
                 f"{source}: {owners[file]!r} and {name!r} differ only in their suffix; give "
-                "each its own."
+                "them different names."
             )
         owners[file] = name
 
@@ -170,7 +170,7 @@ def _read_faces(
         if len(fields) != _COLUMNS:
             row = f"{_COLUMNS} numbers, a face of {name}"
             if count == 0:
-                row = f"a row of {_COLUMNS} zeros, which follows a count of 0 too ({name})"
+                row = f"a row of {_COLUMNS} zeros, which WIDER FACE has if {name} has 0 faces"
             raise _malformed(path, number, text, f"expected {row}")
         if not all(abs(field) < _TOO_LARGE for field in fields):  # also finds NaN
             raise _malformed(

@@ -69,18 +69,18 @@ class Signature:
 
 
 class OnnxGraph:
-    """A file in ONNX Runtime, on the CPU.
+    """Runs an ONNX file in ONNX Runtime, on the CPU.
 
     Args:
         path: the file.
         threads: number of CPU threads; 0 uses the default of the runtime.
-        free_size: run the graph at any input size although the file states one. This is correct
+        free_size: run the graph at any input size even if the file has a fixed one. This is correct
             only if no constant of the graph depends on the size.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ImportError: ONNX Runtime is not installed; or, for ``free_size``, onnx is not.
-        ValueError: the file is not an ONNX model, or has several inputs.
+        ImportError: ONNX Runtime is not installed, or ``free_size`` is set and onnx is not.
+        ValueError: the file is not an ONNX model, or does not have exactly one input.
     """
 
     def __init__(

@@ -84,6 +84,9 @@ class MTCNN(Detector):
 
     Args:
         min_face_size: minimum size of faces in pixels of the image.
+
+    Raises:
+        ImportError: facenet-pytorch cannot be imported.
     """
 
     adapter = "mtcnn"

@@ -175,7 +175,16 @@ class UltraLight(OnnxDetector):
     def decode(
         self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
     ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Converts fractions of the image sides to pixels."""
+        """See :meth:`OnnxDetector.decode`; boxes are converted from fractions of the input's sides.
+
+        Args:
+            outputs: probabilities of background and face (1, R, 2), and boxes (1, R, 4) XYXY in
+                0-1.
+            canvas: (height, width) of the input in pixels.
+
+        Returns:
+            (R, 4) boxes XYXY in pixels of the canvas, and (R,) scores.
+        """
         height, width = canvas
         boxes = outputs[1].reshape(-1, 4) * np.array([width, height, width, height], np.float32)
         return boxes, outputs[0].reshape(-1, 2)[:, 1]

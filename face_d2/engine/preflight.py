@@ -37,10 +37,14 @@ def check_one_class(model: object, names: Sequence[str]) -> None:
 
 
 def check_files(names: Sequence[str]) -> None:
-    """Reads data sets and looks for their image files, before any process starts.
+    """Reads data sets and checks that their image files exist, before any process starts.
+
+    Args:
+        names: registered data sets.
 
     Raises:
-        FileNotFoundError: labels or images are missing; the number of images and examples.
+        FileNotFoundError: labels or images are missing; for images, the message has their number
+            and examples.
         ValueError: labels are malformed.
     """
     for name in dict.fromkeys(names):

@@ -82,18 +82,22 @@ class WiderFaceEvaluator(_StreamingEvaluator):
 
     Writes ``predictions/EVENT/NAME.txt`` and ``widerface.json`` (results, 95 % intervals,
     breakdowns, errors, test settings) to ``output_dir/dataset_name``. For a data set without
-    labels, it writes ``submission.zip`` instead of the JSON, an archive for the benchmark's
-    evaluation.
+    labels, it writes ``submission.zip`` instead of the JSON: an archive for submission.
 
     Args:
-        dataset_name: a data set of :func:`face_d2.data.register.register_wider_face`.
+        dataset_name: a registered data set whose metadata has ``evaluator_type`` "widerface", for
+            example of :func:`face_d2.data.register.register_wider_face`.
         output_dir: folder for the results of the first process; the others use it temporarily.
         protocol: description of the test settings, saved with the results (see
             :func:`face_d2.evaluation.protocol.describe_test_settings`).
         bootstrap: number of resamples for the intervals; 0 for none.
 
     Attributes:
-        result: the :class:`WiderFaceResult` of the last evaluation, in the first process.
+        result: the :class:`WiderFaceResult` of the last evaluation, in the first process; None
+            before it, in other processes and without labels.
+
+    Raises:
+        ValueError: the ground truth does not fit the data set (see :func:`dataset_ground_truth`).
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) 
         OSError: an image cannot be opened, or the ground truth does not exist.
     """
     if not images:
-        raise ValueError("int8 needs images to take the value ranges from")
+        raise ValueError("there are no images; int8 needs images for its calibration")
     names = _image_names(images)
     if ground_truth is not None:
         named = set(read_ground_truth(ground_truth).names)
@@ -88,7 +88,7 @@ def _image_names(images: Sequence[str | Path]) -> list[str]:
         name = f"{Path(path).parent.name}/{Path(path).stem}"
         if name in owners:
             raise ValueError(
-                f"{owners[name]} and {path} share the name {name!r}; give each image its own"
+                f"{owners[name]} and {path} share the name {name!r}; give them different names"
             )
         owners[name] = path
     return list(owners)
@@ -109,7 +109,8 @@ def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGround
         faces.append(WiderFaceImage(f"{name}.jpg", boxes, np.zeros((len(boxes), 6), np.int64)))
     if not sum(len(image.boxes) for image in faces):
         raise ValueError(
-            "the float model finds no face in the images for int8, so the loss cannot be measured"
+            "the float model finds no face in the images for int8, so the loss of AP cannot be "
+            "measured; give images with faces"
         )
     return ground_truth_from_images(faces, "boxes of the float model")
 

@@ -86,7 +86,7 @@ def export_onnx(
         RuntimeError: the file differs from PyTorch.
     """
     if outputs not in OUTPUTS:
-        raise ValueError(f"outputs are one of {list(OUTPUTS)}, not {outputs!r}")
+        raise ValueError(f"outputs is {outputs!r}; expected one of {list(OUTPUTS)}")
     if opset not in _OPSETS:
         raise ValueError(f"opset is {opset}; expected {_OPSETS[0]} to {_OPSETS[-1]}")
     spec = replace(model.spec(size_rule, config), outputs=outputs)

@@ -82,7 +82,7 @@ def read_training_data(data: str, val: str | None, folder: Path) -> TrainingData
     for name, purpose in ((data, "train"), (val, "validate")):
         records = DatasetCatalog.get(name)
         if MetadataCatalog.get(name).get("annotation_file", "") is None:
-            raise ValueError(f"{name} has no labels to {purpose} on.")
+            raise ValueError(f"{name} has no labels to {purpose} on; give a data set with labels.")
         faces = 0
         for record in records:
             faces += sum(not a["iscrowd"] for a in record["annotations"])
@@ -90,7 +90,8 @@ def read_training_data(data: str, val: str | None, folder: Path) -> TrainingData
             digest.update(f"{purpose} {record['image_id']} {boxes}\n".encode())
         if not faces:
             raise ValueError(
-                f"{name}: there is no face to {purpose} on in {len(records)} pictures."
+                f"{name}: there is no face to {purpose} on in {len(records)} pictures; give "
+                "pictures with labeled faces."
             )
         counts.append((len(records), faces))
         sentences.append(f"{len(records):,} pictures with {faces:,} faces to {purpose} on: {name}")
@@ -114,7 +115,10 @@ def _labels_notation(data: str) -> str:
     register_data_sets([data])  # says what there is, if it is neither
     metadata = MetadataCatalog.get(data)
     if not metadata.get("annotation_file") or not metadata.get("image_root"):
-        raise ValueError(f"{data} cannot be cut into two parts; give the other one by --val.")
+        raise ValueError(
+            f"{data} cannot be split into training and validation pictures, because it is not "
+            "registered with an annotation text; give the validation pictures by --val."
+        )
     if not Path(metadata.annotation_file).is_file():
         DatasetCatalog.get(data)  # generates the set, or says where its files should be
     return f"wider:{metadata.annotation_file}:{metadata.image_root}"
@@ -125,9 +129,9 @@ def _cut(labels: Labels, folder: Path) -> tuple[str, str]:
     chosen = [in_validation(labels.relative_name(image)) for image in labels.images]
     if not 0 < sum(chosen) < len(chosen):
         raise ValueError(
-            f"{labels.source}: of {len(chosen)} pictures {sum(chosen)} fall into the validation "
-            "part, which is cut off by a hash of their names; give more pictures, or others for "
-            "validation by --val."
+            f"{labels.source}: {sum(chosen)} of {len(chosen)} pictures were chosen for validation, "
+            "by a hash of their names, but training and validation need at least one each; give "
+            "more pictures, or the validation pictures by --val."
         )
     # A json has to state the size of every image; an unreadable image has none.
     sized = all(image.height for image in labels.images)

@@ -70,9 +70,11 @@ def check_request(request: Request) -> None:
     """
     for key, flag in _FLAGS.items():
         if key in request.overrides[::2]:
-            raise RequestError(f"{key} is set by {flag}.")
+            raise RequestError(f"{key} is set by {flag}; use the flag instead of the key.")
     if request.seconds is not None and "SOLVER.MAX_ITER" in request.overrides[::2]:
-        raise RequestError("--time and SOLVER.MAX_ITER both set the length; give one of them.")
+        raise RequestError(
+            "--time and SOLVER.MAX_ITER both set the length of the training; give one of them."
+        )
     model = request.model or DEFAULT_MODEL
     load_config(PRETRAINED[model].config, request.overrides)  # tells a wrong key
 
@@ -82,9 +84,13 @@ def earlier_state(request: Request, output: Path, must_exist: bool) -> dict[str,
     file = output / STATE
     if not file.is_file():
         if must_exist:
-            raise RequestError(f"--resume: there is no run in {output}.")
+            raise RequestError(
+                f"--resume: there is no run in {output}; leave out --resume to begin one."
+            )
         if output.is_dir() and any(output.glob("*.pth")):
-            raise RequestError(f"{output} has another training; give another --output.")
+            raise RequestError(
+                f"{output} has checkpoints of another training; give another --output."
+            )
         return {}
     state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     asked = as_json(request)

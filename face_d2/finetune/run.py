@@ -82,7 +82,7 @@ def fine_tune(request: Request, output: Path, *, must_exist: bool = False) -> di
         data = read_training_data(request.data, request.val, output / "data")
         if state and state["digest"] != data.digest:
             raise RequestError(
-                f"{output}: the pictures or labels have changed since this run began; take another "
+                f"{output}: the pictures or labels have changed since this run began; give another "
                 "--output, or delete the folder to begin again."
             )
         choices = _choices(request, data, state)

@@ -39,11 +39,12 @@ class AdapterBackend:
 
     Args:
         path: the file.
-        score_threshold: replaces that of the adapter.
+        score_threshold: minimum score of detections, exclusive; None keeps the adapter's.
         threads: number of CPU threads; None leaves the choice to the runtime.
 
     Raises:
         FileNotFoundError: there is no such file.
+        ImportError: ONNX Runtime is not installed.
         ValueError: no adapter, or more than one, recognizes the file.
     """
 

@@ -1,4 +1,4 @@
-"""Videos by PyAV, whose wheels bring FFmpeg."""
+"""Reads and writes videos with PyAV, whose wheels contain FFmpeg."""
 
 from __future__ import annotations
 

@@ -94,11 +94,12 @@ def find_inputs(
 ) -> Inputs:
     """Finds the inputs of a command line.
 
-    A word is a file, a folder (searched recursively), a glob, a camera index, an address, or "-"
-    for a list on stdin. Files in folders and globs are identified by their first bytes. A file that
-    has the suffix of a picture or video, but not the content, is a source too: it is probably
-    damaged, and reading it reports an error. Links are followed, and every folder is searched only
-    once. A file that is given by name is always a source.
+    A word is a file, a folder (searched recursively), a glob, a camera index, the address of a
+    stream, or "-" for a list of words on stdin, one per line. Files in folders and globs are
+    identified by their first bytes. A file that has the suffix of a picture or video, but not the
+    content, is a source too: it is probably damaged, and reading it reports an error. Links are
+    followed, and every folder is searched only once. A file that is given by name is always a
+    source.
 
     Args:
         words: the words of the command line.

@@ -144,7 +144,14 @@ def open_sink(path: Path, reader: Reader) -> Sink:
 class OpenCvReader:
     """See :class:`Reader`. OpenCV reads cameras, and files where PyAV is not installed.
 
-    The times of a file are those that it states; of a camera, those at which its frames came.
+    Frames of a file have the times in the file, or times by the frame rate if the file has none.
+    Frames of a camera have the times at which they were read.
+
+    Args:
+        source: a camera or a video file.
+
+    Raises:
+        ValueError: the camera or file cannot be opened.
     """
 
     def __init__(self, source: Source) -> None:

@@ -80,7 +80,15 @@ def room(canvas: Canvas, rng: Rng) -> None:
 
 
 def cloth_or_wood(rng: Rng, width: int):
-    """A texture: wood, carpet or plain paint."""
+    """Chooses one of three textures at random: wood, cloth or plain paint.
+
+    Args:
+        rng: source of the random numbers.
+        width: width of the picture in pixels, which sets the scale of the pattern.
+
+    Returns:
+        A fill for :meth:`Canvas.polygon`.
+    """
     kind = rng.integers(3)
     if kind == 0:
         return wood(rng, width)

@@ -1,8 +1,8 @@
-"""Look-alikes: things that a detector might take for a face.
+"""Look-alikes: things that a detector might take for a face, but a person would not.
 
-A look-alike is something that a detector might take for a face and a person would not: balls,
-clocks, buttons, sockets, fruit, knots in wood, hands, dress forms, featureless dummies, heads from
-behind. ``size`` is its longer side in pixels, ``(x, y)`` its center.
+They are balls, clocks, buttons, sockets, fruit, knots in wood, hands, dress forms, featureless
+dummies and heads from behind. ``size`` is the longer side of a look-alike and ``(x, y)`` its
+center, in pixels.
 """
 
 from __future__ import annotations

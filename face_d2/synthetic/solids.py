@@ -45,10 +45,10 @@ class Light:
     """Illumination of a scene.
 
     Attributes:
-        direction: toward the main light, view coordinates, unit length.
-        key: strength of the main light.
-        ambient: strength of the light from everywhere.
-        tint: BGR multiplier, about 1.
+        direction: unit vector toward the main light, in view coordinates.
+        key: strength of the main light, a factor on surface colors.
+        ambient: strength of the light from all directions, on the same scale.
+        tint: factor for each channel (BGR), about 1.
     """
 
     direction: tuple[float, float, float]

@@ -1,1 +1,1 @@
-"""Files, downloads, text lines and memory; imports nothing else of this project."""
+"""Files, downloads, text lines and memory; imports no other part of this project."""

@@ -260,14 +260,18 @@ def calibration(result: WiderFaceResult, setting: str) -> dict[str, Any]:
 
 
 def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    """Differences between every two detectors on the same images, with paired bootstrap intervals.
+    """Differences in AP between every two detectors, with paired bootstrap intervals.
 
-    Both detectors are evaluated on each resample of the images, so effects of easy and hard images
-    on both cancel out.
+    Both detectors are evaluated on the same resamples of the images. If a resample has many hard
+    images, both APs are lower, and the difference changes little.
+
+    Args:
+        measured: name of the detector -> its result; all on the same images.
 
     Returns:
         For every pair and setting: ``first``, ``second``, ``setting``, ``difference`` of the APs
-        (first minus second, in points) and its ``interval_95``.
+        (first minus second, in points of 0-100) and its ``interval_95``, which is missing without
+        resamples.
     """
     rows = []
     names = list(measured)

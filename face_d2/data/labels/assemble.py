@@ -53,7 +53,7 @@ def assemble(
         ValueError: no class contains faces, or the size of an image differs from the labels.
     """
     if not raw.images:
-        raise ValueError(f"{source}: lists no image.")
+        raise ValueError(f"{source}: the labels list no image; expected at least one.")
     chosen = _face_classes(source, raw, category, findings)
     root = ImageFolder(images) if images is not None else _best_root(source, raw)
     files = _files(source, root, raw.images, findings)
@@ -85,7 +85,7 @@ def _face_classes(
         named = [name for name in known if name == category]
         named = named or [name for name in known if name.casefold() == category.casefold()]
         if not named:
-            raise ValueError(f"{source}: has no category {category!r}, only {known}.")
+            raise ValueError(f"{source}: has no category {category!r}; expected one of {known}.")
     else:
         named = [name for name in known if name.strip().casefold() in _FACE_NAMES]
     if not named:
@@ -166,7 +166,8 @@ def _joined(
             sizes = {entry.size for entry in (first, image)} - {None}
             if len(sizes) > 1:
                 raise ValueError(
-                    f"{file} is listed twice, with the sizes {sorted(sizes)} (height, width)."
+                    f"{file} is listed twice in the labels, with the sizes {sorted(sizes)} "
+                    "(height, width); remove the wrong one."
                 )
             joined[file] = replace(
                 first, faces=[*first.faces, *image.faces], size=first.size or image.size
@@ -201,9 +202,9 @@ def _check_sizes(
             "; the labels have the size without the EXIF orientation" if size == said[::-1] else ""
         )
         raise ValueError(
-            f"{source}: {len(wrong)} of {len(images)} images have another size than in the "
-            f"labels: {path} is {size[1]} x {size[0]} pixels (upright), the labels say "
-            f"{said[1]} x {said[0]}{turned}."
+            f"{source}: the size of {len(wrong)} of {len(images)} images differs from the labels: "
+            f"{path} is {size[1]} x {size[0]} pixels (upright), the labels say {said[1]} x "
+            f"{said[0]}{turned}. Use the images that were labeled, or correct the labels."
         )
 
 

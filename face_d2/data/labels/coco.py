@@ -51,7 +51,8 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         key = _id(annotation.get("image_id"))
         if key not in listed:
             raise ValueError(
-                f"{path}: annotation {_short(annotation)} refers to an image that is not listed."
+                f"{path}: annotation {_short(annotation)} has the image_id of an image that is "
+                "not listed."
             )
         label = categories[_id(annotation["category_id"])]
         listed[key].faces.append(_face(path, annotation, label))
@@ -86,7 +87,7 @@ def _image(path: Path, picture: Any) -> tuple[RawImage, Any]:
             f"{path}: image {_short(picture)} needs id, file_name, height and width ({error!r})."
         ) from None
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{where}: expected a file_name.")
+        raise ValueError(f"{where}: file_name must be a non-empty string.")
     return RawImage(name, (name,), [], size), key
 
 

@@ -68,7 +68,7 @@ def _labelme_image(root: Path, file: Path, content: dict[str, Any], findings: Fi
 
 def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
-        raise ValueError(f"{file}: a shape has no points.")
+        raise ValueError(f"{file}: a shape has no 'points', a list of [x, y].")
     kind = str(shape.get("shape_type") or "polygon")
     points = [finite(p if isinstance(p, list) else [p], f"{file}: points") for p in shape["points"]]
     if any(len(point) != 2 for point in points):
@@ -178,7 +178,7 @@ def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[
         findings.add("predictions", where)
     made = task.get("annotations", task.get("completions", []))
     if not isinstance(made, list) or not all(isinstance(m, dict) for m in made):
-        raise ValueError(f"{where}: expected a list of annotations.")
+        raise ValueError(f"{where}: 'annotations' must be a list of objects.")
     made = [one for one in made if not one.get("was_cancelled")]
     if not made:
         return []
@@ -187,7 +187,7 @@ def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[
     chosen = max(made, key=lambda m: (bool(m.get("ground_truth")), str(m.get("updated_at") or "")))
     results = chosen.get("result", [])
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
-        raise ValueError(f"{where}: expected a list of results.")
+        raise ValueError(f"{where}: 'result' must be a list of objects.")
     return results
 
 
@@ -198,7 +198,7 @@ def _result_size(result: dict[str, Any], where: str) -> tuple[int, int] | None:
 def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawFace | None:
     value = result.get("value")
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: a result has no value.")
+        raise ValueError(f"{where}: a result has no 'value', the object with its box.")
     texts = [v for key, v in value.items() if key.endswith("labels") and isinstance(v, list) and v]
     label = str(texts[0][0]) if texts else ""
     percent = [value.get(side) for side in ("x", "y", "width", "height")]

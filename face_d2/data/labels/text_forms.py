@@ -158,7 +158,7 @@ def _yolo_rows(file: Path) -> list[tuple[str, list[float]]]:
             if len(row) < 5 or len(row) in (6, 8) or row[0] < 0 or row[0] % 1:
                 raise ValueError(
                     f"{where}: {quoted(text)}: expected 'class center_x center_y width height', "
-                    "with landmarks or as an outline of more points."
+                    "optionally followed by landmarks, or an outline 'class x y x y x y ...'."
                 )
             rows.append((where, row))
     return rows
@@ -170,7 +170,10 @@ def _yolo_face(
     label = names.get(int(row[0]), f"class {int(row[0])}")
     if outlines and len(row) > 5:
         if len(row) % 2 == 0:
-            raise ValueError(f"{where}: an outline has {len(row) - 1} numbers; expected pairs x y.")
+            raise ValueError(
+                f"{where}: an outline has {len(row) - 1} numbers; expected an even number, x and y "
+                "of each point."
+            )
         values = row[1:]
         box = around(list(zip(values[::2], values[1::2])))
         findings.add("around", where)

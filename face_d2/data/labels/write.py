@@ -105,7 +105,8 @@ def write_yolo(labels: Labels, target: Path) -> str:
     if outside:
         raise ValueError(
             f"{outside[0]} and {len(outside) - 1} other images are outside {labels.image_root}; "
-            "YOLO's format requires them below one folder."
+            "YOLO's format requires all images below one folder. Move them, or write another "
+            "format."
         )
     with replaced_folder(target) as temporary:
         for image in labels.images:

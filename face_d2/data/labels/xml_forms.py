@@ -101,7 +101,7 @@ def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     for image in element.iterfind("image"):
         name = image.get("name") or ""
         if not name:
-            raise ValueError(f"{path}: an <image> has no name.")
+            raise ValueError(f"{path}: an <image> has no name; expected the path of its file.")
         where = f"{path}: {name}"
         faces = [face for shape in image if (face := _cvat_face(shape, where, findings))]
         size = stated_size(image.get("height"), image.get("width"), where)
@@ -122,7 +122,9 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
     elif shape.tag == "polygon":
         pairs = [pair.split(",") for pair in (shape.get("points") or "").split(";")]
         if len(pairs) < 3 or any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"{where}: a polygon has no points 'x,y;x,y;...'.")
+            raise ValueError(
+                f"{where}: a polygon has no points; expected three or more, 'x,y;x,y;x,y'."
+            )
         box = around([(x, y) for x, y in (finite(pair, where) for pair in pairs)])
     elif shape.tag == "ellipse":
         cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)

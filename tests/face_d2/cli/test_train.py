@@ -279,7 +279,7 @@ def test_the_same_command_continues_a_stopped_run(
         patch.setattr("face_d2.engine.hooks.StopOnSignal._received", 2, raising=False)
         keep_checkpoint(patch)
         assert main([*command, "SOLVER.CHECKPOINT_PERIOD", "3"]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert not json.loads((tmp_path / "out" / "run.json").read_text())["finished"]
     assert main([*command, "SOLVER.CHECKPOINT_PERIOD", "3", "--resume"]) == 0
     assert "a run was stopped here" in capsys.readouterr().out

@@ -72,7 +72,7 @@ def test_reads_faces_attributes_and_both_face_free_forms(tmp_path: Path) -> None
         ("0--P/a.jpg\n", "the file ends early", "number of faces"),
         ("0--P/a.jpg\n0\n1 2 3 4 0 0 0 0 0 0\n", "line 3", "should be all zero"),
         ("0--P/a.jpg\n0\n" + "0 " * 10 + "\n0--P/a.jpg\n0\n", "line 4", "listed in line 1"),
-        ("0--P/a.jpg\n0\n0--P/b.jpg\n0\n", "line 3: '0--P/b.jpg'", "10 zeros, which follows"),
+        ("0--P/a.jpg\n0\n0--P/b.jpg\n0\n", "line 3: '0--P/b.jpg'", "10 zeros, which WIDER"),
         ('{"images": [{"file_name": "0--P/a.jpg"}]}\n', "line 1: '{", "image name like 0--P"),
         ("", "", "lists no image"),
     ],
