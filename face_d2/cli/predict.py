@@ -178,8 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.error("--weights needs --config-file")
     if options.config_file and not options.weights:
         arguments.error("--config-file needs --weights")
-    if options.onnx and (options.device or options.opts or options.weights):
-        arguments.error("--weights, --device and KEY VALUE pairs are for --config-file")
+    if not options.config_file and (options.device or options.opts):
+        arguments.error("--device and KEY VALUE pairs are for --config-file")
     if options.tracks and len(options.inputs) != 1:
         arguments.error("--tracks needs exactly one video")
     values = vars(options)

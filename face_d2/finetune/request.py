@@ -97,10 +97,15 @@ def earlier_state(request: Request, output: Path, must_exist: bool) -> dict[str,
     if state["request"] != asked:
         other = [key for key in asked if state["request"].get(key) != asked[key]]
         raise RequestError(
-            f"{output} has a run with another {', '.join(other)}; give another --output, or delete "
-            "the folder to begin again."
+            f"{output} has a run with other values of {', '.join(map(_flag, other))}; give another "
+            "--output, or delete the folder to begin again."
         )
     return state
+
+
+def _flag(field: str) -> str:
+    """The name by which the command line sets a field of the request."""
+    return {"seconds": "--time", "overrides": "KEY VALUE pairs"}.get(field, f"--{field}")
 
 
 def as_json(request: Request) -> dict[str, Any]:

@@ -564,6 +564,8 @@ def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: P
         (["x.jpg", "--config-file", "c", "--onnx", "o"], "choose one model"),
         (["x.jpg", "--config-file", "c"], "needs --weights"),
         (["x.jpg", "--onnx", "o", "--device", "cpu"], "are for --config-file"),
+        (["x.jpg", "--device", "cuda"], "are for --config-file"),
+        (["x.jpg", "--model", "lffd-20l5s", "MODEL.NMS_THRESH", "1"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
         (["x.jpg", "--onnx", "o", "--num-processes", "2"], "need --config-file"),
     ],

@@ -232,7 +232,7 @@ def test_a_run_leaves_a_detector_a_card_and_a_report(
     assert "finished" in printed
     assert "before the training" not in printed.lower()
     changed = [*command[:-1], "9"]
-    assert "another overrides" in refused(changed, capsys)
+    assert "other values of KEY VALUE pairs;" in refused(changed, capsys)
 
 
 @pytest.mark.parametrize("better", ["start", "end"])
