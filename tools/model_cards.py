@@ -6,8 +6,8 @@
     python tools/model_cards.py output/fold/results.json
 
 The numbers of a card come from this file and from shipped_speed.json, hiding_fold.json and
-int8_NAME.json in benchmarks/results, its sentences from this module. Each card is written to face_d2/weights and to
-docs/models. The numbers that the cards use are recorded in
+int8_NAME.json in benchmarks/results, its sentences from this module. Each card is written to
+face_d2/weights and to docs/models. The numbers that the cards use are recorded in
 benchmarks/results/shipped_detectors.json; without an argument, the cards are written from this
 record.
 """

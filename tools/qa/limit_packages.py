@@ -3,10 +3,11 @@
     python tools/qa/limit_packages.py FOLDER
     LIMIT_PROCESSOR=avx2 LD_PRELOAD=limit_processor.so LIMITED_PACKAGES=FOLDER python ...
 
-Where the machine cannot make the CPUID instruction fault, it is replaced by an undefined instruction
-of the same length, which always faults. FOLDER receives the installed packages that choose their
-kernels by CPUID: changed copies of the libraries that contain it, and hard links to all other files. On a
-machine with CPUID faulting, FOLDER stays empty, because nothing has to be changed. Needs objdump.
+Where the machine cannot make the CPUID instruction fault, it is replaced by an undefined
+instruction of the same length, which always faults. FOLDER receives the installed packages that
+choose their kernels by CPUID: changed copies of the libraries that contain it, and hard links to
+all other files. On a machine with CPUID faulting, FOLDER stays empty, because nothing has to be
+changed. Needs objdump.
 """
 
 from __future__ import annotations
