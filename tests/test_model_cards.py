@@ -25,5 +25,7 @@ def test_a_card_has_the_recorded_figures(
     record = json.loads((repo / "benchmarks/results/shipped_detectors.json").read_text())[name]
     recorded = tuple(round(record[f"AP_{setting}"], 1) for setting in ("easy", "medium", "hard"))
     assert model.average_precision == recorded
+    zoo = (repo / "docs" / "model_zoo.md").read_text(encoding="utf-8")
+    assert f"| {' / '.join(map(str, recorded))} | [{name}](models/{name}.md) |" in zoo
     compared = json.loads((repo / "benchmarks/results/compare_fold.json").read_text())
     assert compared["detectors"][name]["AP_hard"] == record["AP_hard"]
