@@ -19,6 +19,7 @@ from face_d2 import FaceDetector
 from face_d2.analysis.benchmark.timing import Timing, interleaved
 from face_d2.predictor.images import load_image
 from face_d2.pretrained import PRETRAINED
+from face_d2.utils.processor import processor_name
 
 PICTURE = Path(__file__).resolve().parents[1] / "examples" / "photos" / "nasa_group.jpg"
 WIDTH, HEIGHT = 640, 480
@@ -48,6 +49,7 @@ def main() -> None:
         "width": WIDTH,
         "height": HEIGHT,
         "threads": options.threads,
+        "processor": processor_name(),
         "onnxruntime": onnxruntime.__version__,
         "detectors": {},
     }

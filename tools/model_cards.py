@@ -234,7 +234,8 @@ def _speed(measured: Mapping[str, Any]) -> str:
     times = {name: row["milliseconds"] for name, row in measured["detectors"].items()}
     size = f"{measured['width']} x {measured['height']}"
     return (
-        f"milliseconds an image of {size}, ONNX Runtime in float32, one thread, interleaved: "
+        f"milliseconds an image of {size}, ONNX Runtime in float32, one thread of an "
+        f"{measured['processor']}, interleaved: "
         + ", ".join(f"{name} {time:.0f}" for name, time in times.items())
         + " (`benchmarks/shipped_speed.py`)."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import face_d2.register  # isort: skip  (patches Detectron2 before its first import)
 import os
-import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -39,6 +38,7 @@ from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, detector_node
+from face_d2.utils.processor import processor_name
 
 __all__ = ["BenchmarkSettings", "measure", "usable_cores"]
 
@@ -252,7 +252,7 @@ def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
     packages = ("torch", "onnxruntime", "openvino")
     versions = [f"{name} {version}" for name in packages if (version := _version(name))]
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": settings.threads,
         "cores_allowed": len(usable_cores()),
         "load": os.getloadavg()[0],
@@ -266,15 +266,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def usable_cores() -> list[int]:

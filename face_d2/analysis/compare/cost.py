@@ -8,7 +8,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.data.image_file import read_image
 from face_d2.detectors import Detector
+from face_d2.utils.processor import processor_name
 
 __all__ = ["machine", "measure_memory", "measure_times"]
 
@@ -80,7 +81,7 @@ def measure_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) ->
 
 def machine() -> dict[str, Any]:
     """Describes the machine on which times were measured."""
-    return {"processor": _processor(), "cores": os.cpu_count(), "system": platform.platform()}
+    return {"processor": processor_name(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def _peak_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
@@ -104,14 +105,3 @@ def _resident() -> float:
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     except (OSError, IndexError, ValueError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields: Mapping[str, str] = dict(
-        map(str.strip, line.split(":", 1)) for line in lines if ":" in line  # type: ignore[misc]
-    )
-    return fields.get("model name", platform.machine())
