@@ -16,6 +16,7 @@ SCRIPTS = (
     "tools/qa/draw_prose.py",
     "tools/qa/fuzz_labels.py",
     "tools/qa/fuzz_parsers.py",
+    "tools/qa/limit_packages.py",
     "tools/qa/mutation.py",
     "tools/qa/sizes.py",
     "tools/qa/soak.py",

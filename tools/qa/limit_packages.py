@@ -12,16 +12,17 @@ changed. Needs objdump.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from tqdm import tqdm
+
+from face_d2.cli.common import CommandParser, run
 
 PACKAGES = ("numpy", "scipy", "cv2", "torch", "onnxruntime", "openvino")
 CPUID, UNDEFINED = b"\x0f\xa2", b"\x0f\x0b"
@@ -94,19 +95,33 @@ def write_limited(source: Path, target: Path) -> int:
     return changed
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--packages", nargs="+", default=PACKAGES, choices=PACKAGES)
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the folder; returns the exit status."""
+    parser = CommandParser(
+        "tools/qa/limit_packages.py",
+        "Copies the packages that choose their kernels by CPUID, with that instruction replaced by "
+        "one that tools/qa/limit_processor.c answers.",
+        examples=("python tools/qa/limit_packages.py .venv/limited",),
+        epilog="Needs objdump. Writes nothing where the machine can make CPUID fault.",
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="receives the packages")
+    parser.add_argument(
+        "--packages", nargs="+", default=PACKAGES, choices=PACKAGES, help="(default: all)"
+    )
+    options = parser.parse_args(argv)
+    return run(lambda: limit(options.folder, options.packages), subprocess.CalledProcessError)
+
+
+def limit(target: Path, packages: Sequence[str]) -> None:
+    """Writes the copies of packages, if the machine needs them."""
+    target.mkdir(parents=True, exist_ok=True)
     if can_fault():
         return
-    for name in options.packages:
+    for name in packages:
         for folder in package_folders(name):
-            changed = write_limited(folder, options.folder / folder.name)
+            changed = write_limited(folder, target / folder.name)
             print(f"{folder.name}: {changed} CPUID instructions", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
