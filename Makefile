@@ -1,8 +1,8 @@
 # make install   the environment in .venv (DETECTRON2=<pip requirement or path> for another Detectron2)
 #                CONSTRAINTS=<file>: the versions to take
-# make demo      shows what the shipped detectors find, trains both detectors on generated faces and
-#                shows what they find (10 minutes on two cores; BUDGET=long: 18 minutes, more exact;
-#                BUDGET=smoke: a minute; DETECTORS=df2s2 trains DF2S2 alone)
+# make demo      shows what the shipped detectors find, fine-tunes both on generated faces and shows
+#                what they find (5 minutes on two cores; BUDGET=long: trains small networks from random
+#                weights, 18 minutes; BUDGET=smoke: a minute; DETECTORS=df2s2: DF2S2 alone)
 # make test      the test suite;  make test-long: the README's long commands too
 #                LIMIT=avx2: as on a processor that has no more; tools/qa/limit_processor.c names
 #                the limits and what they need

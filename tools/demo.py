@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Shows what the detectors find, as shipped and as trained here: ``make demo``.
 
-First the shipped detectors search the photographs of ``examples/photos``; then both detectors are
-trained on generated faces on the CPU.
+First the shipped detectors search the photographs of ``examples/photos``; then both are fine-tuned
+on generated faces on the CPU. With ``--budget long``, small networks are trained from random
+weights instead.
 
 Leaves in ``output/demo``: ``photographs-NAME.jpg``, ``results.json``, the precision-recall curves,
 a sheet of validation images with the detections of each detector side by side, and one of DF2S2's
@@ -51,8 +52,8 @@ from face_d2.visualization.plots import plot_precision_recall
 from face_d2.visualization.sheets import SheetItem, detection_sheet
 
 DETECTORS = ("df2s2", "lffd")
-#: Iterations of the budget "full", with which the demo takes about 10 minutes on two cores.
-SHORT_SCHEDULES = {"df2s2": 600, "lffd": 600}
+#: Configs of the budget "full"; the others train ``quick/NAME_synth.yaml``.
+FINE_TUNED = {"df2s2": "quick/df2s2_lite0_synth.yaml", "lffd": "quick/lffd_20L5S_synth.yaml"}
 SHOWN_SCORE = 0.5
 PHOTOGRAPHS = Path(__file__).parents[1] / "examples" / "photos"
 
@@ -62,15 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(
         "tools/demo.py",
         "Shows what the detectors find: first the shipped ones on the photographs of "
-        "examples/photos, then both detectors after a training on generated faces on the CPU.",
+        "examples/photos, then both after a fine-tuning on generated faces on the CPU.",
         examples=("make demo", "python tools/demo.py --budget smoke --detectors lffd"),
     )
     parser.add_argument(
         "--budget",
         choices=("full", "long", "smoke"),
         default="full",
-        help="full: the configs' schedules, shortened; long: as they are; smoke: a handful of "
-        "steps, which show that everything runs and learn nothing",
+        help="full: fine-tune the shipped detectors; long: train small networks from random "
+        "weights; smoke: a handful of steps from random weights, which show that everything runs "
+        "and learn nothing",
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of weights, crops and order (%(default)s)"
@@ -167,11 +169,10 @@ def _data(options: argparse.Namespace) -> list[object]:
 
 def _train(name: str, options: argparse.Namespace, overrides: list[object]) -> CfgNode:
     output = options.output / name
-    if options.budget == "full":
-        overrides = ["SOLVER.MAX_ITER", SHORT_SCHEDULES[name]]
+    config = FINE_TUNED[name] if options.budget == "full" else f"quick/{name}_synth.yaml"
     words = ["OUTPUT_DIR", output, "SEED", options.seed, *overrides]
     args = train_parser().parse_args(
-        ["--config-file", get_config_file(f"quick/{name}_synth.yaml"), "--num-gpus", "0"]
+        ["--config-file", get_config_file(config), "--num-gpus", "0"]
         + [str(word) for word in words]
     )
     train_or_evaluate(args)
