@@ -18,6 +18,7 @@ from typing import Any
 __all__ = [
     "CONFIG_HELP",
     "CommandParser",
+    "add_resampling",
     "at_least_one",
     "count",
     "run",
@@ -149,6 +150,18 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _say(text: str) -> None:
     """Prints to stderr; bytes that are not UTF-8 (in file names) are escaped."""
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
+
+
+def add_resampling(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--bootstrap`` and ``--seed``, which set the intervals of an evaluation."""
+    parser.add_argument(
+        "--bootstrap",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="number of resamples for intervals, 0: none (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
 
 
 def share(text: str) -> float:

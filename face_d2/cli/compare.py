@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from face_d2.cli.common import CommandParser, at_least_one, count, run, share
+from face_d2.cli.common import CommandParser, add_resampling, at_least_one, count, run, share
 from face_d2.detectors import ONNX_DETECTORS
 
 __all__ = ["main"]
@@ -110,14 +110,7 @@ def _parser() -> CommandParser:
         metavar="N",
         help="false positives per image for which the score threshold is computed (%(default)s)",
     )
-    parser.add_argument(
-        "--bootstrap",
-        type=count,
-        default=1000,
-        metavar="N",
-        help="number of resamples for intervals, 0: none (%(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
+    add_resampling(parser)
     parser.add_argument(
         "--processes",
         type=at_least_one,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.cli.common import CONFIG_HELP, CommandParser, add_resampling, run
 from face_d2.cli.hiding import hiding_main
 from face_d2.data.labels import is_notation
 from face_d2.utils.requirements import require
@@ -81,14 +81,7 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
         "annotation text",
     )
     parser.add_argument("--subset-name", help="name of the subset in the result")
-    parser.add_argument(
-        "--bootstrap",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="number of resamples for intervals, 0: none (%(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
+    add_resampling(parser)
     parser.add_argument(
         "--image-root", metavar="DIR", help="image folder; adds contact sheets of errors to --plots"
     )
@@ -96,8 +89,6 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.image_root and not options.plots:
         parser.error("--image-root needs --plots DIR")
-    if options.bootstrap < 0:
-        parser.error(f"--bootstrap {options.bootstrap}: expected 0 or more")
     protocol = _protocol(parser, options)
 
     def score() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.cli.common import CommandParser, at_least_one, count, run, share
+from face_d2.cli.common import CommandParser, add_resampling, at_least_one, run, share
 
 __all__ = ["hiding_main"]
 
@@ -55,14 +55,7 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         metavar="SHARE",
         help="a face is visible if less than this share of its box is covered (%(default)s)",
     )
-    parser.add_argument(
-        "--bootstrap",
-        type=count,
-        default=1000,
-        metavar="N",
-        help="number of resamples for intervals, 0: none (%(default)s)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
+    add_resampling(parser)
     parser.add_argument(
         "--cache",
         type=Path,

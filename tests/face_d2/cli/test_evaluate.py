@@ -104,7 +104,11 @@ def test_fddb_prints_and_writes(folds, tmp_path, capsys):
         (["nowhere", "TRUTH"], 1, "error: nowhere: no such folder or archive"),
         (["FOUND", "nowhere"], 1, "error: nowhere: no such ground truth"),
         (["FOUND", "TRUTH", "--protocol", "NMS"], 2, "error: --protocol 'NMS': expected KEY=VALUE"),
-        (["FOUND", "TRUTH", "--bootstrap", "-1"], 2, "error: --bootstrap -1: expected 0 or more"),
+        (
+            ["FOUND", "TRUTH", "--bootstrap", "-1"],
+            2,
+            "error: argument --bootstrap: -1: expected 0 or more",
+        ),
         (["FOUND", "TRUTH", "--image-root", "x"], 2, "--image-root needs --plots DIR"),
         (["FOUND", "TRUTH", "--images", "nowhere"], 1, "No such file"),
     ],
