@@ -117,8 +117,7 @@ __attribute__((constructor)) static void start(void) {
         fprintf(stderr, "LIMIT_PROCESSOR=%s: no such limit\n", name ? name : "");
         _exit(97);
     }
-    int faults = !syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
-    if (faults) syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1); /* until the handler is there */
+    int faults = !syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1); /* fails where it cannot fault */
     if (!faults) import_from(getenv("LIMITED_PACKAGES"));
     own.sa_sigaction = on_fault;
     own.sa_flags = SA_SIGINFO | SA_NODEFER;

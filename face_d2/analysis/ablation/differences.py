@@ -16,15 +16,15 @@ import numpy as np
 from tabulate import tabulate
 
 from face_d2.analysis.ablation.suite import Suite
-from face_d2.evaluation.wider_face.breakdown import resampled_aps
-from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
+from face_d2.evaluation.wider_face.breakdown import percentile_interval, resampled_aps
+from face_d2.evaluation.wider_face.ground_truth import SETTINGS, WiderFaceGroundTruth
 from face_d2.evaluation.wider_face.protocol import widerface_ap
 
-__all__ = ["RESAMPLES", "differences", "differences_table", "resampled_run"]
+__all__ = ["RESAMPLES", "Results", "differences", "differences_table", "resampled_run"]
 
 RESAMPLES = 1000
-_SETTINGS = ("easy", "medium", "hard")
 
+#: Row -> its runs in the order of seeds.
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -72,21 +72,20 @@ def differences(suite: Suite, results: Results) -> list[dict[str, Any]]:
         return []
     found = []
     for row in rows[1:]:
-        for setting in _SETTINGS:
+        for setting in SETTINGS:
             key = f"AP_{setting}"
             runs, others = results[row], results[baseline]
             if any(run[key] is None for run in (*runs, *others)):
                 continue
             of_seed = {run["seed"]: run[key] for run in others}
             gaps = _mean_resampled(runs, setting) - _mean_resampled(others, setting)
-            low, high = np.nanquantile(gaps, [0.025, 0.975])
             found.append(
                 {
                     "row": row,
                     "baseline": baseline,
                     "setting": setting,
                     "difference": _mean_ap(runs, key) - _mean_ap(others, key),
-                    "interval_95": [float(low), float(high)],
+                    "interval_95": list(percentile_interval(gaps)),
                     "by_seed": [
                         run[key] - of_seed[run["seed"]] for run in runs if run["seed"] in of_seed
                     ],
@@ -109,7 +108,7 @@ def differences_table(suite: Suite, results: Results) -> str:
     baseline, _ = next(iter(suite.rows.values()))
     table = tabulate(
         [[label, *row] for label, row in cells.items()],
-        (f"minus {baseline!r}", *_SETTINGS),
+        (f"minus {baseline!r}", *SETTINGS),
         "github",
         disable_numparse=True,
     )

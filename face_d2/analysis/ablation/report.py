@@ -14,20 +14,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from face_d2.analysis.ablation.differences import differences_table
+from face_d2.analysis.ablation.differences import Results, differences_table
 from face_d2.analysis.ablation.suite import Suite
+from face_d2.evaluation.wider_face.ground_truth import SETTINGS
 from face_d2.utils.files import replaced_file
 from face_d2.visualization.style import COLORS, STYLE, save_figure
 
 __all__ = ["collect", "markdown_table", "plot_suite", "write_results"]
 
-_SETTINGS = ("easy", "medium", "hard")
 _HEADER = (
-    *("", "seeds", *_SETTINGS),
+    *("", "seeds", *SETTINGS),
     *("parameters, M", "GFLOPs", "ms an image", "training, min"),
 )
-
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def collect(suite: Suite, source: str | Path) -> dict[str, list[dict[str, Any]]]:
@@ -81,7 +79,7 @@ def markdown_table(suite: Suite, results: Results) -> str:
         if not runs:
             rows.append([label, "0", *["-"] * (len(_HEADER) - 2)])
             continue
-        cells = [_spread([run[f"AP_{setting}"] for run in runs]) for setting in _SETTINGS]
+        cells = [_spread([run[f"AP_{setting}"] for run in runs]) for setting in SETTINGS]
         cells += [f"{runs[0]['parameters'] / 1e6:.2f}", f"{runs[0]['gflops']:.2f}"]
         cells.append(f"{statistics.median(run['ms_per_image'] for run in runs):.1f}")
         seconds = [s for run in runs if (s := run["training_seconds"]) is not None]
@@ -115,8 +113,8 @@ def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 1.3 + 0.36 * len(rows)), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(_SETTINGS), sharey=True)
-        for axes, setting, color in zip(panels, _SETTINGS, COLORS):
+        panels = figure.subplots(1, len(SETTINGS), sharey=True)
+        for axes, setting, color in zip(panels, SETTINGS, COLORS):
             key = f"AP_{setting}"
             values = [[np.nan if r[key] is None else r[key] for r in results[row]] for row in rows]
             means = [np.mean(row) for row in values]

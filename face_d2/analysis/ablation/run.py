@@ -29,6 +29,7 @@ from face_d2.analysis.ablation.differences import resampled_run
 from face_d2.analysis.cost import measure_cost
 from face_d2.engine.launch import launch
 from face_d2.evaluation.evaluators import dataset_ground_truth
+from face_d2.evaluation.wider_face.ground_truth import SETTINGS
 from face_d2.evaluation.wider_face.report import write_json
 
 __all__ = ["check_settings", "main", "planned_iterations", "run_settings"]
@@ -45,7 +46,6 @@ _NEUTRAL = (
     "DATALOADER.NUM_WORKERS",
     "SOLVER.CHECKPOINT_PERIOD",
 )
-_SETTINGS = ("easy", "medium", "hard")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -125,7 +125,7 @@ def _record(args: argparse.Namespace, cfg: CfgNode) -> None:
     result = {
         "row": Path(args.config_file).stem,
         "seed": cfg.SEED,
-        **{f"AP_{setting}": report[f"AP_{setting}"] for setting in _SETTINGS},
+        **{f"AP_{setting}": report[f"AP_{setting}"] for setting in SETTINGS},
         "interval_95": report["interval_95"],
         "dataset": dataset,
         "protocol": report["protocol"],

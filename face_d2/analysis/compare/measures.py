@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.detectors import Detections
-from face_d2.evaluation.wider_face.breakdown import resampled_aps
+from face_d2.evaluation.wider_face.breakdown import percentile_interval, resampled_aps
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
 from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, Curve
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
@@ -294,11 +294,8 @@ def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
 
 
 def _interval(values: NDArray[np.float64]) -> list[float | None]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return [None, None]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
+    """The interval for JSON, which has no NaN."""
+    return [None if np.isnan(end) else end for end in percentile_interval(values)]
 
 
 def _last_recall(curve: Curve) -> float:

@@ -27,6 +27,7 @@ __all__ = [
     "bootstrap_intervals",
     "height_breakdown",
     "height_classes",
+    "percentile_interval",
     "resampled_aps",
     "top_false_positives",
     "top_misses",
@@ -199,13 +200,21 @@ def bootstrap_intervals(
     Returns:
         setting -> (low, high) in 0-1; NaN if no resample has a face that counts.
     """
-    intervals = {}
-    for setting, aps in resampled_aps(matches, ground_truth, samples, seed).items():
-        aps = aps[~np.isnan(aps)]
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        low, high = np.quantile(aps, tails) if len(aps) else (np.nan, np.nan)
-        intervals[setting] = (float(low), float(high))
-    return intervals
+    return {
+        setting: percentile_interval(aps, level)
+        for setting, aps in resampled_aps(matches, ground_truth, samples, seed).items()
+    }
+
+
+def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """The interval (low, high) that contains the fraction ``level`` of resampled values.
+
+    NaNs are left out; if there is nothing else, both ends are NaN.
+    """
+    values = values[~np.isnan(values)]
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(values, tails) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
 def resampled_aps(

@@ -76,16 +76,12 @@ def test_pretrained_rows_build_train_and_evaluate(
 
 
 def test_pretrained_rows_change_what_they_say() -> None:
-    base = settings_of(str(PRETRAINED_BASE))
     changed = {}
     for row in PRETRAINED_ROWS:
         written = yaml.safe_load((PRETRAINED / f"{row}.yaml").read_text())
         assert written.pop("_BASE_") == PRETRAINED_BASE.name
         assert written.pop("OUTPUT_DIR").endswith(f"/{row}")
-        settings = settings_of(str(PRETRAINED / f"{row}.yaml"))
-        changed[row] = {
-            key for key in settings.keys() | base.keys() if settings.get(key) != base.get(key)
-        }
+        changed[row] = changed_keys(str(PRETRAINED / f"{row}.yaml"), str(PRETRAINED_BASE))
         assert changed[row] == set(leaves(written))
     fusion = "MODEL.FFP.FUSION"
     towers = {"MODEL.DF2S2.SHARE_TOWER", "MODEL.DF2S2.SEG_ENABLED"}
@@ -107,16 +103,19 @@ def settings_of(file: str) -> dict[str, Any]:
     return run_settings(["--result", "unused", "--config-file", file, "--num-gpus", "0"])
 
 
+def changed_keys(file: str, base_file: str) -> set[str]:
+    """The keys with another value than in the base config."""
+    settings, base = settings_of(file), settings_of(base_file)
+    return {key for key in settings.keys() | base.keys() if settings.get(key) != base.get(key)}
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_says_what_matters_and_nothing_else(row: str) -> None:
     """The row's lines change the base, all of them, and are few."""
     written = yaml.safe_load(Path(of_row(row)).read_text())
     assert written.pop("_BASE_") == "../quick/df2s2_real.yaml"
     assert written.pop("OUTPUT_DIR").endswith(f"/{row}")
-    row_settings, base = settings_of(of_row(row)), settings_of(BASE)
-    changed = {
-        key for key in row_settings.keys() | base.keys() if row_settings.get(key) != base.get(key)
-    }
+    changed = changed_keys(of_row(row), BASE)
     assert changed == set(leaves(written))
     assert 1 <= len(changed) <= 2
 
