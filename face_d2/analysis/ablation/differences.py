@@ -57,10 +57,10 @@ def differences(suite: Suite, results: Results) -> list[dict[str, Any]]:
         results: the result of :func:`face_d2.analysis.ablation.report.collect`.
 
     Returns:
-        For every later row and setting: ``row``, ``baseline``, ``setting``, ``difference`` of the
-        means over seeds in points, its ``interval_95`` by the paired bootstrap over images, and
-        ``by_seed``, the differences of the seeds that both rows have. Empty if a run of the first
-        row, or of every other row, has no resampled APs.
+        For every later row and setting: ``row``, ``baseline``, ``setting``, ``by_seed`` (the
+        differences in points of the seeds that both rows have), their mean ``difference``, and its
+        ``interval_95`` by the paired bootstrap over images. Empty if a run of the first row, or of
+        every other row, has no resampled APs.
     """
     rows = [
         row
@@ -70,25 +70,24 @@ def differences(suite: Suite, results: Results) -> list[dict[str, Any]]:
     baseline = next(iter(suite.rows))
     if baseline not in rows:
         return []
+    others = {run["seed"]: run for run in results[baseline]}
     found = []
     for row in rows[1:]:
+        pairs = [(run, others[run["seed"]]) for run in results[row] if run["seed"] in others]
         for setting in SETTINGS:
             key = f"AP_{setting}"
-            runs, others = results[row], results[baseline]
-            if any(run[key] is None for run in (*runs, *others)):
+            if not pairs or any(run[key] is None for pair in pairs for run in pair):
                 continue
-            of_seed = {run["seed"]: run[key] for run in others}
-            gaps = _mean_resampled(runs, setting) - _mean_resampled(others, setting)
+            by_seed = [run[key] - other[key] for run, other in pairs]
+            gaps = [_resampled(run, setting) - _resampled(other, setting) for run, other in pairs]
             found.append(
                 {
                     "row": row,
                     "baseline": baseline,
                     "setting": setting,
-                    "difference": _mean_ap(runs, key) - _mean_ap(others, key),
-                    "interval_95": list(percentile_interval(gaps)),
-                    "by_seed": [
-                        run[key] - of_seed[run["seed"]] for run in runs if run["seed"] in of_seed
-                    ],
+                    "difference": statistics.mean(by_seed),
+                    "interval_95": list(percentile_interval(np.mean(gaps, axis=0))),
+                    "by_seed": by_seed,
                 }
             )
     return found
@@ -113,16 +112,12 @@ def differences_table(suite: Suite, results: Results) -> str:
         disable_numparse=True,
     )
     note = (
-        "Difference of the means over seeds [95 % interval of the paired bootstrap over images, "
-        f"{RESAMPLES:,} resamples] (seed by seed)."
+        "Mean difference of the seeds that both rows have [95 % interval of the paired "
+        f"bootstrap over images, {RESAMPLES:,} resamples] (seed by seed)."
     )
     return f"{table}\n\n{note}\n"
 
 
-def _mean_ap(runs: Sequence[Mapping[str, Any]], key: str) -> float:
-    return statistics.mean(run[key] for run in runs)
-
-
-def _mean_resampled(runs: Sequence[Mapping[str, Any]], setting: str) -> np.ndarray:
-    """(B,) mean over seeds in each resample."""
-    return np.mean([np.array(run["resampled"][setting], np.float64) for run in runs], axis=0)
+def _resampled(run: Mapping[str, Any], setting: str) -> np.ndarray:
+    """(B,) the AP in each resample."""
+    return np.array(run["resampled"][setting], np.float64)

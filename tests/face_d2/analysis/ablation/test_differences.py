@@ -51,16 +51,18 @@ def test_what_moves_both_rows_does_not_widen_the_interval() -> None:
     assert hard["by_seed"] == [5.0]
 
 
-def test_means_over_seeds_and_seed_by_seed() -> None:
+def test_only_seeds_that_both_rows_have_count() -> None:
     flat = np.zeros(RESAMPLES)
     results = {
         "base": [run("base", 0, 50.0, flat + 50), run("base", 1, 52.0, flat + 52)],
         "other": [run("other", seed, 50.0 + 3 * seed, flat + 50 + 3 * seed) for seed in (0, 1, 2)],
     }
     for entry in differences(SUITE, results):
-        assert entry["difference"] == pytest.approx(53.0 - 51.0)
-        assert entry["interval_95"] == pytest.approx([2.0, 2.0])
+        assert entry["difference"] == pytest.approx(51.5 - 51.0)
+        assert entry["interval_95"] == pytest.approx([0.5, 0.5])
         assert entry["by_seed"] == [0.0, 1.0]  # seed 2 has no partner
+    results["other"] = [run("other", 2, 56.0, flat + 56)]
+    assert differences(SUITE, results) == []
 
 
 def test_rows_without_resamples_have_no_differences() -> None:
