@@ -14,6 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from helpers.train_script import write_train_script
+from torch import nn
 
 from face_d2 import train_net
 from face_d2.engine.hooks import BestCheckpoint
@@ -73,6 +74,16 @@ def test_resumed_training_equals_uninterrupted(
     momenta = [run["trainer"]["_trainer"]["optimizer"]["state"] for run in (a, b)]
     for key, state in momenta[0].items():
         assert torch.equal(state["momentum_buffer"], momenta[1][key]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("config", ["df2s2", "lffd"])
+def test_weights_have_channels_last_on_a_cpu(words: Words, config: str) -> None:
+    model = FaceTrainer.build_model(train_net.load_cfg(parse(words(config=config))))
+    kernels = [
+        m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size > (1, 1)
+    ]
+    assert len(kernels) > 10
+    assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)
 
 
 def test_an_unseeded_run_resumes_in_its_own_order(words: Words, tmp_path: Path) -> None:
