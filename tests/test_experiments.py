@@ -1,25 +1,44 @@
-"""The tables of docs/experiments.md have the recorded figures."""
+"""The tables of docs/experiments.md have the recorded results."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from face_d2.analysis.ablation.differences import differences
 from face_d2.analysis.ablation.report import collect
 from face_d2.analysis.ablation.suite import read_suite
 
 
-def test_the_pretrained_suite(repo: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "with_cost"),
+    [
+        ("pretrained", 5, True),
+        ("recommended", 2, False),
+        ("df2s2_keys", 5, False),
+        ("lffd_keys", 3, False),
+    ],
+)
+def test_the_tables_of_the_suites(repo: Path, name: str, rows: int, with_cost: bool) -> None:
+    """APs of all seeds, and the differences from the first row."""
     text = (repo / "docs" / "experiments.md").read_text(encoding="utf-8")
-    suite = read_suite("pretrained")
-    results = collect(suite, repo / "benchmarks" / "results" / "ablation_pretrained.jsonl")
-    assert len(results) >= 5
+    suite = read_suite(name)
+    results = collect(suite, repo / "benchmarks" / "results" / f"ablation_{name}.jsonl")
+    assert len(results) >= rows
     gaps = {(gap["row"], gap["setting"]): gap for gap in differences(suite, results)}
-    for row, (run,) in results.items():  # one seed
-        cells = [f"{run[f'AP_{setting}']:.1f}" for setting in ("easy", "medium", "hard")]
+    for row, runs in results.items():
+        cells = [
+            " / ".join(f"{run[f'AP_{setting}']:.1f}" for run in runs)
+            for setting in ("easy", "medium", "hard")
+        ]
         for setting in ("medium", "hard"):
-            gap = gaps.get((row, setting))
-            low, high = gap["interval_95"] if gap else (0, 0)
-            cells.append(f"{gap['difference']:+.1f} [{low:+.1f}, {high:+.1f}]" if gap else "")
-        cells.append(f"{run['gflops']:.2f}")
+            if gap := gaps.get((row, setting)):
+                low, high = gap["interval_95"]
+                seeds = " / ".join(f"{seed:+.1f}" for seed in gap["by_seed"])
+                seeds = f" ({seeds})" if len(gap["by_seed"]) > 1 else ""
+                cells.append(f"{gap['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{seeds}")
+            else:
+                cells.append("")
+        cells += [f"{runs[0]['gflops']:.2f}"] if with_cost else []
         assert f"| {suite.rows[row][0]} | {' | '.join(cells)} |" in text
