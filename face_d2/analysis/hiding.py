@@ -134,13 +134,8 @@ def measure_hiding(
 ) -> dict[str, Any]:
     """Measures the faces that stay visible, for each detector and threshold.
 
-    Args:
-        detectors: the detectors, with different names.
-        images: the photographs with their faces.
-        settings: settings of the measurement.
-        cache: folder of the runs; those of ``face-d2-compare`` are used again.
-        processes: number of processes that search photographs.
-        progress: show progress bars.
+    See :func:`.run.run_detector` for ``cache`` and ``processes``; runs of ``face-d2-compare`` are
+    used again.
 
     Returns:
         ``data``, ``photographs``, ``faces``, ``settings``, and ``detectors``: name -> ``protocol``
@@ -150,7 +145,8 @@ def measure_hiding(
         pictures' area that is hidden outside faces.
 
     Raises:
-        ValueError: there is no detector or face, or a threshold is below a detector's own.
+        ValueError: there is no detector or face, two detectors have the same name, or a threshold
+            is below a detector's own.
     """
     if len({choice.name for choice in detectors}) != len(detectors) or not detectors:
         raise ValueError("name at least one detector, and no name twice")

@@ -21,11 +21,7 @@ _ONE_PIXEL = 1.5
 
 
 def fractions_warning(boxes: NDArray[np.float64]) -> str:
-    """Returns a warning if boxes look like fractions of the image's sides, or "".
-
-    Args:
-        boxes: (N, 4) XYWH of all detections.
-    """
+    """Returns a warning if boxes (N, 4) XYWH look like fractions of the image's sides, or ""."""
     if len(boxes) < _MINIMUM or np.abs(boxes[:, 2:]).max() > _ONE_PIXEL:
         return ""
     return (
@@ -39,11 +35,8 @@ def other_form_warning(
 ) -> str:
     """Returns a warning if detections fit the faces as x1 y1 x2 y2 or as centers, or "".
 
-    The detections with the highest scores are compared in all three formats.
-
-    Args:
-        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
-        ground_truth: the faces.
+    ``detections`` has (N, 5) x, y, w, h, score for each image of the ground truth. Those with the
+    highest scores are compared in all three formats.
     """
     scores = np.concatenate([rows[:, 4] for rows in detections])
     if len(scores) < _MINIMUM:

@@ -61,13 +61,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compares detectors on each set of images.
 
-    Args:
-        specs: the detectors, with different names.
-        image_sets: the image sets; the first one is used for the main table.
-        output: the folder of the page, for links to images.
-        settings: settings of the comparison.
-        cache: folder of the runs; by default ``runs`` in ``output``.
-        progress: show progress bars.
+    The main table is for the first set. ``output`` is the folder of the page, for links to images,
+    and ``cache`` the folder of the runs, by default ``runs`` in ``output``.
 
     Returns:
         The content of ``results.json``: ``detectors`` (name -> metrics on the first set), ``data``

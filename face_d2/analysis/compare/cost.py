@@ -36,16 +36,9 @@ def measure_times(
     For each image, every detector is called twice and the second call is timed, so that all
     detectors are timed under the same conditions and with their weights in the caches.
 
-    Args:
-        specs: the detectors; recorded detections are left out.
-        files: images, which are read before timing.
-        threads: number of CPU threads of each detector.
-        rounds: number of passes over all images; the median of each image is used.
-        progress: show a progress bar.
-
     Returns:
         name -> ``milliseconds`` (mean over the images of the median over the rounds) and
-        ``quartiles`` over the images.
+        ``quartiles`` over the images; recorded detections are left out.
     """
     opened = {spec.name: open_detector(spec, threads) for spec in specs}
     detectors = {name: one for name, one in opened.items() if isinstance(one, Detector)}

@@ -149,17 +149,11 @@ def reach(
     recall: float | None = None,
     false_positives: float | None = None,
 ) -> dict[str, Any]:
-    """The highest threshold with a given recall, or the lowest with a given number of false
-    positives.
+    """The highest threshold with a required recall, in 0-1, or the lowest with an allowed number of
+    false positives per image.
 
     The threshold is chosen on the images on which it is reported. Choose the threshold for use on
     other images.
-
-    Args:
-        result: the result of the detector.
-        setting: the faces that count.
-        recall: required recall, in 0-1.
-        false_positives: allowed number of false positives per image.
 
     Returns:
         See :func:`operating_point`; ``threshold`` is None if no threshold meets the requirement.

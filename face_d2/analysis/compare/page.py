@@ -33,11 +33,7 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
 
     Without plotly, which contains the JavaScript of the charts, there is no ``index.html``; see
-    :func:`warn_without_page`.
-
-    Args:
-        results: the result of :func:`.comparison.compare`.
-        output: the folder for the files.
+    :func:`warn_without_page`. The results are those of :func:`.comparison.compare`.
 
     Returns:
         The page, or ``results.md`` where there is none.

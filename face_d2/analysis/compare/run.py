@@ -97,15 +97,9 @@ def run_detector(
     threads: int = 1,
     progress: bool = True,
 ) -> dict[str, Detections]:
-    """The boxes of a detector on all images, from the cache if they are in it.
+    """The boxes of a detector on all images, from the folder ``cache`` if they are in it.
 
-    Args:
-        spec: the detector.
-        images: the images.
-        cache: folder of the runs.
-        processes: number of processes.
-        threads: number of threads of each process; it can change the last digits of boxes.
-        progress: show a progress bar.
+    Each process uses ``threads`` threads; this number can change the last digits of the boxes.
 
     Raises:
         ValueError: an image is not in recorded detections, or the detector fails.
