@@ -52,12 +52,6 @@ _CONFIGS = {"df2s2": "df2s2/df2s2_R50_FFP.yaml", "lffd": "lffd/lffd_25L8S.yaml"}
 _TURNS = 3  # of the interleaving that warm up
 
 
-def build(detector: str) -> nn.Module:
-    cfg = load_config(_CONFIGS[detector])
-    cfg.MODEL.DEVICE = "cpu"
-    return build_model(cfg)
-
-
 def crowd(count: int, size: tuple[int, int]) -> Tensor:
     """(count, 4) XYXY faces of 8 to 128 pixels, as many in every octave."""
     generator = torch.Generator().manual_seed(0)
@@ -98,7 +92,9 @@ def suppression(detector: str, model: nn.Module) -> Callable[[Tensor, Tensor], T
 
 def jobs(detector: str) -> dict[str, Callable[[], Any]]:
     """Everything that is measured of a detector, by name."""
-    model, size = build(detector), SIZES[detector]
+    cfg = load_config(_CONFIGS[detector])
+    cfg.MODEL.DEVICE = "cpu"
+    model, size = build_model(cfg), SIZES[detector]
     label = df2s2_labels if detector == "df2s2" else lffd_labels
     found: dict[str, Callable[[], Any]] = {
         f"labels_{count}": partial(label, model, crowd(count, size), size) for count in FACES
@@ -141,11 +137,10 @@ def resident(field: str) -> int:
 
 def measure(detector: str, rounds: int, threads: int) -> dict[str, Any]:
     functions = jobs(detector)
-    labels = medians({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
-    seconds = {**labels}
+    seconds = medians({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
     for name in functions:
         if name.startswith("nms"):
-            seconds.update(medians({name: functions[name]}, 3))
+            seconds |= medians({name: functions[name]}, 3)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         arguments = [(detector, name, threads) for name in functions]
         memory = dict(zip(functions, pool.starmap(peak_mb, arguments, chunksize=1)))

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from face_d2.analysis.compare.measures import MeasureSettings, differences, measure
+from face_d2.analysis.compare.recorded import RecordedDetections
 from face_d2.detectors import Detections
-from face_d2.evaluation import read_ground_truth, read_predictions
+from face_d2.evaluation import read_ground_truth
 
 _SETTINGS = ("easy", "medium", "hard")
 
@@ -39,17 +39,14 @@ def main() -> None:
     options = parser.parse_args()
 
     truth = read_ground_truth(options.ground_truth)
-    rows = read_predictions(options.predictions)
-    first = {name: _detections(np.asarray(rows[name]).reshape(-1, 5)) for name in truth.names}
+    recorded = RecordedDetections(options.predictions)
+    first = {name: recorded.of_image(name) for name in truth.names}
     second = {
         name: _without_small(found) if index % 2 else found
         for index, (name, found) in enumerate(first.items())
     }
     whole = MeasureSettings(bootstrap=0)
-    expected = {
-        "first": measure(first, truth, whole),
-        "second": measure(second, truth, whole),
-    }
+    expected = {"first": measure(first, truth, whole), "second": measure(second, truth, whole)}
     gaps = {row["setting"]: row["difference"] for row in differences(expected)}
     generator = np.random.default_rng(options.seed)
     inside = {f"{kind}_{key}": 0 for kind in ("AP", "difference") for key in _SETTINGS}
@@ -82,11 +79,6 @@ def main() -> None:
     if options.json:
         Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"RESULT {json.dumps(result)}")
-
-
-def _detections(rows: NDArray[np.float64]) -> Detections:
-    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-    return Detections(boxes.astype(np.float32), rows[:, 4].astype(np.float32))
 
 
 def _without_small(found: Detections) -> Detections:

@@ -63,9 +63,7 @@ def build(variant: str) -> lffd_d2.LFFD:
 
 def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
     """Forward pass and lone convolution, in fp32 and, where the CPU has it, bf16."""
-    model = build(variant).eval()
-    side = model.backbone.variant.map_sizes(HEIGHT, WIDTH)[0]
-    conv = nn.Conv2d(64, 64, 3, padding=1)
+    side = build(variant).backbone.variant.map_sizes(HEIGHT, WIDTH)[0]
     image = torch.randn(1, 3, HEIGHT, WIDTH)
     feature = torch.randn(1, 64, *side)
     bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -80,7 +78,7 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
         functions[f"forward_{name}"] = lambda net=net, x=x: net.forward_maps(x)
         functions[f"conv_{name}"] = lambda lone=lone, f=f: lone(f)
     with torch.no_grad():
-        operations = flops(lambda: model.forward_maps(image)), flops(lambda: conv(feature))
+        operations = [flops(functions[f"{name}_float32"]) for name in ("forward", "conv")]
         seconds = interleaved_medians(functions, rounds)
     rates = [o / seconds[f"{n}_float32"] for o, n in zip(operations, ("forward", "conv"))]
     return {

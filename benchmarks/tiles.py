@@ -16,9 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from face_d2.evaluation.wider_face.breakdown import resampled_aps
+from face_d2.evaluation.wider_face.breakdown import percentile_interval, resampled_aps
 from face_d2.evaluation.wider_face.ground_truth import read_ground_truth
 from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.accuracy import find_faces
@@ -71,9 +69,7 @@ def main() -> None:
                 of_whole = resampled
             else:
                 row["gain_interval_95"] = {
-                    setting: np.nanquantile(
-                        100 * (aps - of_whole[setting]), [0.025, 0.975]
-                    ).tolist()
+                    setting: percentile_interval(100 * (aps - of_whole[setting]))
                     for setting, aps in resampled.items()
                 }
             result["files"].setdefault(name, {})[way] = row

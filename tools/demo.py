@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -37,12 +36,12 @@ from face_d2.cli.common import CommandParser, run
 from face_d2.config import get_config_file
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances
 from face_d2.data.register import register_wider_face
-from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.evaluation import widerface_ap
 from face_d2.evaluation.evaluators import dataset_ground_truth
 from face_d2.evaluation.wider_face.files import read_predictions
 from face_d2.predictor.drawing import draw_faces, save_image
 from face_d2.predictor.images import load_image
+from face_d2.predictor.torch_backend import build_detector
 from face_d2.pretrained import PRETRAINED
 from face_d2.synthetic.dataset import generate, lookalike_images, synthetic_root
 from face_d2.train_net import load_cfg
@@ -106,7 +105,7 @@ def demonstrate(options: argparse.Namespace) -> None:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset / "predictions"
         found[name] = read_predictions(folder)
         curves[name] = widerface_ap(found[name], dataset_ground_truth(dataset))
-        model = _trained(cfg)
+        model = build_detector(cfg, Path(cfg.OUTPUT_DIR) / "model_final.pth")
         results[name] = {
             **{f"widerface/{key}": 100 * value for key, value in curves[name].items()},
             "false_positives_per_lookalike_image": _false_positives(model, cfg, options),
@@ -153,36 +152,26 @@ def _data(options: argparse.Namespace) -> list[object]:
     root = options.output / "smoke-data"
     if not (root / "widerface").is_dir():
         generate(root, train_images=24, val_images=8)
-    names = {}
     for split in ("train", "val"):
-        names[split] = f"widerface_smoke_{split}"
         register_wider_face(
-            names[split],
+            f"widerface_smoke_{split}",
             root / "widerface" / f"WIDER_{split}" / "images",
             root / "widerface" / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
         )
     return [
-        *("DATASETS.TRAIN", (names["train"],), "DATASETS.TEST", (names["val"],)),
+        *("DATASETS.TRAIN", ("widerface_smoke_train",)),
+        *("DATASETS.TEST", ("widerface_smoke_val",)),
         *("SOLVER.MAX_ITER", 4, "SOLVER.STEPS", (3,), "SOLVER.IMS_PER_BATCH", 2),
     ]
 
 
 def _train(name: str, options: argparse.Namespace, overrides: list[object]) -> CfgNode:
-    output = options.output / name
     config = FINE_TUNED[name] if options.budget == "full" else f"quick/{name}_synth.yaml"
-    words = ["OUTPUT_DIR", output, "SEED", options.seed, *overrides]
-    args = train_parser().parse_args(
-        ["--config-file", get_config_file(config), "--num-gpus", "0"]
-        + [str(word) for word in words]
-    )
+    words = ["--config-file", get_config_file(config), "--num-gpus", 0]
+    words += ["OUTPUT_DIR", options.output / name, "SEED", options.seed, *overrides]
+    args = train_parser().parse_args([str(word) for word in words])
     train_or_evaluate(args)
     return load_cfg(args)
-
-
-def _trained(cfg: CfgNode) -> nn.Module:
-    model = build_model(cfg).eval()
-    FaceCheckpointer(model).load(str(Path(cfg.OUTPUT_DIR) / "model_final.pth"))
-    return model
 
 
 @torch.no_grad()

@@ -20,7 +20,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from face_d2.cli.common import CommandParser, run
 from face_d2.pretrained import find_pretrained
@@ -153,7 +152,6 @@ def write_cards(results: Path | None) -> None:
 def card(name: str) -> str:
     """The Markdown text of a card."""
     words, own = CARDS[name], json.loads(RECORD.read_text())[name]
-    speed = json.loads((RECORD.parent / "shipped_speed.json").read_text())
     settings = ("easy", "medium", "hard")
     precision = " | ".join(f"{own['AP_' + setting]:.1f}" for setting in settings)
     intervals = " | ".join("{:.1f} - {:.1f}".format(*own["interval_95"][s]) for s in settings)
@@ -169,7 +167,7 @@ def card(name: str) -> str:
         "Data": "2,588 photographs of WIDER FACE's validation set, the training part of the fold. "
         "None of the 638 photographs is among them.",
         "Recipe": words.recipe,
-        "Speed": _speed(speed),
+        "Speed": _speed(),
         "Size": f"{sizes[0]} ONNX, {sizes[1]} safetensors.",
         "Int8": _int8(name),
         "License": f"{words.license} WIDER FACE's photographs are given for research use. If you "
@@ -230,13 +228,14 @@ def _hiding(name: str) -> str:
     )
 
 
-def _speed(measured: Mapping[str, Any]) -> str:
-    times = {name: row["milliseconds"] for name, row in measured["detectors"].items()}
+def _speed() -> str:
+    measured = json.loads((RECORD.parent / "shipped_speed.json").read_text())
+    rows = measured["detectors"].items()
     size = f"{measured['width']} x {measured['height']}"
     return (
         f"milliseconds an image of {size}, ONNX Runtime in float32, one thread of an "
         f"{measured['processor']}, interleaved: "
-        + ", ".join(f"{name} {time:.0f}" for name, time in times.items())
+        + ", ".join(f"{name} {row['milliseconds']:.0f}" for name, row in rows)
         + " (`benchmarks/shipped_speed.py`)."
     )
 

@@ -84,9 +84,8 @@ def measure_cost(cfg: CfgNode, weights: str | Path) -> dict[str, Any]:
 
     Returns:
         ``parameters``: number of parameters in training; ``gflops``: 10^9 multiply-adds at
-            inference
-        for ``flops_size``; ``ms_per_image``: median over test images, from the resized image in
-        memory to boxes.
+        inference for ``flops_size``; ``ms_per_image``: median over test images, from the resized
+        image in memory to boxes.
     """
     model = build_model(with_weights(cfg, weights)).eval()
     FaceCheckpointer(model).load(str(weights))
@@ -103,12 +102,11 @@ def _milliseconds(model: nn.Module, cfg: CfgNode) -> float:
     mapper = FaceDatasetMapper(cfg, is_train=False)
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])[:_TIMED_IMAGES]
     inputs = [mapper(record) for record in records]
-    on_gpu = model.device.type == "cuda"
     times = []
     for item in [*inputs[:_WARM_UP], *inputs]:
         begun = time.perf_counter()
         model([item])
-        if on_gpu:
+        if model.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - begun)
     return 1000 * statistics.median(times[min(_WARM_UP, len(inputs)) :])

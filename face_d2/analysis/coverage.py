@@ -139,8 +139,12 @@ def measure_coverage(
         raise ValueError(f"draws is {draws}; at least 1 is needed.")
     import_detectors()
     rule = build_coverage_rule(cfg, training)
+    register_data_sets([dataset_name])
+    records = DatasetCatalog.get(dataset_name)
+    if MetadataCatalog.get(dataset_name).get("annotation_file", "") is None:
+        raise ValueError(f"data set {dataset_name!r} has no labels, so its faces are not known.")
     # An image that cannot be read has no size, and no face in it can be detected.
-    records = [r for r in _annotated_records(dataset_name) if r["height"] > 0]
+    records = [record for record in records if record["height"] > 0]
     heights, outcomes, positives, ignored = [], [], [], 0
     crops = _training_faces(records, cfg, draws, seed)
     source = crops if training else _test_faces(records, cfg, rule)
@@ -193,14 +197,12 @@ def format_coverage(coverage: Coverage) -> str:
     names = [n for n in (*coverage.covered_by, *coverage.uncovered) if coverage.covered_by != (n,)]
     rows = {**coverage.by_height(), **coverage.totals()}
     table = [["height, px", "faces", "covered", *names, f"{coverage.unit} a face"]]
+    table_of_levels = [["height, px", *coverage.levels]]
     for label, row in rows.items():
         shares = [row.covered, *(row.shares[name] for name in names)]
         cells = [f"{100 * share:.1f}" for share in shares]
         table.append([label, f"{row.faces:,}", *cells, f"{row.positives:.1f}"])
-    table_of_levels = [["height, px", *coverage.levels]]
-    for label, row in rows.items():
-        shares = [f"{100 * share:.1f}" for share in row.levels.values()]
-        table_of_levels.append([label, *shares])
+        table_of_levels.append([label, *(f"{100 * share:.1f}" for share in row.levels.values())])
     return "\n".join(
         [
             f"Faces of {coverage.dataset} with positive {coverage.unit}, in percent "
@@ -212,14 +214,6 @@ def format_coverage(coverage: Coverage) -> str:
             format_protocol(coverage.protocol),
         ]
     )
-
-
-def _annotated_records(dataset_name: str) -> list[dict[str, Any]]:
-    register_data_sets([dataset_name])
-    records = DatasetCatalog.get(dataset_name)
-    if MetadataCatalog.get(dataset_name).get("annotation_file", "") is None:
-        raise ValueError(f"data set {dataset_name!r} has no labels, so its faces are not known.")
-    return records
 
 
 _Faces = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], tuple[int, int] | None]

@@ -18,12 +18,7 @@ _UNCOVERED_COLORS = ("#cccccc", "#999999", "#666666")
 def plot_coverage(coverage: Coverage, path: str | Path) -> list[Path]:
     """Plots the share of covered faces by face height, the kind of match, and the level.
 
-    Args:
-        coverage: the result of :func:`face_d2.analysis.coverage.measure_coverage`.
-        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
-
-    Returns:
-        The written files.
+    The suffix of ``path`` is replaced by ``.png`` and ``.svg``; returns these files.
     """
     rows = coverage.by_height()
     at = np.arange(len(rows))

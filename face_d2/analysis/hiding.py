@@ -10,7 +10,7 @@ faces: less than a quarter of its box is covered by their boxes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from face_d2.analysis.compare.run import run_detector
 from face_d2.data.image_file import image_size
 from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.detectors import Detections
+from face_d2.evaluation.wider_face.breakdown import draw_images
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
 from face_d2.predictor.drawing import REDACT_MARGIN, hidden_corners
 
@@ -133,13 +134,8 @@ def measure_hiding(
 ) -> dict[str, Any]:
     """Measures the faces that stay visible, for each detector and threshold.
 
-    Args:
-        detectors: the detectors, with different names.
-        images: the photographs with their faces.
-        settings: settings of the measurement.
-        cache: folder of the runs; those of ``face-d2-compare`` are used again.
-        processes: number of processes that search photographs.
-        progress: show progress bars.
+    See :func:`.run.run_detector` for ``cache`` and ``processes``; runs of ``face-d2-compare`` are
+    used again.
 
     Returns:
         ``data``, ``photographs``, ``faces``, ``settings``, and ``detectors``: name -> ``protocol``
@@ -149,7 +145,8 @@ def measure_hiding(
         pictures' area that is hidden outside faces.
 
     Raises:
-        ValueError: there is no detector or face, or a threshold is below a detector's own.
+        ValueError: there is no detector or face, two detectors have the same name, or a threshold
+            is below a detector's own.
     """
     if len({choice.name for choice in detectors}) != len(detectors) or not detectors:
         raise ValueError("name at least one detector, and no name twice")
@@ -158,17 +155,19 @@ def measure_hiding(
     if not usable.any():
         raise ValueError(f"{images.name}: no annotated face")
     sizes = {name: image_size(images.files[name]) for name in truth.names}
-    weights = _draws(len(truth), settings)
+    weights = draw_images(len(truth), settings.bootstrap, settings.seed)
     measured: dict[str, Any] = {}
     for choice in detectors:
         detector = open_detector(choice, 1)
         _check_thresholds(choice.name, detector.protocol, settings.thresholds)
         found = run_detector(choice, images, cache, processes=processes, progress=progress)
-        redacted: Iterable[list[Redacted]] = _redacted(
-            truth, usable, sizes, found, settings.thresholds
+        redacted = tqdm(
+            _redacted(truth, usable, sizes, found, settings.thresholds),
+            f"{choice.name}, hiding",
+            len(truth),
+            unit="image",
+            disable=not progress,
         )
-        if progress:
-            redacted = tqdm(redacted, f"{choice.name}, hiding", len(truth), unit="image")
         measured[choice.name] = {
             "protocol": detector.protocol,
             "thresholds": [
@@ -211,8 +210,11 @@ def _at_threshold(
     covered = np.concatenate([one.covered for one in redacted])
     photograph = truth.image_of_face()[usable]
     heights = truth.boxes[usable, 3]
-    groups = {"all": np.ones(len(heights), bool), f">= {_RECOGNIZABLE:g} px": heights >= 20}
-    groups |= {_label(a, b): (heights >= a) & (heights < b) for a, b in pairwise(_HEIGHTS)}
+    recognizable = heights >= _RECOGNIZABLE
+    groups = {"all": np.ones(len(heights), bool), f">= {_RECOGNIZABLE:g} px": recognizable}
+    for low, high in pairwise(_HEIGHTS):
+        label = f">= {low:g} px" if high == np.inf else f"{low:g}-{high:g} px"
+        groups[label] = (heights >= low) & (heights < high)
 
     def visible(group: NDArray[np.bool_], share: float) -> dict[str, Any]:
         seen = covered < share
@@ -257,13 +259,6 @@ def _ratio(counts: NDArray[Any], of: NDArray[Any], weights: NDArray[np.float64])
     return result
 
 
-def _draws(photographs: int, settings: HidingSettings) -> NDArray[np.float64]:
-    """(B, I) how often each resample has each photograph, the same for all detectors."""
-    generator = np.random.default_rng(settings.seed)
-    shares = np.full(photographs, 1 / photographs)
-    return generator.multinomial(photographs, shares, size=settings.bootstrap).astype(np.float64)
-
-
 def _usable(truth: WiderFaceGroundTruth) -> NDArray[np.bool_]:
     """(F,) faces with an area that are not marked as invalid."""
     usable = (truth.boxes[:, 2:] > 0).all(axis=1)
@@ -286,10 +281,6 @@ def _check_thresholds(name: str, protocol: Mapping[str, str], thresholds: Sequen
         )
 
 
-def _label(low: float, high: float) -> str:
-    return f">= {low:g} px" if high == np.inf else f"{low:g}-{high:g} px"
-
-
 def format_hiding(results: Mapping[str, Any]) -> str:
     """The figures as tables in Markdown."""
     settings = results["settings"]
@@ -298,35 +289,37 @@ def format_hiding(results: Mapping[str, Any]) -> str:
         f"{results['photographs']} photographs of {results['data']}, {results['faces']} faces. A "
         f"face is visible if less than {100 * settings['covered']:.0f} % of its box is covered.",
     ]
+    points = [
+        ([name, f"{point['threshold']:g}"], point)
+        for name, one in detectors.items()
+        for point in one["thresholds"]
+    ]
     headers = ["detector", "score above", "all faces visible, %", "faces >= 20 px visible, %"]
     headers += ["false boxes a photograph", "area hidden off faces, %"]
     rows = []
-    for name, one in detectors.items():
-        for point in one["thresholds"]:
-            groups = list(point["faces"].values())
-            rows.append([name, f"{point['threshold']:g}", *map(_percent, groups[:2])])
-            rows[-1] += [_plain(point["false_boxes"]), f"{100 * point['off_faces']:.1f}"]
+    for start, point in points:
+        faces = [_with_interval(one, 100, ".1f") for one in list(point["faces"].values())[:2]]
+        false_boxes = _with_interval(point["false_boxes"], 1, ".2f")
+        rows.append([*start, *faces, false_boxes, f"{100 * point['off_faces']:.1f}"])
     parts.append(_table(rows, headers))
     parts.append("Faces that stay visible by their height, %:")
-    first = next(iter(detectors.values()))["thresholds"][0]["faces"]
-    labels = list(first)[2:]
-    headers = ["detector", "score above", *(f"{label} ({first[label]['of']})" for label in labels)]
+    groups = points[0][1]["faces"]
+    labels = list(groups)[2:]
+    headers = ["detector", "score above", *(f"{label} ({groups[label]['of']})" for label in labels)]
     rows = [
-        [name, f"{point['threshold']:g}", *(_share(point["faces"][label]) for label in labels)]
-        for name, one in detectors.items()
-        for point in one["thresholds"]
+        [*start, *(_share(point["faces"][label]) for label in labels)] for start, point in points
     ]
     parts.append(_table(rows, headers))
     parts.append("Faces of 20 pixels and more that stay visible by other definitions, %:")
     shares = [f"{share:g}" for share in settings["other_covered"]]
     headers = ["detector", "score above", "nothing covered"]
     headers += [f"less than {100 * float(share):.0f} % covered" for share in shares]
+    recognizable = list(groups)[1]
     rows = []
-    for name, one in detectors.items():
-        for point in one["thresholds"]:
-            untouched = point["faces"][list(first)[1]]["untouched"]
-            others = [_share(list(point["other_covered"][share].values())[1]) for share in shares]
-            rows.append([name, f"{point['threshold']:g}", f"{100 * untouched:.1f}", *others])
+    for start, point in points:
+        untouched = point["faces"][recognizable]["untouched"]
+        others = [_share(point["other_covered"][share][recognizable]) for share in shares]
+        rows.append([*start, f"{100 * untouched:.1f}", *others])
     parts.append(_table(rows, headers))
     return "\n\n".join(parts) + "\n"
 
@@ -340,13 +333,8 @@ def _share(figures: Mapping[str, Any]) -> str:
     return "-" if figures["share"] is None else f"{100 * figures['share']:.1f}"
 
 
-def _percent(figures: Mapping[str, Any]) -> str:
-    low, high = figures.get("interval_95", (None, None))
-    between = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return _share(figures) + between
-
-
-def _plain(figures: Mapping[str, Any]) -> str:
-    low, high = figures.get("interval_95", (None, None))
-    between = "" if low is None else f" [{low:.2f}, {high:.2f}]"
-    return f"{figures['share']:.2f}{between}"
+def _with_interval(figures: Mapping[str, Any], factor: float, form: str) -> str:
+    if figures["share"] is None:
+        return "-"
+    ends = [format(factor * end, form) for end in figures.get("interval_95", ())]
+    return format(factor * figures["share"], form) + (f" [{', '.join(ends)}]" if ends else "")

@@ -33,8 +33,6 @@ __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
 #: Heights in pixels of WIDER FACE's small, medium and large faces (CVPR 2016, section 4.1).
 HEIGHT_RANGES = {"s": (10.0, 50.0), "m": (50.0, 300.0), "l": (300.0, 1e5)}
 
-_IOU_KEYS = {"50": 0.5, "75": 0.75}
-
 
 class FaceCOCOEvaluator(DatasetEvaluator):
     """AP, AP50, AP75, AP by face height (APs, APm, APl) and AR, all in 0-100, under ``bbox``.
@@ -96,22 +94,28 @@ def coco_ap(
     if unknown:
         raise ValueError(f"detections for {unknown[0]!r}, which is not in the data set.")
     faces = [
-        _annotation(number, *_xywh(annotation), iscrowd=annotation.get("iscrowd", 0))
+        _annotation(
+            number,
+            BoxMode.convert(face["bbox"], face["bbox_mode"], BoxMode.XYWH_ABS),
+            face.get("iscrowd", 0),
+        )
         for number, record in enumerate(dataset_dicts, start=1)
-        for annotation in record["annotations"]
+        for face in record["annotations"]
     ]
     found = [
-        {**_annotation(number_of[name], *row[:4], iscrowd=0), "score": row[4]}
+        {**_annotation(number_of[name], row[:4], 0), "score": row[4]}
         for name in number_of
         for row in np.asarray(detections.get(name, []), dtype=np.float64).tolist()
     ]
-    largest = max([len(rows) for rows in detections.values()], default=0)
+    largest = max([1, *(len(rows) for rows in detections.values())])
     # Boxes with negative sides overlap nothing, and the engines fail on their negative area.
     faces = [face for face in faces if min(face["bbox"][2:]) > 0]
-    precision, recall = _run_engine(faces, found, len(dataset_dicts), max(largest, 1))
-    figures = {"AP": _mean(precision[:, :, 0])}
-    for key, iou in _IOU_KEYS.items():
-        figures[f"AP{key}"] = _mean(precision[round((iou - 0.5) / 0.05), :, 0])
+    precision, recall = _run_engine(faces, found, len(dataset_dicts), largest)
+    figures = {
+        "AP": _mean(precision[:, :, 0]),
+        "AP50": _mean(precision[0, :, 0]),  # the IoUs are 0.5, 0.55, ... 0.95
+        "AP75": _mean(precision[5, :, 0]),
+    }
     for index, key in enumerate(HEIGHT_RANGES, start=1):
         figures[f"AP{key}"] = _mean(precision[:, :, index])
     figures["AR"] = _mean(recall[:, 0])
@@ -131,10 +135,8 @@ def _run_engine(
         parameters = evaluation.params
         parameters.maxDets = [max_detections]
         # The engines compare ranges with "area", which is the squared height here.
-        parameters.areaRng = [
-            [0.0, 1e10],
-            *([low**2, high**2] for low, high in HEIGHT_RANGES.values()),
-        ]
+        ranges = [[low**2, high**2] for low, high in HEIGHT_RANGES.values()]
+        parameters.areaRng = [[0.0, 1e10], *ranges]
         parameters.areaRngLbl = ["all", *HEIGHT_RANGES]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -174,20 +176,15 @@ def _index(coco: Any, annotations: list[dict[str, Any]], num_images: int) -> Any
     return coco
 
 
-def _annotation(
-    image: int, x: float, y: float, w: float, h: float, *, iscrowd: int
-) -> dict[str, Any]:
+def _annotation(image: int, box: Sequence[float], iscrowd: int) -> dict[str, Any]:
+    """COCO's annotation of an XYWH box; the "area" is the squared height."""
     return {
         "image_id": image,
         "category_id": 1,
-        "bbox": [x, y, w, h],
-        "area": h * h,
+        "bbox": list(box),
+        "area": box[3] * box[3],
         "iscrowd": iscrowd,
     }
-
-
-def _xywh(annotation: dict[str, Any]) -> list[float]:
-    return BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -51,10 +51,16 @@ class _StreamingEvaluator(DatasetEvaluator):
     and in the JSON result (``unreadable``: image id -> reason).
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | Path, protocol: Mapping[str, str]):
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        protocol: Mapping[str, str] | None = None,
+    ) -> None:
         self._dataset_name = dataset_name
         self._folder = Path(output_dir) / plain_name(dataset_name)
-        self._protocol = dict(protocol)
+        self._protocol = dict(protocol or {})
         self._shards = DetectionShards(output_dir)
 
     def reset(self) -> None:
@@ -100,6 +106,8 @@ class WiderFaceEvaluator(_StreamingEvaluator):
         ValueError: the ground truth does not fit the data set (see :func:`dataset_ground_truth`).
     """
 
+    result: WiderFaceResult | None = None
+
     def __init__(
         self,
         dataset_name: str,
@@ -108,9 +116,8 @@ class WiderFaceEvaluator(_StreamingEvaluator):
         protocol: Mapping[str, str] | None = None,
         bootstrap: int = 1000,
     ) -> None:
-        super().__init__(dataset_name, output_dir, protocol or {})
+        super().__init__(dataset_name, output_dir, protocol=protocol)
         self._bootstrap = bootstrap
-        self.result: WiderFaceResult | None = None
         # Read before inference, so that invalid ground truth is reported immediately.
         self._ground_truth = dataset_ground_truth(dataset_name) if comm.is_main_process() else None
 
@@ -161,15 +168,7 @@ class FDDBEvaluator(_StreamingEvaluator):
         result: the :class:`FDDBResult` of the last evaluation, in the first process.
     """
 
-    def __init__(
-        self,
-        dataset_name: str,
-        output_dir: str | Path,
-        *,
-        protocol: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(dataset_name, output_dir, protocol or {})
-        self.result: FDDBResult | None = None
+    result: FDDBResult | None = None
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Gathers, writes and scores.
@@ -185,9 +184,7 @@ class FDDBEvaluator(_StreamingEvaluator):
         metadata = MetadataCatalog.get(self._dataset_name)
         order = [record["image_id"] for record in DatasetCatalog.get(self._dataset_name)]
         file = self._folder / "detections.txt"
-        write_fddb_detections(
-            {name: detections.get(name, np.zeros((0, 5))) for name in order}, file
-        )
+        write_fddb_detections({name: detections.get(name, ()) for name in order}, file)
         self.result = fddb_roc(file, metadata.folds_folder, image_root=metadata.image_root)
         self.result.write(self._folder)
         report = fddb_report(self.result, self._protocol)
@@ -246,7 +243,8 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
     if _unlabeled(dataset_name):
         return None
     records = DatasetCatalog.get(dataset_name)
-    wrong = [record["image_id"] for record in records if not is_image_name(record["image_id"])]
+    names = [record["image_id"] for record in records]
+    wrong = [name for name in names if not is_image_name(name)]
     if wrong:
         raise ValueError(
             f"data set {dataset_name!r} has the image_id {wrong[0]!r}; expected texts "
@@ -255,8 +253,7 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
     official = MetadataCatalog.get(dataset_name).get("eval_ground_truth")
     if official and (Path(official) / "wider_face_val.mat").is_file():
         ground_truth = read_ground_truth(official)
-        whole = len(records) == len(ground_truth)
-        names = [record["image_id"] for record in records]
+        whole = len(names) == len(ground_truth)
         return ground_truth.subset(names, None if whole else dataset_name)
     if official:
         _logger.warning("no official .mat files in %s: Easy/Medium/Hard by face height.", official)

@@ -21,11 +21,7 @@ _ONE_PIXEL = 1.5
 
 
 def fractions_warning(boxes: NDArray[np.float64]) -> str:
-    """Returns a warning if boxes look like fractions of the image's sides, or "".
-
-    Args:
-        boxes: (N, 4) XYWH of all detections.
-    """
+    """Returns a warning if boxes (N, 4) XYWH look like fractions of the image's sides, or ""."""
     if len(boxes) < _MINIMUM or np.abs(boxes[:, 2:]).max() > _ONE_PIXEL:
         return ""
     return (
@@ -37,24 +33,22 @@ def fractions_warning(boxes: NDArray[np.float64]) -> str:
 def other_form_warning(
     detections: Sequence[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth
 ) -> str:
-    """Returns a warning if detections fit the faces as x1 y1 x2 y2 or as centers, not as x y w h.
+    """Returns a warning if detections fit the faces as x1 y1 x2 y2 or as centers, or "".
 
-    The detections with the highest scores are compared in all three formats.
-
-    Args:
-        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
-        ground_truth: the faces.
-
-    Returns:
-        The warning, or "".
+    ``detections`` has (N, 5) x, y, w, h, score for each image of the ground truth. Those with the
+    highest scores are compared in all three formats.
     """
     scores = np.concatenate([rows[:, 4] for rows in detections])
     if len(scores) < _MINIMUM:
         return ""
-    lowest = np.partition(scores, -min(_TRIED, len(scores)))[-min(_TRIED, len(scores))]
+    tried = min(_TRIED, len(scores))
+    lowest = np.partition(scores, -tried)[-tried]
     best = [rows[rows[:, 4] >= lowest] for rows in detections]
     as_read = _overlapping(best, ground_truth)
-    forms = {"x1 y1 x2 y2": _from_corners(best), "center_x center_y w h": _from_centers(best)}
+    forms = {
+        "x1 y1 x2 y2": [_from_corners(rows) for rows in best],
+        "center_x center_y w h": [_from_centers(rows) for rows in best],
+    }
     for form, boxes in forms.items():
         found = _overlapping(boxes, ground_truth)
         if found >= max(_MINIMUM, _FACTOR * as_read + 1):
@@ -71,15 +65,10 @@ def _overlapping(detections: list[NDArray[np.float64]], ground_truth: WiderFaceG
     return int((match(detections, ground_truth).iou >= IOU_THRESHOLD).sum())
 
 
-def _from_corners(detections: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    changed = [rows.copy() for rows in detections]
-    for rows in changed:
-        rows[:, 2:4] = (rows[:, 2:4] - rows[:, :2]).clip(min=0)
-    return changed
+def _from_corners(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    sizes = (rows[:, 2:4] - rows[:, :2]).clip(min=0)
+    return np.column_stack([rows[:, :2], sizes, rows[:, 4]])
 
 
-def _from_centers(detections: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    changed = [rows.copy() for rows in detections]
-    for rows in changed:
-        rows[:, :2] -= rows[:, 2:4] / 2
-    return changed
+def _from_centers(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:]])

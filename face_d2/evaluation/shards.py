@@ -23,8 +23,6 @@ __all__ = ["DetectionShards", "detection_rows"]
 _BLOCK_ROWS = 1 << 18
 _COLUMNS = 5
 
-_Block = tuple[list[str], list[int], NDArray[np.float32]]
-
 
 def detection_rows(instances: Instances) -> NDArray[np.float32]:
     """(N, 5) float32 x, y, w, h, score of the output of a model, in the same order."""
@@ -85,11 +83,7 @@ class DetectionShards:
         return dict(sorted(gathered.items()))
 
     def add(self, name: str, rows: NDArray[np.float32]) -> None:
-        """Stores the detections of one image.
-
-        Args:
-            name: the id of the image.
-            rows: (N, 5) x, y, w, h, score.
+        """Stores the detections of one image, (N, 5) x, y, w, h, score.
 
         Raises:
             ValueError: a number is not finite or a size is negative; the message names image and
@@ -125,7 +119,7 @@ class DetectionShards:
         cuts = (np.flatnonzero(np.diff(block)) + 1).tolist()
         return [0, *cuts, len(self._names)] if self._names else [0]
 
-    def _read(self, start: int, stop: int) -> _Block:
+    def _read(self, start: int, stop: int) -> tuple[list[str], list[int], NDArray[np.float32]]:
         """Reads the images with indices ``start`` to ``stop``, the next ones in the file."""
         counts = self._counts[start:stop]
         content = self._file.read(sum(counts) * _COLUMNS * np.dtype(np.float32).itemsize)

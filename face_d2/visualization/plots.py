@@ -83,11 +83,8 @@ def plot_ap_by_height(results: Mapping[str, WiderFaceResult], path: str | Path) 
 
     See :func:`plot_precision_recall` for arguments, return value and errors.
     """
-    return _plot_classes(
-        {label: {"face height, px": result.by_height()} for label, result in results.items()},
-        results,
-        path,
-    )
+    groups = {label: {"face height, px": result.by_height()} for label, result in results.items()}
+    return _plot_classes(groups, results, path)
 
 
 def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Path) -> list[Path]:
@@ -98,11 +95,10 @@ def plot_ap_by_attribute(results: Mapping[str, WiderFaceResult], path: str | Pat
     Raises:
         ValueError: ``results`` is empty, or the ground truth has no attributes.
     """
-    if not all(result.by_attribute() for result in results.values()):
+    groups = {label: result.by_attribute() for label, result in results.items()}
+    if not all(groups.values()):
         raise ValueError("the ground truth has no attributes, so AP by attribute is unknown.")
-    return _plot_classes(
-        {label: result.by_attribute() for label, result in results.items()}, results, path
-    )
+    return _plot_classes(groups, results, path)
 
 
 def plot_roc(
@@ -110,16 +106,8 @@ def plot_roc(
 ) -> list[Path]:
     """Plots FDDB's discrete and continuous ROC; the legend has the rate at 1,000 false positives.
 
-    Args:
-        results: detector -> result.
-        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
-        max_false_positives: maximum of the x axis.
-
-    Returns:
-        The written files.
-
-    Raises:
-        ValueError: ``results`` is empty.
+    The x axis ends at ``max_false_positives``. See :func:`plot_precision_recall` for the other
+    arguments, return value and errors.
     """
     if not results:
         raise ValueError("no result to plot.")
@@ -162,12 +150,8 @@ def _plot_settings(
 ) -> list[Path]:
     """Plots a curve per detector, one panel per setting.
 
-    Args:
-        results: detector -> result.
-        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
-        ylabel: label of the y axis.
-        values: returns x, y and the value for the legend (0-1) of a curve.
-        finish: sets the other properties of the axes of a setting.
+    ``values`` returns x, y and the value for the legend (0-1) of a curve, and ``finish`` sets the
+    other properties of the axes of a setting.
     """
     settings = _settings(results)
     with matplotlib.rc_context(STYLE):

@@ -24,6 +24,7 @@ from face_d2.evaluation.wider_face.protocol import WiderFaceResult
 __all__ = ["SheetItem", "detection_sheet", "false_positive_sheet", "miss_sheet"]
 
 _Image = NDArray[np.uint8]
+_Color = tuple[int, int, int]
 
 _FOUND, _MISSED, _FALSE, _IGNORED = (70, 190, 40), (0, 150, 255), (40, 40, 230), (150, 150, 150)
 _FACE = (30, 110, 20)
@@ -62,7 +63,7 @@ def detection_sheet(
     columns: int = 4,
     cell: tuple[int, int] = (360, 480),
 ) -> Path:
-    """Draws images with their faces, detections and errors, with counts below each image.
+    """Draws images with their faces, detections and errors, with counts above each image.
 
     Args:
         items: the images, in reading order.
@@ -173,7 +174,7 @@ def _error_sheet(
     result: WiderFaceResult,
     errors: Sequence[FalsePositive] | Sequence[Miss],
     caption: Callable[..., str],
-    color: tuple[int, int, int],
+    color: _Color,
     image_root: str | Path,
     path: str | Path,
 ) -> Path:
@@ -197,7 +198,7 @@ def _crop_cell(
     box: NDArray[np.float64],
     faces: NDArray[np.float64],
     caption: str,
-    color: tuple[int, int, int],
+    color: _Color,
     side: int = 200,
 ) -> _Image:
     """Draws the square around a box (XYWH), three times its size, with the faces in it."""
@@ -212,11 +213,11 @@ def _crop_cell(
         flags=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
         borderValue=_PAPER,
     )
-    corners = np.concatenate([faces[:, :2], faces[:, :2] + faces[:, 2:]], axis=1)
-    for face in corners:
-        _draw_box(crop, face * scale + np.tile(shift, 2), _FOUND, 1)
-    own = np.concatenate([box[:2], box[:2] + box[2:]])
-    _draw_box(crop, own * scale + np.tile(shift, 2), color, 2)
+    boxes = np.vstack([faces, box])
+    corners = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]) * scale + np.tile(shift, 2)
+    for face in corners[:-1]:
+        _draw_box(crop, face, _FOUND, 1)
+    _draw_box(crop, corners[-1], color, 2)
     return _captioned(crop, (side, side), caption)
 
 
@@ -227,10 +228,8 @@ def _fitted(image: _Image, cell: tuple[int, int]) -> tuple[_Image, float]:
         )
     scale = min(cell[0] / image.shape[0], cell[1] / image.shape[1])
     size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    return (
-        cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC),
-        scale,
-    )
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, size, interpolation=method), scale
 
 
 def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
@@ -246,11 +245,7 @@ def _captioned(image: _Image, cell: tuple[int, int], caption: str) -> _Image:
 
 
 def _draw_box(
-    image: _Image,
-    box: NDArray[np.float64],
-    color: tuple[int, int, int],
-    thickness: int,
-    label: str = "",
+    image: _Image, box: NDArray[np.float64], color: _Color, thickness: int, label: str = ""
 ) -> None:
     limit = 4 * max(image.shape)  # OpenCV overflows on distant corners
     x0, y0, x1, y1 = np.rint(box.clip(-limit, limit)).astype(int).tolist()
@@ -269,30 +264,23 @@ def _write_sheet(cells: Sequence[_Image], columns: int, path: str | Path, legend
     rows = math.ceil(len(cells) / columns)
     height, width = cells[0].shape[:2]
     header = 34 if legend else 0
-    sheet = np.full(
-        (header + rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3),
-        _PAPER,
-        dtype=np.uint8,
-    )
+    shape = (header + rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3)
+    sheet = np.full(shape, _PAPER, dtype=np.uint8)
     for index, image in enumerate(cells):
         top = header + _GAP + index // columns * (height + _GAP)
         left = _GAP + index % columns * (width + _GAP)
         sheet[top : top + height, left : left + width] = image
     if legend:
-        _draw_legend(sheet)
+        left = _GAP
+        for name, color in _LEGEND.items():
+            cv2.rectangle(sheet, (left, 12), (left + 16, 28), color, 2, cv2.LINE_AA)
+            cv2.putText(sheet, name, (left + 24, 26), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
+            left += 44 + cv2.getTextSize(name, _FONT, 0.5, 1)[0][0]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), sheet):
         raise OSError(f"{path}: could not be written.")
     return path
-
-
-def _draw_legend(sheet: _Image) -> None:
-    left = _GAP
-    for name, color in _LEGEND.items():
-        cv2.rectangle(sheet, (left, 12), (left + 16, 28), color, 2, cv2.LINE_AA)
-        cv2.putText(sheet, name, (left + 24, 26), _FONT, 0.5, _INK, 1, cv2.LINE_AA)
-        left += 44 + cv2.getTextSize(name, _FONT, 0.5, 1)[0][0]
 
 
 def _rows(values: ArrayLike, columns: int) -> NDArray[np.float64]:

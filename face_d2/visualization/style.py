@@ -36,10 +36,7 @@ def panel_figure(
 ) -> tuple[Figure, list[Axes]]:
     """Creates panels side by side that share the y axis.
 
-    Args:
-        panels: number of panels.
-        width: width of the widest panel in inches.
-        widths: relative widths of the panels; None for equal widths.
+    The widest panel is ``width`` inches wide; ``widths`` are relative, None for equal widths.
     """
     total = width * (panels if widths is None else sum(widths) / max(widths))
     figure = Figure(figsize=(total, 3.2), layout="constrained")

@@ -184,16 +184,14 @@ def draw(count: int, seed: int, modules: Sequence[str]) -> Iterator[tuple[str, s
     every = list(positions(modules))
     random.Random(seed).shuffle(every)
     drawn = 0
-    for place in every:
-        changed = mutant(*place)
-        if changed is None:
-            continue
-        module, operator, _ = place
-        what = f"{operator.removeprefix('core/')}, line {difference(module, changed)}"
-        yield module, what, changed
-        drawn += 1
-        if drawn == count:
-            return
+    for module, operator, occurrence in every:
+        changed = mutant(module, operator, occurrence)
+        if changed is not None:
+            what = f"{operator.removeprefix('core/')}, line {difference(module, changed)}"
+            yield module, what, changed
+            drawn += 1
+            if drawn == count:
+                return
 
 
 def main(argv: Sequence[str] | None = None) -> int:

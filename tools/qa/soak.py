@@ -27,7 +27,7 @@ import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase
+from detectron2.engine.hooks import CallbackHook
 
 from face_d2 import FaceDetector
 from face_d2.cli.common import CommandParser, run
@@ -95,14 +95,6 @@ class Samples:
         }
 
 
-class _Sampling(HookBase):
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-
-    def after_step(self) -> None:
-        self.samples.step()
-
-
 def config(detector: str, folder: Path, iterations: int) -> CfgNode:
     cfg = load_config(f"quick/{detector}_synth.yaml")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("soak_train",), ()
@@ -132,7 +124,7 @@ def soak(
     folder.mkdir()
     training = Samples()
     trainer = FaceTrainer(cfg)
-    trainer.register_hooks([_Sampling(training)])
+    trainer.register_hooks([CallbackHook(after_step=lambda _: training.step())])
     trainer.train()
     del trainer  # and with it the loader's processes
 

@@ -112,9 +112,8 @@ def summary(memory: Sequence[int], files: Sequence[int]) -> dict[str, Any]:
     window = max(quarter // _WINDOWS, 1)
     least = []
     for part in (held[:quarter], held[-quarter:]):
-        least.append(
-            float(np.median([part[i : i + window].min() for i in range(0, quarter, window)]))
-        )
+        minima = [part[i : i + window].min() for i in range(0, quarter, window)]
+        least.append(float(np.median(minima)))
     growth = least[1] / least[0] - 1
     open_files = [int(opened[:quarter].min()), int(opened[-quarter:].min())]
     return {

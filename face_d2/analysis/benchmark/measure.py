@@ -6,6 +6,7 @@ import face_d2.register  # isort: skip  (patches Detectron2 before its first imp
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,18 +19,8 @@ from detectron2.modeling import build_model
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from face_d2.analysis.benchmark.routes import (
-    Route,
-    file_routes,
-    foreign_routes,
-    torch_routes,
-)
-from face_d2.analysis.benchmark.timing import (
-    Timing,
-    convolution_peak,
-    interleaved,
-    reason,
-)
+from face_d2.analysis.benchmark.routes import Route, file_routes, foreign_routes, torch_routes
+from face_d2.analysis.benchmark.timing import Timing, convolution_peak, interleaved, reason
 from face_d2.analysis.cost import count_flops
 from face_d2.config import load_config
 from face_d2.modeling.base import OneStageDetector
@@ -137,17 +128,16 @@ def _measure(settings: BenchmarkSettings, folder: Path) -> dict[str, Any]:
                     if peak:
                         cell["share_of_peak"] = 1000 * cell["e_net"] / peak
                 row["sizes"][size] = cell
-    megabytes = {
-        precision: file.stat().st_size / 1e6
-        for precision, file in files.items()
-        if isinstance(file, Path)
-    }
     return {
         "detector": {
             "config": name,
             "parameters": sum(p.numel() for p in model.parameters()),
             "gflops": gflops,
-            "megabytes": megabytes,
+            "megabytes": {
+                precision: file.stat().st_size / 1e6
+                for precision, file in files.items()
+                if isinstance(file, Path)
+            },
         },
         "machine": _machine(settings),
         "rounds": settings.rounds,
@@ -249,8 +239,10 @@ def _image(picture: NDArray[np.uint8] | None, height: int, width: int) -> NDArra
 
 
 def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
-    packages = ("torch", "onnxruntime", "openvino")
-    versions = [f"{name} {version}" for name in packages if (version := _version(name))]
+    versions = []
+    for package in ("torch", "onnxruntime", "openvino"):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
     return {
         "processor": processor_name(),
         "threads": settings.threads,
@@ -259,13 +251,6 @@ def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if "cuda" in settings.devices else "",
         "versions": ", ".join(versions),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def usable_cores() -> list[int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
@@ -21,7 +20,7 @@ _MARKERS = "osD^vPX*"
 
 def markdown(result: Mapping[str, Any]) -> str:
     """Tables of a result of :func:`face_d2.cli.benchmark.main`."""
-    detector, machine, sizes = result["detector"], result["machine"], result["sizes"]
+    detector, machine = result["detector"], result["machine"]
     gflops = ", ".join(f"{size} {value:.3g}" for size, value in detector["gflops"].items())
     peaks = ", ".join(f"{name} {rate:.0f}" for name, rate in result["peaks"].items())
     files = ", ".join(f"{name} {value:.1f}" for name, value in detector["megabytes"].items())
@@ -36,23 +35,20 @@ def markdown(result: Mapping[str, Any]) -> str:
         f"medians [quartiles] of up to {result['rounds']} rounds in which all rows take turns. "
         f"Best convolution found, 10^9 multiply-adds/s: {peaks}. {result['weights']}",
         "",
-        *_table(result, "Network, ms", sizes, lambda cell: _milliseconds(cell.get("network"))),
+        *_table(result, "Network, ms", lambda cell: _milliseconds(cell.get("network"))),
         *_table(
             result,
             "End to end, ms (image in memory to boxes)",
-            sizes,
             lambda cell: _milliseconds(cell.get("end to end")),
         ),
         *_table(
             result,
             "E_net, 10^9 multiply-adds/ms (network; larger is better)",
-            sizes,
             lambda cell: f"{cell['e_net']:.3g}" if "e_net" in cell else "-",
         ),
         *_table(
             result,
             "Share of the best convolution's rate",
-            sizes,
             lambda cell: f"{cell['share_of_peak']:.2f}" if "share_of_peak" in cell else "-",
         ),
         "## Published (not measured here)",
@@ -62,7 +58,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(result: Mapping[str, Any], title: str, sizes: Sequence[str], cell: Any) -> list[str]:
+def _table(result: Mapping[str, Any], title: str, cell: Callable[[Any], str]) -> list[str]:
+    sizes = result["sizes"]
     rows = [
         [row["name"], *(cell(row["sizes"].get(size, {})) for size in sizes)]
         for row in result["rows"]
@@ -99,12 +96,7 @@ def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plot_times(result: Mapping[str, Any], path: str | Path) -> list[Path]:
     """Plots the time of the network over image size; published detectors are thin and gray.
 
-    Args:
-        result: see :func:`markdown`.
-        path: the file to write; the suffix is replaced by ``.png`` and ``.svg``.
-
-    Returns:
-        The written files.
+    The suffix of ``path`` is replaced by ``.png`` and ``.svg``; returns these files.
     """
     return _plot(
         result,
@@ -135,8 +127,8 @@ def _plot(
     result: Mapping[str, Any],
     path: str | Path,
     label: str,
-    value_of: Any,
-    published: Any,
+    value_of: Callable[[Any], float | None],
+    published: Callable[[PublishedDetector, float], float | None],
     only: tuple[int, int] | None = None,
 ) -> list[Path]:
     with matplotlib.rc_context(STYLE):
@@ -166,13 +158,9 @@ def _plot(
                     markersize=4,
                     label=f"{one.name} (published, {TITAN_XP})",
                 )
-        _finish(axes, label)
+        axes.set(xlabel="million pixels", ylabel=label, xscale="log", yscale="log")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
         return save_figure(figure, path)
-
-
-def _finish(axes: Axes, label: str) -> None:
-    axes.set(xlabel="million pixels", ylabel=label, xscale="log", yscale="log")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
 def _pixels(size: str) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -29,6 +28,7 @@ __all__ = ["Route", "file_routes", "foreign_routes", "torch_routes"]
 Prepare: TypeAlias = "Callable[[NDArray[np.uint8]], Mapping[str, Callable[[], Any]]]"
 
 NETWORK, END_TO_END = "network", "end to end"
+_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,7 @@ class Route:
 
 
 def torch_routes(model: OneStageDetector, cfg: CfgNode, devices: Sequence[str]) -> Iterator[Route]:
-    """The detector in PyTorch.
-
-    Args:
-        model: the model on the CPU, in evaluation mode.
-        cfg: the config of the model.
-        devices: "cpu", "cuda".
-    """
+    """A detector, given on the CPU in evaluation mode, in PyTorch on "cpu" or "cuda"."""
     for device in devices:
         where = "" if device == "cpu" else f" on {device}"
         nchw = copy.deepcopy(model).to(device)
@@ -72,21 +66,16 @@ def torch_routes(model: OneStageDetector, cfg: CfgNode, devices: Sequence[str]) 
 
 def _torch_route(name: str, precision: str, model: OneStageDetector, cfg: CfgNode) -> Route:
     detector = FaceDetector(TorchBackend(model, cfg), max_pixels=2**40)
-    on_gpu = model.device.type != "cpu"
-
-    def calculating() -> AbstractContextManager[Any]:
-        if precision == "bf16":
-            return torch.autocast(model.device.type, torch.bfloat16)
-        return nullcontext()
 
     def prepare(image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
         tensor = torch.from_numpy(image).permute(2, 0, 1)
         batch = model.preprocess_image([{"image": tensor}]).tensor
 
         def finished(function: Callable[[], Any]) -> None:
-            with torch.inference_mode(), calculating():
+            bf16 = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+            with torch.inference_mode(), bf16:
                 function()
-            if on_gpu:
+            if model.device.type != "cpu":
                 torch.cuda.synchronize()
 
         return {
@@ -119,19 +108,13 @@ def file_routes(
 
 
 def foreign_routes(name: str, file: Path, threads: int) -> Iterator[Route]:
-    """The ONNX file of another detector, the network only.
+    """The network in the ONNX file of another detector.
 
-    Args:
-        name: name in the tables.
-        file: a file with one image input, (N, 3, H, W) or (N, H, W, 3), of free or fixed size.
-        threads: number of CPU threads.
+    The file has one image input, (N, 3, H, W) or (N, H, W, 3), of free or fixed size.
     """
     for runtime in reversed(RUNTIMES):
         prepare = _lazily(partial(_prepare_foreign, file, runtime, threads))
         yield Route(f"{name}, {_TITLES[runtime]}", "", "cpu", prepare, own=False)
-
-
-_TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 
 def _raise(why: str, image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
@@ -140,17 +123,15 @@ def _raise(why: str, image: NDArray[np.uint8]) -> dict[str, Callable[[], Any]]:
 
 def _lazily(start: Callable[[], Prepare]) -> Prepare:
     """Starts a runtime at the first call and keeps it; a failure is kept too."""
-    state: list[Prepare] = []
 
-    def prepare(image: NDArray[np.uint8]) -> Mapping[str, Callable[[], Any]]:
-        if not state:
-            try:
-                state.append(start())
-            except Exception as error:  # every runtime has its own errors
-                state.append(partial(_raise, reason(error)))
-        return state[0](image)
+    @cache
+    def started() -> Prepare:
+        try:
+            return start()
+        except Exception as error:  # every runtime has its own errors
+            return partial(_raise, reason(error))
 
-    return prepare
+    return lambda image: started()(image)
 
 
 def _prepare_file(file: Path, runtime: str, threads: int, score_threshold: float | None) -> Prepare:

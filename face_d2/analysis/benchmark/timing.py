@@ -23,13 +23,7 @@ _REST_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one function.
-
-    Attributes:
-        median: median over the rounds.
-        quartiles: the first and the third quartile.
-        rounds: number of timed rounds.
-    """
+    """Milliseconds of one function: median, and first and third quartile, of some rounds."""
 
     median: float
     quartiles: tuple[float, float]
@@ -116,13 +110,8 @@ def _timing(values: list[float]) -> Timing:
 
 
 @torch.inference_mode()
-def convolution_peak(dtype: torch.dtype, device: str, rounds: int = 9) -> float:
-    """The highest rate of several 3x3 convolutions on this machine, channels last.
-
-    Args:
-        dtype: precision of the convolutions.
-        device: "cpu" or "cuda".
-        rounds: number of timings of each.
+def convolution_peak(dtype: torch.dtype, device: str) -> float:
+    """The highest rate of several 3x3 convolutions on a device ("cpu" or "cuda"), channels last.
 
     Returns:
         10^9 multiply-adds per second, a limit for networks of such layers.
@@ -138,7 +127,7 @@ def convolution_peak(dtype: torch.dtype, device: str, rounds: int = 9) -> float:
             if device != "cpu":
                 torch.cuda.synchronize()
 
-        (timing,) = interleaved({"conv": run}, rounds=rounds).values()
+        (timing,) = interleaved({"conv": run}, rounds=9).values()
         if isinstance(timing, str):
             raise RuntimeError(f"a convolution in {dtype} on {device} fails: {timing}")
         # The first quartile is used, because other work on the machine slows some rounds down.

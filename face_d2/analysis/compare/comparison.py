@@ -61,13 +61,8 @@ def compare(
 ) -> dict[str, Any]:
     """Compares detectors on each set of images.
 
-    Args:
-        specs: the detectors, with different names.
-        image_sets: the image sets; the first one is used for the main table.
-        output: the folder of the page, for links to images.
-        settings: settings of the comparison.
-        cache: folder of the runs; by default ``runs`` in ``output``.
-        progress: show progress bars.
+    The main table is for the first set. ``output`` is the folder of the page, for links to images,
+    and ``cache`` the folder of the runs, by default ``runs`` in ``output``.
 
     Returns:
         The content of ``results.json``: ``detectors`` (name -> metrics on the first set), ``data``
@@ -170,11 +165,13 @@ def _about(spec: DetectorChoice) -> dict[str, Any]:
     detector = open_detector(spec, 1)
     facts: dict[str, Any] = {"protocol": detector.protocol, "adapter": detector.adapter}
     if isinstance(detector, Detector):
-        facts["parameters"] = detector.parameters
-        facts["file_bytes"] = detector.file_bytes
-        facts["source"] = detector.about.source
-        facts["license"] = detector.about.license
-        facts["protocol_source"] = detector.about.protocol_source
+        facts |= {
+            "parameters": detector.parameters,
+            "file_bytes": detector.file_bytes,
+            "source": detector.about.source,
+            "license": detector.about.license,
+            "protocol_source": detector.about.protocol_source,
+        }
     return facts
 
 
@@ -193,7 +190,7 @@ def _costs(
     names = list(images.files)[::step][: settings.timing_images]
     asked = {
         "machine": machine(),
-        "detectors": [_fingerprint(spec) for spec in specs],
+        "detectors": [[spec.name, dict(open_detector(spec, 1).fingerprint)] for spec in specs],
         "images": names,
         "rounds": settings.timing_rounds,
         "threads": list(settings.timing_threads),
@@ -215,15 +212,11 @@ def _costs(
         for name, timing in times.items():
             costs[name][f"threads_{threads}"] = timing
     for spec in specs:
-        costs[spec.name]["peak_memory_mib"] = measure_memory(spec, files[:3], 1)
+        costs[spec.name]["peak_memory_mib"] = measure_memory(spec, files[:3])
         costs[spec.name]["images"] = len(files)
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps({"asked": asked, "costs": costs}), encoding="utf-8")
     return costs
-
-
-def _fingerprint(spec: DetectorChoice) -> list[Any]:
-    return [spec.name, dict(open_detector(spec, 1).fingerprint)]
 
 
 def _check_names(kind: str, names: Sequence[str]) -> None:

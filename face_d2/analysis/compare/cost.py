@@ -36,22 +36,15 @@ def measure_times(
     For each image, every detector is called twice and the second call is timed, so that all
     detectors are timed under the same conditions and with their weights in the caches.
 
-    Args:
-        specs: the detectors; recorded detections are left out.
-        files: images, which are read before timing.
-        threads: number of CPU threads of each detector.
-        rounds: number of passes over all images; the median of each image is used.
-        progress: show a progress bar.
-
     Returns:
         name -> ``milliseconds`` (mean over the images of the median over the rounds) and
-        ``quartiles`` over the images.
+        ``quartiles`` over the images; recorded detections are left out.
     """
     opened = {spec.name: open_detector(spec, threads) for spec in specs}
     detectors = {name: one for name, one in opened.items() if isinstance(one, Detector)}
     times: dict[str, list[list[float]]] = {name: [[] for _ in files] for name in detectors}
-    turns = [(turn, index) for turn in range(rounds) for index in range(len(files))]
-    for _, index in tqdm(turns, desc=f"timing, {threads} threads", disable=not progress):
+    turns = [*range(len(files))] * rounds
+    for index in tqdm(turns, desc=f"timing, {threads} threads", disable=not progress):
         image = read_image(files[index])
         for name, detector in detectors.items():
             detector.detect(image)
@@ -69,14 +62,15 @@ def measure_times(
     return summary
 
 
-def measure_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
-    """Peak memory of a separate process, in MiB, minus its memory before the detector is loaded.
+def measure_memory(spec: DetectorChoice, files: Sequence[Path]) -> float | None:
+    """Peak memory of a process with one thread, in MiB, minus its memory before the detector is
+    loaded.
 
     None for recorded detections, and if the process fails.
     """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_peak_memory, spec, list(files), threads).result()
+        return pool.submit(_peak_memory, spec, files).result()
 
 
 def machine() -> dict[str, Any]:
@@ -84,10 +78,10 @@ def machine() -> dict[str, Any]:
     return {"processor": processor_name(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
-def _peak_memory(spec: DetectorChoice, files: Sequence[Path], threads: int) -> float | None:
+def _peak_memory(spec: DetectorChoice, files: Sequence[Path]) -> float | None:
     images = [read_image(file) for file in files]
     before = _resident()
-    detector = open_detector(spec, threads)
+    detector = open_detector(spec, 1)
     if not isinstance(detector, Detector):
         return None
     for image in images:

@@ -7,7 +7,7 @@ given by their path or as ``FORMAT:LABELS:IMAGES`` (see :mod:`face_d2.data.label
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,6 @@ from face_d2.evaluation.wider_face.ground_truth import (
 from face_d2.utils.text_lines import numbered_lines
 
 __all__ = ["ImageSet", "read_image_set"]
-
-_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +46,7 @@ class ImageSet:
     image_root: Path | None = None
 
     def subset(self, names: Iterable[str], label: str) -> ImageSet:
-        """The same set restricted to some images.
-
-        Args:
-            names: names ``event/name``.
-            label: added to the name in results.
+        """The same set restricted to images ``event/name``; results also show the label.
 
         Raises:
             ValueError: an image is not in the set, or none is named.
@@ -77,7 +71,7 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
         found = _fddb(_root() / "fddb")
     elif is_notation(data):
         found = _labeled(data)
-    elif data.startswith("widerface_") and data.removeprefix("widerface_") in _SPLITS:
+    elif data in ("widerface_train", "widerface_val"):
         found = _wider_face(data, _root() / "widerface", data.removeprefix("widerface_"))
     else:
         raise ValueError(
@@ -98,15 +92,15 @@ def _root() -> Path:
 
 
 def _wider_face(name: str, root: Path, split: str) -> ImageSet:
-    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    images = read_annotations(root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt")
+    files = {image_key(i.name): root / f"WIDER_{split}" / "images" / i.name for i in images}
+    ground_truth = ground_truth_from_images(images, name)
     official = root / "eval_tools" / "ground_truth"
-    found = _from_images(read_annotations(text), root / f"WIDER_{split}" / "images", name)
     if split == "val" and (official / "wider_face_val.mat").is_file():
         ground_truth = read_ground_truth(official)
-        whole = len(found.files) == len(ground_truth)
-        ground_truth = ground_truth.subset(found.files, None if whole else name)
-        return ImageSet(name, found.files, ground_truth)
-    return found
+        whole = len(files) == len(ground_truth)
+        ground_truth = ground_truth.subset(files, None if whole else name)
+    return ImageSet(name, files, ground_truth)
 
 
 def _labeled(data: str) -> ImageSet:
@@ -117,15 +111,9 @@ def _labeled(data: str) -> ImageSet:
     return ImageSet(name, files, ground_truth_from_images(images, labels.source.name))
 
 
-def _from_images(images: Sequence[WiderFaceImage], folder: Path, name: str) -> ImageSet:
-    files = {image_key(image.name): folder / image.name for image in images}
-    return ImageSet(name, files, ground_truth_from_images(images, name))
-
-
 def _fddb(root: Path) -> ImageSet:
     folds, pictures = root / "FDDB-folds", root / "originalPics"
-    images = []
-    files = {}
+    images, files = [], {}
     for image in (image for fold in read_folds(folds) for image in fold):
         corners = image.boxes()
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from face_d2.evaluation.wider_face.breakdown import percentile_interval, resampl
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
 from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD, Curve
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult, widerface_ap
+from face_d2.evaluation.wider_face.report import curve_figures, final_recall
 
 __all__ = [
     "MeasureSettings",
@@ -88,10 +90,7 @@ def measure(
 ) -> Measured:
     """Evaluates detections by the official protocol, with details.
 
-    Args:
-        detections: ``event/name`` -> boxes XYXY and scores, for every image.
-        ground_truth: the faces.
-        settings: settings of the measures.
+    ``detections`` is ``event/name`` -> boxes XYXY and scores, for every image.
     """
     rows = {
         name: np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], scores])
@@ -103,10 +102,14 @@ def measure(
         resampled = resampled_aps(result.matches, ground_truth, settings.bootstrap, settings.seed)
     metrics: dict[str, Any] = {key: 100 * value for key, value in result.items()}
     metrics["interval_95"] = {key: _interval(100 * aps) for key, aps in resampled.items()}
-    metrics["recall"] = {key: _last_recall(curve) for key, curve in result.curves.items()}
+    metrics["recall"] = {key: final_recall(curve) for key, curve in result.curves.items()}
     metrics["faces"] = {key: curve.faces for key, curve in result.curves.items()}
     metrics["detections"] = len(result.matches.scores)
-    metrics["slices"] = _slices(result, settings.setting)
+    groups = {
+        "height, px": result.by_height(settings.setting),
+        **result.by_attribute(settings.setting),
+    }
+    metrics["slices"] = {group: curve_figures(curves) for group, curves in groups.items()}
     metrics["at_threshold"] = operating_point(result, settings.setting, settings.threshold)
     metrics["for_recall"] = {
         "recall": settings.recall,
@@ -146,17 +149,11 @@ def reach(
     recall: float | None = None,
     false_positives: float | None = None,
 ) -> dict[str, Any]:
-    """The highest threshold with a given recall, or the lowest with a given number of false
-    positives.
+    """The highest threshold with a required recall, in 0-1, or the lowest with an allowed number of
+    false positives per image.
 
     The threshold is chosen on the images on which it is reported. Choose the threshold for use on
     other images.
-
-    Args:
-        result: the result of the detector.
-        setting: the faces that count.
-        recall: required recall, in 0-1.
-        false_positives: allowed number of false positives per image.
 
     Returns:
         See :func:`operating_point`; ``threshold`` is None if no threshold meets the requirement.
@@ -169,20 +166,16 @@ def reach(
     last = np.flatnonzero(np.diff(scores, append=-np.inf))  # last index of each score
     faces = int(result.ground_truth.kept[setting].sum())
     if recall is not None:
-        reached = last[right[last] >= recall * faces]
-        chosen = reached[:1]
+        chosen = last[right[last] >= recall * faces][:1]
     else:
         assert false_positives is not None
         wrong = last + 1 - right[last]
-        allowed = last[wrong <= false_positives * len(result.ground_truth)]
-        chosen = allowed[-1:]
+        chosen = last[wrong <= false_positives * len(result.ground_truth)][-1:]
     if not len(chosen) or not faces:
         return {"threshold": None, "precision": None, "recall": None}
     point = operating_point(result, setting, float(scores[chosen[0]]))
-    if recall is not None:
-        point["found_recall"] = point.pop("recall")
-    else:
-        point["found_false_positives_per_image"] = point.pop("false_positives_per_image")
+    key = "recall" if recall is not None else "false_positives_per_image"
+    point[f"found_{key}"] = point.pop(key)
     return point
 
 
@@ -217,15 +210,14 @@ def error_types(result: WiderFaceResult, setting: str, threshold: float) -> dict
         counts[reason] = int((left & holds).sum())
         left = left & ~holds
     wrong = taken & proposal & ~hit
+    background, duplicate = matches.iou < _BACKGROUND_IOU, matches.iou >= IOU_THRESHOLD
     return {
         "threshold": threshold,
         "missed": counts,
         "false": {
-            "background": int((wrong & (matches.iou < _BACKGROUND_IOU)).sum()),
-            "badly placed": int(
-                (wrong & (matches.iou >= _BACKGROUND_IOU) & (matches.iou < IOU_THRESHOLD)).sum()
-            ),
-            "duplicate": int((wrong & (matches.iou >= IOU_THRESHOLD)).sum()),
+            "background": int((wrong & background).sum()),
+            "badly placed": int((wrong & ~background & ~duplicate).sum()),
+            "duplicate": int((wrong & duplicate).sum()),
         },
         "ignored": int((taken & ~proposal).sum()),
     }
@@ -262,11 +254,8 @@ def calibration(result: WiderFaceResult, setting: str) -> dict[str, Any]:
 def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
     """Differences in AP between every two detectors, with paired bootstrap intervals.
 
-    Both detectors are evaluated on the same resamples of the images. If a resample has many hard
-    images, both APs are lower, and the difference changes little.
-
-    Args:
-        measured: name of the detector -> its result; all on the same images.
+    Both detectors are evaluated on the same resamples of the same images. If a resample has many
+    hard images, both APs are lower, and the difference changes little.
 
     Returns:
         For every pair and setting: ``first``, ``second``, ``setting``, ``difference`` of the APs
@@ -274,43 +263,25 @@ def differences(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
         resamples.
     """
     rows = []
-    names = list(measured)
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            one, other = measured[first], measured[second]
-            for setting in one.result.curves:
-                aps = [100 * each.result.curves[setting].ap for each in (one, other)]
-                row: dict[str, Any] = {
-                    "first": first,
-                    "second": second,
-                    "setting": setting,
-                    "difference": aps[0] - aps[1],
-                }
-                if one.resampled:
-                    gaps = 100 * (one.resampled[setting] - other.resampled[setting])
-                    row["interval_95"] = _interval(gaps)
-                rows.append(row)
+    for (first, one), (second, other) in combinations(measured.items(), 2):
+        for setting in one.result.curves:
+            aps = [100 * each.result.curves[setting].ap for each in (one, other)]
+            row: dict[str, Any] = {
+                "first": first,
+                "second": second,
+                "setting": setting,
+                "difference": aps[0] - aps[1],
+            }
+            if one.resampled:
+                gaps = 100 * (one.resampled[setting] - other.resampled[setting])
+                row["interval_95"] = _interval(gaps)
+            rows.append(row)
     return rows
 
 
 def _interval(values: NDArray[np.float64]) -> list[float | None]:
     """The interval for JSON, which has no NaN."""
     return [None if np.isnan(end) else end for end in percentile_interval(values)]
-
-
-def _last_recall(curve: Curve) -> float:
-    return 100 * float(curve.recall[-1])
-
-
-def _slices(result: WiderFaceResult, setting: str) -> dict[str, dict[str, Any]]:
-    groups = {"height, px": result.by_height(setting), **result.by_attribute(setting)}
-    return {
-        group: {
-            label: {"AP": 100 * curve.ap, "recall": _last_recall(curve), "faces": curve.faces}
-            for label, curve in classes.items()
-        }
-        for group, classes in groups.items()
-    }
 
 
 def _points(curve: Curve) -> dict[str, list[float]]:

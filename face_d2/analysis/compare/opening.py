@@ -93,7 +93,7 @@ def open_detector(spec: str | DetectorChoice, threads: int = 0) -> Detector | Re
 
 
 def _open_file(spec: DetectorChoice, threads: int) -> Detector:
-    return open_onnx(spec.target, spec.adapter, threads, **_options(spec, Settings))
+    return open_onnx(spec.target, spec.adapter, threads, **_numbers(spec, *_SETTINGS))
 
 
 def _open_any_file(spec: DetectorChoice, threads: int) -> Detector:
@@ -103,8 +103,7 @@ def _open_any_file(spec: DetectorChoice, threads: int) -> Detector:
 
 
 def _open_own(spec: DetectorChoice, threads: int) -> Detector:
-    options = _options(spec, Settings, allowed=("score",))
-    return FaceD2.from_onnx(Path(spec.target), threads, **options)
+    return FaceD2(Path(spec.target), threads, **_numbers(spec, "score"))
 
 
 def _open_config(spec: DetectorChoice, threads: int) -> Detector:
@@ -115,9 +114,7 @@ def _open_config(spec: DetectorChoice, threads: int) -> Detector:
     config, plus, weights = spec.target.rpartition("+")
     if not plus:
         raise ValueError(f"config:{spec.target}: expected config:FILE+WEIGHTS")
-    unknown = set(spec.options) - {"class"}
-    if unknown:
-        raise _unknown_option(spec, unknown, ("class",))
+    _check_options(spec, "class")
     if threads:
         torch.set_num_threads(threads)
     return Detectron2Model(config, Path(weights), int(spec.options.get("class", 0)))
@@ -133,25 +130,21 @@ def _open_shipped(spec: DetectorChoice, threads: int) -> Detector:
 
 
 def _open_recorded(spec: DetectorChoice, threads: int) -> RecordedDetections:
-    if spec.options:
-        raise _unknown_option(spec, spec.options, ())
+    _check_options(spec)
     return RecordedDetections(spec.target)
 
 
 def _open_haar(spec: DetectorChoice, threads: int) -> Detector:
     import cv2
 
-    if spec.options:
-        raise _unknown_option(spec, spec.options, ())
+    _check_options(spec)
     if threads:
         cv2.setNumThreads(threads)
     return HaarCascade(spec.target or None)
 
 
 def _open_mtcnn(spec: DetectorChoice, threads: int) -> Detector:
-    unknown = set(spec.options) - {"min_face_size"}
-    if unknown:
-        raise _unknown_option(spec, unknown, ("min_face_size",))
+    _check_options(spec, "min_face_size")
     if threads:
         import torch
 
@@ -181,12 +174,16 @@ def _adapter_of(target: str) -> str:
     return "shipped"
 
 
-def _options(
-    spec: DetectorChoice, settings: type, allowed: tuple[str, ...] = _SETTINGS
-) -> dict[str, Any]:
-    unknown = set(spec.options) - set(allowed)
+def _check_options(spec: DetectorChoice, *allowed: str) -> None:
+    unknown = sorted(set(spec.options) - set(allowed))
     if unknown:
-        raise _unknown_option(spec, unknown, allowed)
+        known = f"options are {', '.join(allowed)}" if allowed else "it has none"
+        raise ValueError(f"detector {spec.name}: there is no option {', '.join(unknown)}; {known}")
+
+
+def _numbers(spec: DetectorChoice, *allowed: str) -> dict[str, Any]:
+    """The options as numbers."""
+    _check_options(spec, *allowed)
     values: dict[str, Any] = {}
     for key, text in spec.options.items():
         number = int if key == "size" else float
@@ -195,13 +192,6 @@ def _options(
         except ValueError:
             raise ValueError(f"detector {spec.name}: {key}={text} is not a number") from None
     return values
-
-
-def _unknown_option(spec: DetectorChoice, unknown: Any, allowed: tuple[str, ...]) -> ValueError:
-    known = f"options are {', '.join(allowed)}" if allowed else "it has none"
-    return ValueError(
-        f"detector {spec.name}: there is no option {', '.join(sorted(unknown))}; {known}"
-    )
 
 
 def _plain_name(adapter: str, target: str, options: Mapping[str, str]) -> str:

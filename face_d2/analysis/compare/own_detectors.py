@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,47 +14,55 @@ from face_d2.detectors.base import About, Detections, Detector, keep_best
 
 __all__ = ["Detectron2Model", "FaceD2"]
 
-_ABOUT = About(
-    title="face-d2",
-    source="arXiv 1811.08557 (DF2S2), arXiv 1904.10633 (LFFD)",
-    license="Apache-2.0; of the weights as their model card says",
-    protocol_source="the config, or the model card inside the file",
-)
+
+class _WithFile(Detector):
+    """A detector with a file, whose content is part of the fingerprint."""
+
+    file: Path
+
+    @property
+    def file_bytes(self) -> int:
+        return self.file.stat().st_size
+
+    @cached_property
+    def _sha256(self) -> str:
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def _file_in_words(self) -> str:
+        return f"{self.file.name}, sha256 {self._sha256[:12]}"
 
 
-class FaceD2(Detector):
-    """A detector of this project: an exported file, a config with weights, or a shipped name.
+class FaceD2(_WithFile):
+    """A detector of this project in an exported file, run by ONNX Runtime.
 
     Args:
-        detector: a :class:`face_d2.FaceDetector`.
-        file: the ONNX file or checkpoint.
+        path: the ONNX file.
+        threads: number of CPU threads; 0 uses the default of the runtime.
+        score: score threshold; None uses the threshold in the file.
     """
 
     adapter = "face-d2"
-    about = _ABOUT
+    about = About(
+        title="face-d2",
+        source="arXiv 1811.08557 (DF2S2), arXiv 1904.10633 (LFFD)",
+        license="Apache-2.0; of the weights as their model card says",
+        protocol_source="the config, or the model card inside the file",
+    )
 
-    def __init__(self, detector: Any, file: Path | None) -> None:
-        self.detector = detector
-        self.file = file
-
-    @classmethod
-    def from_onnx(cls, path: Path, threads: int = 0, score: float | None = None) -> FaceD2:
-        """An exported file, run by ONNX Runtime."""
+    def __init__(self, path: Path, threads: int = 0, score: float | None = None) -> None:
         from face_d2.predictor.api import FaceDetector
 
-        detector = FaceDetector.from_onnx(
+        self.file = path
+        self.detector = FaceDetector.from_onnx(
             path, runtime="onnxruntime", threads=threads or None, score_threshold=score
         )
-        return cls(detector, path)
 
     def detect(self, image: NDArray[np.uint8]) -> Detections:
-        """See :meth:`Detector.detect`."""
         found = self.detector.detect(image)
         return Detections(found.boxes, found.scores)
 
     @property
     def protocol(self) -> dict[str, str]:
-        """See :attr:`Detector.protocol`."""
         card = self.detector.backend.spec
         rule, chosen = card.size_rule, card.suppression
         size = "original"
@@ -64,7 +71,7 @@ class FaceD2(Detector):
         if rule.min_side:
             size += f", enlarged to a shorter side of {rule.min_side} if below"
         return {
-            "file": f"{self.file.name}, sha256 {self._sha256[:12]}" if self.file else card.config,
+            "file": self._file_in_words(),
             "image size": size,
             "input": f"{card.input_format}, 0-255",
             "score threshold": f"> {chosen.score_threshold:g}",
@@ -76,7 +83,6 @@ class FaceD2(Detector):
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        """See :attr:`Detector.fingerprint`."""
         protocol = {key: text for key, text in self.protocol.items() if key != "file"}
         card = self.detector.backend.spec
         return {
@@ -88,27 +94,12 @@ class FaceD2(Detector):
 
     @property
     def parameters(self) -> int | None:
-        """See :attr:`Detector.parameters`."""
-        model = getattr(self.detector.backend, "model", None)
-        if model is not None:
-            return sum(weight.numel() for weight in model.parameters())
-        if self.file is None:
-            return None
         from face_d2.detectors.onnx_graph import OnnxGraph
 
         return OnnxGraph(self.file, 1).parameters
 
-    @property
-    def file_bytes(self) -> int | None:
-        """See :attr:`Detector.file_bytes`."""
-        return self.file.stat().st_size if self.file else None
 
-    @cached_property
-    def _sha256(self) -> str:
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else "unknown"
-
-
-class Detectron2Model(Detector):
+class Detectron2Model(_WithFile):
     """Any Detectron2 config with its weights; its test settings are those of the config.
 
     Args:
@@ -142,40 +133,27 @@ class Detectron2Model(Detector):
         self._predictor = DefaultPredictor(self.cfg)
 
     def detect(self, image: NDArray[np.uint8]) -> Detections:
-        """See :meth:`Detector.detect`."""
         found = self._predictor(image)["instances"]
         found = found[found.pred_classes == self.face_class]
         return keep_best(found.pred_boxes.tensor.numpy(), found.scores.numpy(), -1.0, 1.0)
 
     @property
     def protocol(self) -> dict[str, str]:
-        """See :attr:`Detector.protocol`."""
         import torch
 
         from face_d2.evaluation.protocol import describe_test_settings
 
         return {
-            "file": f"{self.file.name}, sha256 {self._sha256[:12]}",
+            "file": self._file_in_words(),
             **describe_test_settings(self.cfg),
             "runtime": f"PyTorch {torch.__version__} on CPU",
         }
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        """See :attr:`Detector.fingerprint`."""
         digest = hashlib.sha256(self.cfg.dump().encode()).hexdigest()
         return {**super().fingerprint, "sha256": self._sha256, "config_sha256": digest}
 
     @property
     def parameters(self) -> int:
-        """See :attr:`Detector.parameters`."""
         return sum(weight.numel() for weight in self._predictor.model.parameters())
-
-    @property
-    def file_bytes(self) -> int:
-        """See :attr:`Detector.file_bytes`."""
-        return self.file.stat().st_size
-
-    @cached_property
-    def _sha256(self) -> str:
-        return hashlib.sha256(self.file.read_bytes()).hexdigest()

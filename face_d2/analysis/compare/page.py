@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
 from face_d2.evaluation.protocol import format_protocol
-from face_d2.evaluation.wider_face.report import write_json
+from face_d2.evaluation.wider_face.report import without_nan, write_json
 from face_d2.utils.files import replaced_file
 from face_d2.utils.requirements import is_importable, require
 
@@ -26,18 +27,13 @@ __all__ = [
 ]
 
 _SETTINGS = ("easy", "medium", "hard")
-_ONLY_ON_PAGE = ("pictures",)
 
 
 def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     """Writes ``index.html``, ``results.json``, ``results.txt`` and ``results.md``.
 
     Without plotly, which contains the JavaScript of the charts, there is no ``index.html``; see
-    :func:`warn_without_page`.
-
-    Args:
-        results: the result of :func:`.comparison.compare`.
-        output: the folder for the files.
+    :func:`warn_without_page`. The results are those of :func:`.comparison.compare`.
 
     Returns:
         The page, or ``results.md`` where there is none.
@@ -46,10 +42,7 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     page = make_page(results) if is_importable("plotly") else None
     output.mkdir(parents=True, exist_ok=True)
     write_json(_without_pictures(results), output / "results.json")
-    texts = {
-        "results.txt": format_results(results),
-        "results.md": format_markdown(results),
-    }
+    texts = {"results.txt": format_results(results), "results.md": format_markdown(results)}
     if page is not None:
         texts["index.html"] = page
     for name, text in texts.items():
@@ -81,12 +74,9 @@ def make_page(results: Mapping[str, Any]) -> str:
 
     folder = importlib.resources.files(__package__)
     # The data must not contain text that ends a script in a browser.
-    data = json.dumps(_finite(results), separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
-        "RESULTS": data,
-        "CHARTS": get_plotlyjs(),
-        "SCRIPT": (folder / "page.js").read_text(encoding="utf-8"),
-    }
+    data = json.dumps(without_nan(results), separators=(",", ":")).replace("<", "\\u003c")
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    parts = {"RESULTS": data, "CHARTS": get_plotlyjs(), "SCRIPT": script}
     template = (folder / "page.html").read_text(encoding="utf-8")
     return re.sub("@(RESULTS|CHARTS|SCRIPT)@", lambda match: parts[match[1]], template)
 
@@ -145,7 +135,7 @@ def _table(detectors: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _best_first(
     detectors: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    return sorted(detectors.items(), key=lambda item: -_number(item[1]["AP_hard"]))
+    return sorted(detectors.items(), key=lambda item: -np.nan_to_num(item[1]["AP_hard"], nan=-1.0))
 
 
 def _with_interval(metrics: Mapping[str, Any], setting: str) -> str:
@@ -174,22 +164,9 @@ def _difference(row: Mapping[str, Any]) -> str:
     return f"  {row['setting']:<8}{row['difference']:+7.2f}{between}  {pair}"
 
 
-def _number(value: float) -> float:
-    return value if value == value else -1.0
-
-
 def _without_pictures(results: Mapping[str, Any]) -> dict[str, Any]:
     data = {
-        name: {key: value for key, value in one.items() if key not in _ONLY_ON_PAGE}
+        name: {key: value for key, value in one.items() if key != "pictures"}
         for name, one in results["data"].items()
     }
     return {**results, "data": data}
-
-
-def _finite(value: Any) -> Any:
-    """Replaces NaN, which JSON does not have, by null."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and value - value != 0 else value

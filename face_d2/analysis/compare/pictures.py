@@ -30,12 +30,8 @@ def choose_pictures(
 ) -> tuple[list[int], dict[str, Any]]:
     """Chooses the images to show.
 
-    Args:
-        measured: the measures of all detectors, on the same images.
-        setting: the faces that count.
-        threshold: score threshold of detections.
-        count: number of images. On half of them, the numbers of detected faces differ most between
-            detectors; on the others, the best detector misses the most faces.
+    On half of the images, the numbers of detected faces differ most between detectors; on the
+    others, the best detector misses the most faces.
 
     Returns:
         Indices of the images, and for each detector the counts ``found`` and ``wrong``, (I,).
@@ -45,10 +41,9 @@ def choose_pictures(
         matches, truth = one.result.matches, one.result.ground_truth
         proposal, hit = matches.outcome(truth.kept[setting])
         taken = matches.scores >= threshold
-        images = len(truth)
         counts[name] = {
-            "found": np.bincount(matches.image[taken & hit], minlength=images),
-            "wrong": np.bincount(matches.image[taken & proposal & ~hit], minlength=images),
+            "found": np.bincount(matches.image[taken & hit], minlength=len(truth)),
+            "wrong": np.bincount(matches.image[taken & proposal & ~hit], minlength=len(truth)),
         }
     found = np.stack([one["found"] for one in counts.values()])
     truth = next(iter(measured.values())).result.ground_truth
@@ -74,10 +69,7 @@ def describe_pictures(
     Args:
         images: all images.
         detections: detector -> image -> detections.
-        measured: the measures of all detectors.
-        setting: the faces that count.
-        threshold: score threshold of detections.
-        count: number of images.
+        measured, setting, threshold, count: see :func:`choose_pictures`.
         linked_from: folder of the page, for links to the images; None embeds thumbnails.
 
     Returns:

@@ -116,11 +116,7 @@ PUBLISHED = (
         ("Face-Detector-1MB, slim", 85.0, 80.8, 59.5),
         ("Face-Detector-1MB, RFB", 86.5, 82.8, 62.2),
     ),
-    *_rows(
-        _ONE_PASS,
-        "README of CenterFace",
-        ("CenterFace", 92.2, 91.1, 78.2),
-    ),
+    *_rows(_ONE_PASS, "README of CenterFace", ("CenterFace", 92.2, 91.1, 78.2)),
 )
 
 

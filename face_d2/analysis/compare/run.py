@@ -12,8 +12,9 @@ import hashlib
 import json
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,7 @@ _worker: Detector | None = None
 
 
 class Run:
-    """The lines of one detector in a folder.
-
-    Args:
-        folder: folder with the runs of all detectors.
-        fingerprint: everything on which the boxes depend.
-    """
+    """The lines of one detector, in the folder of all runs; see :attr:`Detector.fingerprint`."""
 
     def __init__(self, folder: str | Path, fingerprint: Mapping[str, Any]) -> None:
         text = json.dumps({"format": _FORMAT, **fingerprint}, sort_keys=True)
@@ -62,7 +58,7 @@ class Run:
             if name not in self._lines or self._lines[name]["stamp"] != _stamp(file)
         ]
 
-    def add(self, lines: Iterator[_Line]) -> None:
+    def add(self, lines: Iterable[_Line]) -> None:
         """Appends lines as they arrive."""
         with self.path.open("a", encoding="utf-8") as file:
             for line in lines:
@@ -101,15 +97,9 @@ def run_detector(
     threads: int = 1,
     progress: bool = True,
 ) -> dict[str, Detections]:
-    """The boxes of a detector on all images, from the cache if they are in it.
+    """The boxes of a detector on all images, from the folder ``cache`` if they are in it.
 
-    Args:
-        spec: the detector.
-        images: the images.
-        cache: folder of the runs.
-        processes: number of processes, each with ``threads`` threads.
-        threads: number of threads of each process; it can change the last digits of boxes.
-        progress: show a progress bar with the time left.
+    Each process uses ``threads`` threads; this number can change the last digits of the boxes.
 
     Raises:
         ValueError: an image is not in recorded detections, or the detector fails.
@@ -118,27 +108,26 @@ def run_detector(
     if isinstance(detector, RecordedDetections):
         return {name: detector.of_image(name) for name in images.files}
     run = Run(cache, detector.fingerprint)
-    names = run.missing(images.files)
-    jobs = [(name, images.files[name]) for name in names]
-    bar = tqdm(
+    jobs = [(name, images.files[name]) for name in run.missing(images.files)]
+    bar = partial(
+        tqdm,
         total=len(images.files),
         initial=len(images.files) - len(jobs),
         desc=spec.name,
         unit="image",
         disable=not progress,
     )
-    with bar:
-        if processes == 1 or len(jobs) < 2:
-            run.add(_counted((_search(detector, *job) for job in jobs), bar))
-        elif jobs:
-            chunk = max(1, min(8, math.ceil(len(jobs) / processes / 4)))
-            with ProcessPoolExecutor(
-                processes,
-                multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(spec, threads),
-            ) as pool:
-                run.add(_counted(pool.map(_search_in_worker, jobs, chunksize=chunk), bar))
+    if processes == 1 or len(jobs) < 2:
+        run.add(bar(_search(detector, *job) for job in jobs))
+    else:
+        chunk = max(1, min(8, math.ceil(len(jobs) / processes / 4)))
+        with ProcessPoolExecutor(
+            processes,
+            multiprocessing.get_context("spawn"),
+            initializer=_start_worker,
+            initargs=(spec, threads),
+        ) as pool:
+            run.add(bar(pool.map(_search_in_worker, jobs, chunksize=chunk)))
     return run.detections(list(images.files))
 
 
@@ -167,9 +156,3 @@ def _search(detector: Detector, name: str, file: Path) -> _Line:
 def _stamp(file: Path) -> list[int]:
     status = file.stat()
     return [status.st_size, status.st_mtime_ns]
-
-
-def _counted(lines: Iterator[_Line], bar: tqdm) -> Iterator[_Line]:
-    for line in lines:
-        yield line
-        bar.update()

@@ -19,6 +19,7 @@ from face_d2.utils.text_lines import numbered_lines, parse_count
 __all__ = ["read_fddb_detections", "write_fddb_detections"]
 
 _FORMS = {5: "x y w h score", 6: "major_radius minor_radius angle x y score"}
+_EXPECTED = " or ".join(repr(form) for form in _FORMS.values())
 
 
 def read_fddb_detections(
@@ -112,8 +113,7 @@ def _check(entry: ArrayLike, where: str) -> NDArray[np.float64]:
     if rows.size == 0:
         return np.zeros((0, 5))
     if rows.ndim != 2 or rows.shape[1] not in _FORMS:
-        forms = " or ".join(repr(form) for form in _FORMS.values())
-        raise ValueError(f"{where}: expected rows {forms}, got shape {rows.shape}.")
+        raise ValueError(f"{where}: expected rows {_EXPECTED}, got shape {rows.shape}.")
     sizes = rows[:, 2:4] if rows.shape[1] == 5 else rows[:, :2]
     for number, (finite, size) in enumerate(zip(np.all(np.isfinite(rows), axis=1), sizes), start=1):
         if not finite:
@@ -124,5 +124,4 @@ def _check(entry: ArrayLike, where: str) -> NDArray[np.float64]:
 
 
 def _malformed(path: Path, number: int, line: str) -> ValueError:
-    forms = " or ".join(repr(form) for form in _FORMS.values())
-    return ValueError(f"{path}, line {number}: expected {forms}, found {line.strip()!r}.")
+    return ValueError(f"{path}, line {number}: expected {_EXPECTED}, found {line.strip()!r}.")

@@ -38,7 +38,10 @@ def overlaps(
     if detections.shape[1] == 4:
         left, top, right, bottom = _pixel_borders(detections, canvas)
         area = (right - left) * (bottom - top)
-        intersections = [_sums_in(face, left, top, right, bottom) for face in faces]
+        tables = [cv2.integral(face) for face in faces]  # summed-area tables
+        intersections = [
+            t[bottom, right] - t[top, right] - t[bottom, left] + t[top, left] for t in tables
+        ]
     else:
         masks = [_draw_ellipse(ellipse, canvas) for ellipse in detections]
         area = np.array([cv2.countNonZero(mask) for mask in masks])
@@ -63,25 +66,8 @@ def _draw_ellipse(ellipse: NDArray[np.float64], canvas: tuple[int, int]) -> NDAr
     return cv2.ellipse(mask, center, radii, math.degrees(angle), 0, 360, 1, cv2.FILLED)
 
 
-def _pixel_borders(
-    boxes: NDArray[np.float64], canvas: tuple[int, int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Left, top, right and bottom borders (D,) of the pixels on the canvas, end exclusive."""
+def _pixel_borders(boxes: NDArray[np.float64], canvas: tuple[int, int]) -> NDArray[np.int64]:
+    """(4, D) left, top, right and bottom borders of the pixels on the canvas, end exclusive."""
     height, width = canvas
     near, far = np.rint(boxes[:, :2]), np.rint(boxes[:, :2] + boxes[:, 2:]) + 1
-    left, right = near[:, 0].clip(0, width), far[:, 0].clip(0, width)
-    top, bottom = near[:, 1].clip(0, height), far[:, 1].clip(0, height)
-    left, top, right, bottom = np.stack([left, top, right, bottom]).astype(np.int64)
-    return left, top, right, bottom
-
-
-def _sums_in(
-    mask: NDArray[np.uint8],
-    left: NDArray[np.int64],
-    top: NDArray[np.int64],
-    right: NDArray[np.int64],
-    bottom: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """(D,) number of mask pixels in each box, from the summed-area table of the mask."""
-    table = cv2.integral(mask)
-    return table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+    return np.hstack([near, far]).clip(0, [width, height] * 2).T.astype(np.int64)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,32 +82,18 @@ class FDDBResult:
 
     def write(self, folder: str | Path, prefix: str = "") -> None:
         """Writes ``<prefix>DiscROC.txt`` and ``<prefix>ContROC.txt`` as the official tool does."""
-        never = np.finfo(np.float64).max  # the tool's first threshold, which no detection reaches
-        thresholds = [*self.thresholds, never]
+        # The tool's first threshold, which no detection reaches, is the last one here.
+        thresholds = [*self.thresholds, np.finfo(np.float64).max]
         fp = [*self.fp, 0]
         discrete = [*(self.tp / self.faces), 0.0]
         continuous = [*(self.continuous_tp / self.faces), 0.0]
-        _write(
-            Path(folder) / f"{prefix}DiscROC.txt",
-            [f"{rate:g} {n:d} {score:g}" for rate, n, score in zip(discrete, fp, thresholds)],
-        )
-        _write(
-            Path(folder) / f"{prefix}ContROC.txt",
-            [f"{rate:g} {n:d}" for rate, n in zip(continuous, fp)],
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Steps:
-    """Changes of the counts of one or several images when the threshold falls to each score.
-
-    Attributes:
-        scores: (S,) scores at which a count changes.
-        change: (S, 3) change of detections, discrete and continuous true positives.
-    """
-
-    scores: NDArray[np.float64]
-    change: NDArray[np.float64]
+        texts = {
+            "Disc": [f"{rate:g} {n:d} {s:g}\n" for rate, n, s in zip(discrete, fp, thresholds)],
+            "Cont": [f"{rate:g} {n:d}\n" for rate, n in zip(continuous, fp)],
+        }
+        for curve, lines in texts.items():
+            with replaced_file(Path(folder) / f"{prefix}{curve}ROC.txt") as temporary:
+                temporary.write_text("".join(lines), encoding="utf-8")
 
 
 def fddb_roc(
@@ -164,15 +151,19 @@ def fddb_roc(
         _steps_of(image, rows_of.get(image.name, np.zeros((0, 5))), size)
         for image, size in zip(images, sizes)
     ]
-    fold_results, start = [], 0
-    for fold in folds:
-        fold_results.append(_pool(steps[start : start + len(fold)], fold, canvas_words))
-        start += len(fold)
-    return _pool(steps, images, canvas_words, tuple(fold_results))
+    rest = iter(steps)
+    results = tuple(_pool(list(islice(rest, len(fold))), fold, canvas_words) for fold in folds)
+    return _pool(steps, images, canvas_words, results)
 
 
-def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]) -> _Steps:
-    """The changes of the counts of one image at each of its scores."""
+def _steps_of(
+    image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """What changes in one image when the threshold falls to each of its S scores.
+
+    Returns:
+        (S, 4) score; change of the number of detections, discrete and continuous true positives.
+    """
     rows = rows[np.argsort(-rows[:, -1], kind="stable")]
     scores, first = np.unique(-rows[:, -1], return_index=True)
     iou = overlaps(rows[:, :-1], image.ellipses, size)  # (D, F)
@@ -187,7 +178,7 @@ def _steps_of(image: FDDBImage, rows: NDArray[np.float64], size: tuple[int, int]
             counts[step, 1:] = _assign(iou[:end][touching[:end]])
         elif step:
             counts[step, 1:] = counts[step - 1, 1:]
-    return _Steps(-scores, np.diff(counts, axis=0, prepend=0.0))
+    return np.column_stack([-scores, np.diff(counts, axis=0, prepend=0.0)])
 
 
 def _assign(iou: NDArray[np.float64]) -> tuple[int, float]:
@@ -197,16 +188,15 @@ def _assign(iou: NDArray[np.float64]) -> tuple[int, float]:
 
 
 def _pool(
-    steps: Sequence[_Steps],
+    steps: Sequence[NDArray[np.float64]],
     images: Sequence[FDDBImage],
     canvas: str,
     folds: tuple[FDDBResult, ...] = (),
 ) -> FDDBResult:
     """Sums the counts of several images over the union of their thresholds."""
-    scores = np.concatenate([step.scores for step in steps])
-    order = np.argsort(-scores, kind="stable")
-    counts = np.concatenate([step.change for step in steps])[order].cumsum(axis=0)
-    scores = scores[order]
+    rows = np.concatenate(steps)
+    rows = rows[np.argsort(-rows[:, 0], kind="stable")]
+    scores, counts = rows[:, 0], rows[:, 1:].cumsum(axis=0)
     last = np.flatnonzero(np.diff(scores, append=-np.inf))[::-1]  # last index of each score
     detections, tp = np.rint(counts[last, :2]).astype(np.int64).T
     return FDDBResult(
@@ -219,11 +209,6 @@ def _pool(
         canvas=canvas,
         folds=folds,
     )
-
-
-def _write(path: Path, lines: Sequence[str]) -> None:
-    with replaced_file(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def fddb_report(result: FDDBResult, protocol: Mapping[str, str]) -> dict[str, Any]:

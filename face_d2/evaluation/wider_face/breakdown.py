@@ -25,6 +25,7 @@ __all__ = [
     "Miss",
     "attribute_breakdown",
     "bootstrap_intervals",
+    "draw_images",
     "height_breakdown",
     "height_classes",
     "percentile_interval",
@@ -86,26 +87,18 @@ class Miss:
 def height_breakdown(
     matches: Matches, ground_truth: WiderFaceGroundTruth, setting: str
 ) -> dict[str, Curve]:
-    """The curve of each class of face height.
+    """The curve of each class of face height, for the faces of a setting such as "hard".
 
     In each class, only its own faces count, and all others are ignored. False positives on the
     background count in every class, so a class of few faces has a lower AP at the same recall.
 
-    Args:
-        matches: the matches of all detections.
-        ground_truth: the faces.
-        setting: the faces that are divided into classes, "easy", "medium" or "hard".
-
     Returns:
         Class -> curve, e.g. "15-20" -> curve; classes without faces are left out.
     """
-    kept, heights = ground_truth.kept[setting], ground_truth.boxes[:, 3]
-    curves = {}
-    for label, of_class in height_classes(heights):
-        members = kept & of_class
-        if members.any():
-            curves[label] = build_curve(matches, ground_truth, members)
-    return curves
+    kept = ground_truth.kept[setting]
+    classes = height_classes(ground_truth.boxes[:, 3])
+    masks = {label: kept & members for label, members in classes}
+    return _curves(matches, ground_truth, masks)
 
 
 def height_classes(
@@ -122,7 +115,7 @@ def attribute_breakdown(
 ) -> dict[str, dict[str, Curve]]:
     """The curve of each value of blur, expression, illumination, occlusion and pose.
 
-    :func:`height_breakdown` explains the arguments and how classes share false positives.
+    :func:`height_breakdown` explains how classes share false positives.
 
     Returns:
         attribute -> value in words -> curve, without values that no face has; empty if the ground
@@ -134,13 +127,20 @@ def attribute_breakdown(
     table: dict[str, dict[str, Curve]] = {}
     for attribute, values in _VALUE_NAMES.items():
         column = ground_truth.attributes[:, ATTRIBUTES.index(attribute)]
-        members = {value: kept & (column == code) for code, value in enumerate(values)}
-        table[attribute] = {
-            value: build_curve(matches, ground_truth, mask)
-            for value, mask in members.items()
-            if mask.any()
-        }
+        masks = {value: kept & (column == code) for code, value in enumerate(values)}
+        table[attribute] = _curves(matches, ground_truth, masks)
     return table
+
+
+def _curves(
+    matches: Matches, ground_truth: WiderFaceGroundTruth, masks: dict[str, NDArray[np.bool_]]
+) -> dict[str, Curve]:
+    """The curve of each class with faces; ``masks`` selects the faces of the classes."""
+    return {
+        label: build_curve(matches, ground_truth, mask)
+        for label, mask in masks.items()
+        if mask.any()
+    }
 
 
 def top_false_positives(
@@ -186,19 +186,11 @@ def bootstrap_intervals(
     seed: int,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of the APs over resampled images.
-
-    Images are drawn with replacement; scores are normalized over the whole set.
-
-    Args:
-        matches: the matches of all detections.
-        ground_truth: the faces.
-        samples: number of resamples.
-        seed: seed of the random draws.
-        level: fraction of the resampled APs inside the interval.
+    """Percentile intervals of the APs of :func:`resampled_aps`.
 
     Returns:
-        setting -> (low, high) in 0-1; NaN if no resample has a face that counts.
+        setting -> (low, high) in 0-1, which contain the fraction ``level`` of the resampled APs;
+        NaN if no resample has a face that counts.
     """
     return {
         setting: percentile_interval(aps, level)
@@ -217,6 +209,13 @@ def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tup
     return float(low), float(high)
 
 
+def draw_images(num_images: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """(B, I) number of times each image is in each of B resamples, drawn with replacement."""
+    generator = np.random.default_rng(seed)
+    shares = np.full(num_images, 1 / num_images)
+    return generator.multinomial(num_images, shares, size=samples).astype(np.float64)
+
+
 def resampled_aps(
     matches: Matches, ground_truth: WiderFaceGroundTruth, samples: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
@@ -226,20 +225,11 @@ def resampled_aps(
     images, ``samples`` and ``seed``, the resamples are the same for every detector, so that
     differences between the APs of two detectors are those of a paired bootstrap.
 
-    Args:
-        matches: the matches of all detections.
-        ground_truth: the faces.
-        samples: number of resamples (B).
-        seed: seed of the random draws.
-
     Returns:
         setting -> (B,) in 0-1; NaN in a resample without a face that counts.
     """
     num_images = len(ground_truth)
-    generator = np.random.default_rng(seed)
-    # (B, I): number of times each image is drawn
-    weights = generator.multinomial(num_images, np.full(num_images, 1 / num_images), size=samples)
-    weights = weights.astype(np.float64)
+    weights = draw_images(num_images, samples, seed)
     image_of_face = ground_truth.image_of_face()
     resampled = {}
     for setting, kept in ground_truth.kept.items():

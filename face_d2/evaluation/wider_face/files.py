@@ -67,11 +67,7 @@ def check_detections(
 
 
 def parse_detections(text: str, where: str) -> NDArray[np.float64]:
-    """Parses one text file.
-
-    Args:
-        text: the content of the file.
-        where: name of the file in error messages.
+    """Parses the text of one file; error messages name it as ``where``.
 
     Returns:
         (N, 5) float64 x, y, w, h, score in the order of the file.
@@ -128,12 +124,9 @@ def read_predictions(path: str | Path) -> dict[str, NDArray[np.float64]]:
 
 
 def format_detections(name: str, detections: ArrayLike) -> str:
-    """The text of one image's file.
+    """The text of the file of an image ``event/name``.
 
-    Args:
-        name: ``event/name``.
-        detections: (N, 5) x, y, w, h, score, written with 9 significant digits, which represent
-            every float32 exactly.
+    ``detections`` is (N, 5) x, y, w, h, score; 9 significant digits represent float32 exactly.
     """
     rows = np.asarray(detections, dtype=np.float64).reshape(-1, 5)
     body = ("%.9g %.9g %.9g %.9g %.9g\n" * len(rows)) % tuple(rows.ravel().tolist())

@@ -101,10 +101,9 @@ class WiderFaceGroundTruth:
             raise ValueError("The subset of images to evaluate is empty.")
         chosen = np.array([index_of[image] for image in wanted])
         counts = np.diff(self.starts)[chosen]
-        faces = np.concatenate([np.arange(len(self.boxes))[self.faces_of(i)] for i in chosen])
-        label = f"{len(wanted)} of {len(self)} images"
-        if len(wanted) == len(self):
-            label = self.images
+        faces = np.concatenate([np.arange(*self.starts[i : i + 2]) for i in chosen])
+        whole = len(wanted) == len(self)
+        label = self.images if whole else f"{len(wanted)} of {len(self)} images"
         return WiderFaceGroundTruth(
             names=tuple(wanted),
             boxes=self.boxes[faces],
@@ -138,8 +137,7 @@ def read_ground_truth(path: str | Path) -> WiderFaceGroundTruth:
         labels = read_labels(text)
         return ground_truth_from_images([i.as_wider_face() for i in labels.images], text)
     if path.is_file():
-        images = read_annotations(path)
-        return ground_truth_from_images(images, path.name)
+        return ground_truth_from_images(read_annotations(path), path.name)
     if not path.is_dir():
         raise FileNotFoundError(
             f"{path}: no such ground truth; expected the folder of the official .mat files "
@@ -167,24 +165,17 @@ def ground_truth_from_images(images: Sequence[WiderFaceImage], source: str) -> W
     if not images:
         raise ValueError(f"{source}: no image to evaluate on.")
     check_distinct((image.name for image in images), source)
-    boxes = [image.boxes if len(image.boxes) else np.zeros((1, 4)) for image in images]
-    attributes = [
-        image.attributes if len(image.boxes) else np.zeros((1, len(ATTRIBUTES)), dtype=np.int64)
-        for image in images
-    ]
-    usable = [
-        ~unusable_faces(image) if len(image.boxes) else np.zeros(1, dtype=bool) for image in images
-    ]
-    all_boxes, all_usable = np.concatenate(boxes), np.concatenate(usable)
+    no_attributes = np.zeros((1, len(ATTRIBUTES)), dtype=np.int64)
+    dummy = WiderFaceImage("", np.zeros((1, 4)), no_attributes)
+    filled = [image if len(image.boxes) else dummy for image in images]
+    boxes = np.concatenate([image.boxes for image in filled]).astype(np.float64)
+    usable = ~np.concatenate([unusable_faces(image) for image in filled])
     return WiderFaceGroundTruth(
         names=tuple(image_key(image.name) for image in images),
-        boxes=all_boxes.astype(np.float64),
-        starts=_starts([len(rows) for rows in boxes]),
-        kept={
-            setting: all_usable & (all_boxes[:, 3] > height)
-            for setting, height in MIN_HEIGHT.items()
-        },
-        attributes=np.concatenate(attributes),
+        boxes=boxes,
+        starts=_starts([len(image.boxes) for image in filled]),
+        kept={setting: usable & (boxes[:, 3] > height) for setting, height in MIN_HEIGHT.items()},
+        attributes=np.concatenate([image.attributes for image in filled]),
         source=f"{source}, lists approximated by face height > 50/30/10 px",
         images=f"all {len(images)} images",
     )

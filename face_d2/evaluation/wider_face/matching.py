@@ -17,6 +17,7 @@ from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
 __all__ = ["Curve", "Matches", "average_precision", "build_curve", "match"]
 
 NUM_THRESHOLDS = 1000
+_THRESHOLDS = 1 - np.arange(1, NUM_THRESHOLDS + 1) / NUM_THRESHOLDS
 IOU_THRESHOLD = 0.5
 #: Number of detections whose IoUs are computed at a time, which limits the memory.
 _CHUNK = 1024
@@ -106,9 +107,7 @@ class Curve:
 def match(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTruth) -> Matches:
     """Normalizes the scores and matches every detection to a face.
 
-    Args:
-        detections: (N, 5) x, y, w, h, score for each image of the ground truth.
-        ground_truth: the faces.
+    ``detections`` has (N, 5) x, y, w, h, score for each image of the ground truth.
     """
     rows = np.concatenate(detections)
     image = np.repeat(np.arange(len(detections)), [len(image_rows) for image_rows in detections])
@@ -134,13 +133,7 @@ def match(detections: list[NDArray[np.float64]], ground_truth: WiderFaceGroundTr
 def build_curve(
     matches: Matches, ground_truth: WiderFaceGroundTruth, kept: NDArray[np.bool_]
 ) -> Curve:
-    """The curve for a choice of faces that count; all other faces are ignored.
-
-    Args:
-        matches: the matches of all detections.
-        ground_truth: the faces (F).
-        kept: (F,) the faces that count.
-    """
+    """The curve if the faces in ``kept`` (F,) count; all other faces are ignored."""
     proposal, hit = matches.outcome(kept)
     low, high = matches.score_range
     return Curve(
@@ -148,7 +141,7 @@ def build_curve(
         recalled=_cumulative(matches.bins[hit]),
         faces=int(kept.sum()),
         images=len(ground_truth),
-        thresholds=low + _thresholds() * (high - low),
+        thresholds=low + _THRESHOLDS * (high - low),
     )
 
 
@@ -205,11 +198,7 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
 def _bins(scores: NDArray[np.float64], low: float, high: float) -> NDArray[np.int64]:
     # If all scores are equal, the official tool divides by zero.
     stretched = (scores - low) / (high - low) if high > low else np.ones_like(scores)
-    return np.searchsorted(-_thresholds(), -stretched, side="left")
-
-
-def _thresholds() -> NDArray[np.float64]:
-    return 1 - np.arange(1, NUM_THRESHOLDS + 1) / NUM_THRESHOLDS
+    return np.searchsorted(-_THRESHOLDS, -stretched, side="left")
 
 
 def _cumulative(bins: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -217,10 +206,7 @@ def _cumulative(bins: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _finders(
-    scores: NDArray[np.float64],
-    face: NDArray[np.int64],
-    iou: NDArray[np.float64],
-    num_faces: int,
+    scores: NDArray[np.float64], face: NDArray[np.int64], iou: NDArray[np.float64], num_faces: int
 ) -> NDArray[np.int64]:
     """(F,) the matched detection of each face with the highest score (first row on ties), or -1."""
     candidates = np.flatnonzero(iou >= IOU_THRESHOLD)

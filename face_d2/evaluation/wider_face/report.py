@@ -16,7 +16,14 @@ from face_d2.evaluation.wider_face.matching import Curve
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult
 from face_d2.utils.files import replaced_file
 
-__all__ = ["format_widerface", "widerface_report", "write_json"]
+__all__ = [
+    "curve_figures",
+    "final_recall",
+    "format_widerface",
+    "widerface_report",
+    "without_nan",
+    "write_json",
+]
 
 
 def widerface_report(
@@ -37,12 +44,12 @@ def widerface_report(
     return {
         **{key: 100 * value for key, value in result.items()},
         "interval_95": {k: [100 * end for end in ends] for k, ends in result.intervals.items()},
-        "recall": {setting: _recall(curve) for setting, curve in result.curves.items()},
+        "recall": {setting: final_recall(curve) for setting, curve in result.curves.items()},
         "faces": {setting: curve.faces for setting, curve in result.curves.items()},
         "detections": len(result.matches.scores),
         "protocol": {**protocol, "detections": _detections(result), **result.protocol},
-        "by_height": _figures(result.by_height()),
-        "by_attribute": {name: _figures(curves) for name, curves in result.by_attribute().items()},
+        "by_height": curve_figures(result.by_height()),
+        "by_attribute": {key: curve_figures(part) for key, part in result.by_attribute().items()},
         "false_positives": [asdict(error) for error in result.false_positives(errors)],
         "misses": [asdict(miss) for miss in result.misses(errors)],
     }
@@ -67,9 +74,9 @@ def format_widerface(report: Mapping[str, Any]) -> str:
 
 
 def write_json(report: Mapping[str, Any], path: str | Path) -> None:
-    """Writes JSON atomically; NaN, which JSON does not have, becomes null."""
+    """Writes JSON atomically; see :func:`without_nan`."""
     with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(_without_nan(report), indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(without_nan(report), indent=1) + "\n", encoding="utf-8")
 
 
 def _detections(result: WiderFaceResult) -> str:
@@ -81,14 +88,16 @@ def _detections(result: WiderFaceResult) -> str:
     return f"{len(scores):,}, at most {most} an image, scores {scores.min():g} to {scores.max():g}"
 
 
-def _figures(curves: Mapping[str, Curve]) -> dict[str, dict[str, float]]:
+def curve_figures(curves: Mapping[str, Curve]) -> dict[str, dict[str, float]]:
+    """Class -> AP, recall of all detections (both in 0-100) and number of faces."""
     return {
-        label: {"AP": 100 * curve.ap, "recall": _recall(curve), "faces": curve.faces}
+        label: {"AP": 100 * curve.ap, "recall": final_recall(curve), "faces": curve.faces}
         for label, curve in curves.items()
     }
 
 
-def _recall(curve: Curve) -> float:
+def final_recall(curve: Curve) -> float:
+    """Recall of all detections, in percent."""
     return 100 * float(curve.recall[-1])
 
 
@@ -96,9 +105,10 @@ def _row(label: str, ap: float, recall: float, faces: int) -> str:
     return f"{label:<14}{ap:7.2f}  {recall:6.1f}  {faces:7,d}"
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """JSON data with None in place of NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
