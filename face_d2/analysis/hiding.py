@@ -307,7 +307,8 @@ def format_hiding(results: Mapping[str, Any]) -> str:
     labels = list(groups)[2:]
     headers = ["detector", "score above", *(f"{label} ({groups[label]['of']})" for label in labels)]
     rows = [
-        [*start, *(_share(point["faces"][label]) for label in labels)] for start, point in points
+        [*start, *(_percent(point["faces"][label]["share"]) for label in labels)]
+        for start, point in points
     ]
     parts.append(_table(rows, headers))
     parts.append("Faces of 20 pixels and more that stay visible by other definitions, %:")
@@ -317,9 +318,9 @@ def format_hiding(results: Mapping[str, Any]) -> str:
     recognizable = list(groups)[1]
     rows = []
     for start, point in points:
-        untouched = point["faces"][recognizable]["untouched"]
-        others = [_share(point["other_covered"][share][recognizable]) for share in shares]
-        rows.append([*start, f"{100 * untouched:.1f}", *others])
+        visible = [point["faces"][recognizable]["untouched"]]
+        visible += [point["other_covered"][share][recognizable]["share"] for share in shares]
+        rows.append([*start, *map(_percent, visible)])
     parts.append(_table(rows, headers))
     return "\n\n".join(parts) + "\n"
 
@@ -329,8 +330,8 @@ def _table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
     return tabulate(rows, headers, tablefmt="pipe", colalign=aligned, disable_numparse=True)
 
 
-def _share(figures: Mapping[str, Any]) -> str:
-    return "-" if figures["share"] is None else f"{100 * figures['share']:.1f}"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _with_interval(figures: Mapping[str, Any], factor: float, form: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import platform
@@ -10,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from face_d2.detectors import Detector
 from face_d2.utils.processor import processor_name
 
 __all__ = ["machine", "measure_memory", "measure_times"]
+
+logger = logging.getLogger(__name__)
 
 
 def measure_times(
@@ -66,11 +70,15 @@ def measure_memory(spec: DetectorChoice, files: Sequence[Path]) -> float | None:
     """Peak memory of a process with one thread, in MiB, minus its memory before the detector is
     loaded.
 
-    None for recorded detections, and if the process fails.
+    None for recorded detections, and, with a warning, if the process is killed.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(_peak_memory, spec, files).result()
+    try:
+        with ProcessPoolExecutor(1, context) as pool:
+            return pool.submit(_peak_memory, spec, files).result()
+    except BrokenProcessPool:
+        logger.warning("%s: the process that measures the memory was killed.", spec.name)
+        return None
 
 
 def machine() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.testing import assert_allclose
 
 from face_d2.analysis.compare import run as run_module
 from face_d2.analysis.compare.comparison import CompareSettings, compare
+from face_d2.analysis.compare.cost import measure_memory
 from face_d2.analysis.compare.data import read_image_set
 from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.run import run_detector
@@ -198,3 +199,17 @@ def test_fddb_is_scored_by_its_own_protocol(tmp_path, monkeypatch):
     figures = results["detectors"]["half"]["fddb"]
     assert figures["disc@1000"] == pytest.approx(50)
     assert 35 < figures["cont@1000"] < 50  # a circle in a square: IoU pi / 4
+
+
+class Deadly:
+    """Ends the process that unpickles it, as the system does if memory runs out."""
+
+    name = "Deadly"
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_killed_memory_measurement_is_a_warning(caplog):
+    assert measure_memory(Deadly(), []) is None
+    assert "Deadly: the process that measures the memory was killed" in caplog.text

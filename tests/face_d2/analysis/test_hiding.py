@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers.small_graphs import constant_graph
+from helpers.tables import unpadded
 
 from face_d2.analysis.hiding import redact_boxes
 from face_d2.cli.evaluate import main
@@ -94,6 +95,19 @@ def test_intervals_are_over_photographs(words: list[str], tmp_path: Path) -> Non
     assert first["false_boxes"]["interval_95"] == [0, 1]
     none = measured(words, tmp_path, "--bootstrap", "0")[0.2]
     assert "interval_95" not in none["faces"]["all"]
+
+
+def test_data_without_a_face_of_20_pixels(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gt.txt").write_text("0--A/a.jpg\n1\n100 20 8 8 0 0 0 0 0 0\n")
+    found = tmp_path / "one" / "0--A" / "a.txt"
+    found.parent.mkdir(parents=True)
+    found.write_text("a\n0\n")
+    detector = f"Recorded=predictions:{found.parent.parent}"
+    assert main([*words, "--detector", detector, "--threshold", "0.5"]) == 0
+    last = unpadded(capsys.readouterr().out).strip().splitlines()[-1]
+    assert last.startswith("| Recorded | 0.5 | - | - |")
 
 
 def test_what_is_covered_is_what_blurring_changes() -> None:
