@@ -18,7 +18,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from face_d2.data.labels import FORMATS, Labels, is_notation, read_labels
-from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["label_records", "log_labels", "register_data_sets", "register_labels"]
 
@@ -100,17 +99,16 @@ def label_records(labels: Labels) -> list[dict[str, Any]]:
     """
     records = []
     for image in labels.images:
-        annotations: list[dict[str, Any]] = []
-        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
-            face = {
+        annotations = [
+            {
                 "bbox": box,
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": 0,
                 "iscrowd": int(ignored),
+                **attributes,
             }
-            if image.attributes is not None:
-                face.update(zip(ATTRIBUTES, image.attributes[index].tolist()))
-            annotations.append(face)
+            for box, ignored, attributes in image.each_face()
+        ]
         records.append(
             {
                 "file_name": image.file,

@@ -32,14 +32,9 @@ def register_coco_faces(
     Raises:
         ValueError: the name belongs to another data set.
     """
-    if is_registered(name, image_root=str(image_root), annotation_file=str(json_file)):
-        return
-    register_reader(
-        name,
-        lambda: _read(json_file, image_root, category, folder=name),
-        image_root=str(image_root),
-        annotation_file=str(json_file),
-    )
+    files = {"image_root": str(image_root), "annotation_file": str(json_file)}
+    if not is_registered(name, **files):
+        register_reader(name, lambda: _read(json_file, image_root, category, name), **files)
 
 
 def load_coco_faces(
@@ -75,11 +70,5 @@ def _read(json_file: str | Path, image_root: str | Path, category: str, folder: 
     findings = Findings()
     raw = read_coco(Path(json_file), Path(image_root), findings)
     return assemble(
-        "coco",
-        Path(json_file),
-        Path(image_root),
-        raw,
-        findings,
-        category=category,
-        folder=folder,
+        "coco", Path(json_file), Path(image_root), raw, findings, category=category, folder=folder
     )

@@ -173,12 +173,8 @@ def _read_faces(
                 row = f"a row of {_COLUMNS} zeros, which WIDER FACE has if {name} has 0 faces"
             raise _malformed(path, number, text, f"expected {row}")
         if not all(abs(field) < _TOO_LARGE for field in fields):  # also finds NaN
-            raise _malformed(
-                path,
-                number,
-                text,
-                f"expected finite numbers below {_TOO_LARGE:.0e}, a face of {name}",
-            )
+            expected = f"expected finite numbers below {_TOO_LARGE:.0e}, a face of {name}"
+            raise _malformed(path, number, text, expected)
         read.append(fields)
     rows = np.array(read, dtype=np.float64)
     if not rows[:, :4].any() and len(rows) == 1:  # the dummy row of a face-free image
@@ -191,9 +187,8 @@ def _read_faces(
 def _check_name(path: str | Path, number: int, text: str, any_names: bool = False) -> None:
     parts = text.split("/")
     json = text.startswith(("{", "["))  # json on one line, with a name somewhere in it
-    if any_names and not json and Path(text).suffix:
-        return
-    if json or len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
+    in_event = len(parts) == 2 and all(parts) and ".." not in parts
+    if json or not Path(text).suffix or not (any_names or in_event):
         expected = "expected an image name like 0--Parade/picture.jpg, as in WIDER FACE's lists"
         raise _malformed(path, number, text, expected)
 

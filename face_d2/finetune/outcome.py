@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,14 @@ from face_d2.analysis.compare.comparison import CompareSettings, compare
 from face_d2.analysis.compare.data import ImageSet, read_image_set
 from face_d2.analysis.compare.measures import MeasureSettings, measure
 from face_d2.analysis.compare.opening import DetectorChoice
-from face_d2.analysis.compare.page import write_results
 from face_d2.analysis.compare.run import run_detector
 from face_d2.detectors import Detections
 from face_d2.export.onnx_file import export_onnx
-from face_d2.export.quantize import Quantization, quantize
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.pretrained import PRETRAINED
 
-__all__ = ["INT8_LOSS", "Validation", "export", "keep", "page", "write_int8_file"]
+__all__ = ["Validation", "calibration_pictures", "export", "keep"]
 
-#: An int8 file that loses more points is not written.
-INT8_LOSS = 5.0
 _PICTURES = 16
 _FIRST = 4  # pictures by which the time of an evaluation is told first
 
@@ -73,15 +68,9 @@ class Validation:
         self._recall = recall
 
     def first_pass(self, name: str, model: Path, seconds: float | None) -> float:
-        """Scores a file on as many pictures as the time allows; later passes use the same ones.
+        """:meth:`average_precision` on as many pictures as the time allows (None: on all).
 
-        Args:
-            name: name in results.
-            model: the file.
-            seconds: time for the pass; None for all pictures.
-
-        Returns:
-            See :meth:`average_precision`.
+        Later passes use the same pictures.
         """
         if seconds is not None:
             self._choose_pictures(name, model, seconds)
@@ -109,8 +98,7 @@ class Validation:
         start = time.monotonic()
         found = self._search(name, model)
         self.seconds = max(self.seconds, (time.monotonic() - start) / len(found))
-        settings = MeasureSettings(bootstrap=0)
-        metrics = measure(found, self.images.ground_truth, settings).metrics
+        metrics = measure(found, self.images.ground_truth, MeasureSettings(bootstrap=0)).metrics
         value = float(metrics["AP_hard"])
         return value if value == value else 0.0
 
@@ -131,9 +119,9 @@ class Validation:
             timing_images=0,
             pictures=_PICTURES,
         )
-        specs = [_choice(name, model) for name, model in models.items()]
+        choices = [_choice(name, model) for name, model in models.items()]
         return compare(
-            specs, [self.images], output, settings, cache=self._folder, progress=self._progress
+            choices, [self.images], output, settings, cache=self._folder, progress=self._progress
         )
 
 
@@ -158,31 +146,8 @@ def keep(start: float, end: float, images: int) -> Kept:
     return Kept(False, f"The start is kept, because the training did not help: {figures}.")
 
 
-def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantization:
-    """Writes an int8 file, its value ranges taken from training pictures.
-
-    Args:
-        model: the float file.
-        path: the file to write.
-        train: the data set with the pictures.
-        count: how many of them.
-
-    Raises:
-        RuntimeError, ValueError: see :func:`face_d2.export.quantize.quantize`.
-    """
-    return quantize(
-        model, path, _calibration(train, count), max_loss=INT8_LOSS, runtimes=["onnxruntime"]
-    )
-
-
-def page(results: dict[str, Any], training: dict[str, Any], folder: Path) -> Path:
-    """Writes the comparison's page with a section about the training; returns the page."""
-    results = {**results, "published": [], "training": training}
-    return write_results(results, folder)
-
-
-def _calibration(train: str, count: int) -> Sequence[str]:
-    """Evenly chosen pictures with faces, each of its own name."""
+def calibration_pictures(train: str, count: int) -> list[str]:
+    """Evenly chosen pictures with faces, each of its own name, for the int8 file."""
     by_name = {}
     for record in DatasetCatalog.get(train):
         if record["annotations"] and record["height"] > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -45,7 +44,7 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise ValueError(f"{path}: not valid xml ({reason}).") from None
 
 
-def files_below(folder: Path, suffix: str) -> Iterator[Path]:
+def files_below(folder: Path, suffix: str) -> list[Path]:
     """Files with a suffix below a folder, sorted, without hidden files and files of other data."""
     found = []
     for parent, subfolders, files in os.walk(folder):
@@ -57,4 +56,4 @@ def files_below(folder: Path, suffix: str) -> Iterator[Path]:
             and not name.startswith(".")
             and name.lower() not in NOT_LABELS
         ]
-    return iter(sorted(found))
+    return sorted(found)

@@ -99,17 +99,11 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     if form is None:
         form, source = recognize(source)
     if form not in _PER_IMAGE and source.is_dir():
-        form, source = _only_file(form, source)
+        source = _only(source, form, _forms_in(source).get(form, []))
     findings = Findings()
     raw = FORMATS[form](source, image_root, findings)
     return assemble(
-        form,
-        source,
-        image_root,
-        raw,
-        findings,
-        category=category or None,
-        folder=folder,
+        form, source, image_root, raw, findings, category=category or None, folder=folder
     )
 
 
@@ -127,10 +121,9 @@ def recognize(path: Path) -> tuple[str, Path]:
     """
     found = _forms_in(path)
     if not found:
-        wanted = ", ".join(FORMATS)
         raise ValueError(
-            f"{path}: contains no labels of a known format ({wanted}). To name the format: "
-            "FORMAT:LABELS:IMAGES."
+            f"{path}: contains no labels of a known format ({', '.join(FORMATS)}). To name the "
+            "format: FORMAT:LABELS:IMAGES."
         )
     if len(found) > 1:
         listed = "; ".join(f"{form} ({_some(files)})" for form, files in sorted(found.items()))
@@ -170,15 +163,10 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     return form, labels, images, category
 
 
-def _only_file(form: str, folder: Path) -> tuple[str, Path]:
-    """The only file of a format in a folder."""
-    files = _forms_in(folder).get(form, [])
-    if not files:
-        raise ValueError(f"{folder}: contains no labels of the format {form}.")
-    return form, _only(folder, form, files)
-
-
 def _only(path: Path, form: str, files: list[Path]) -> Path:
+    """The only file of a format below a path."""
+    if not files:
+        raise ValueError(f"{path}: contains no labels of the format {form}.")
     if len(files) > 1:
         raise ValueError(
             f"{path} contains {len(files)} label files ({form}): {_some(files)}. Name one of them."
@@ -205,7 +193,7 @@ def _candidates(path: Path) -> Iterator[Path]:
         yield path
         return
     for suffix in (".json", ".xml", ".txt"):
-        files = list(files_below(path, suffix))
+        files = files_below(path, suffix)
         # A part of the files is enough to detect the format.
         yield from files[:: max(1, len(files) // _LOOKED_AT)]
 
@@ -247,9 +235,8 @@ def _form_of_text(file: Path) -> str | None:
         return "retinaface" if _is_image(first[1:].strip()) else None
     if _is_image(first):
         return "wider" if rest and rest[0].isdecimal() else None
-    columns = first.split()
     try:
-        numbers = [float(column) for column in columns]
+        numbers = [float(column) for column in first.split()]
     except ValueError:
         return None
     return "yolo" if len(numbers) >= 5 and numbers[0] % 1 == 0 else None

@@ -6,14 +6,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from face_d2.data.labels.model import LabeledImage, Labels
-from face_d2.data.wider_face import ATTRIBUTES, annotation_lines
+from face_d2.data.wider_face import annotation_lines
 from face_d2.utils.files import replaced_file, replaced_folder
 
-__all__ = ["WRITERS", "write_coco", "write_wider", "write_yolo"]
+__all__ = ["WRITERS", "coco_content", "write_coco", "write_wider", "write_yolo"]
 
 
 def write_coco(labels: Labels, target: Path) -> str:
@@ -30,39 +31,34 @@ def write_coco(labels: Labels, target: Path) -> str:
         ValueError: the size of an image is unknown, but COCO requires it.
     """
     _need_sizes(labels)
-    pictures, annotations = [], []
+    with replaced_file(target) as temporary:
+        temporary.write_text(json.dumps(coco_content(labels)), encoding="utf-8")
+    return f"coco:{target}:{labels.image_root}"
+
+
+def coco_content(labels: Labels) -> dict[str, Any]:
+    """The content of a COCO json; see :func:`write_coco`."""
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, image in enumerate(labels.images, start=1):
+        name = labels.relative_name(image)
         pictures.append(
-            {
-                "id": number,
-                "file_name": labels.relative_name(image),
-                "height": image.height,
-                "width": image.width,
-            }
+            {"id": number, "file_name": name, "height": image.height, "width": image.width}
         )
-        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
-            extra = {}
-            if image.attributes is not None:
-                extra = dict(zip(ATTRIBUTES, image.attributes[index].tolist()))
+        for box, ignored, attributes in image.each_face():
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": 1,
                     "bbox": box,
-                    "area": box[2] * box[3],
+                    "area": max(box[2], 0) * max(box[3], 0),
                     "iscrowd": int(ignored),
-                    **extra,
+                    **attributes,
                 }
             )
-    content = {
-        "images": pictures,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "face"}],
-    }
-    with replaced_file(target) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-    return f"coco:{target}:{labels.image_root}"
+    categories = [{"id": 1, "name": "face"}]
+    return {"images": pictures, "annotations": annotations, "categories": categories}
 
 
 def write_wider(labels: Labels, target: Path) -> str:
@@ -121,14 +117,11 @@ def write_yolo(labels: Labels, target: Path) -> str:
 
 
 def _yolo_rows(image: LabeledImage) -> list[str]:
-    rows = []
-    for (x, y, w, h), ignored in zip(image.boxes.tolist(), image.ignored.tolist()):
-        if not ignored:
-            center = (x + w / 2) / image.width, (y + h / 2) / image.height
-            rows.append(
-                "0 {:.9g} {:.9g} {:.9g} {:.9g}\n".format(*center, w / image.width, h / image.height)
-            )
-    return rows
+    size = (image.width, image.height)
+    boxes = image.boxes[~image.ignored]
+    centers, sides = (boxes[:, :2] + boxes[:, 2:] / 2) / size, boxes[:, 2:] / size
+    row = "0 {:.9g} {:.9g} {:.9g} {:.9g}\n"
+    return [row.format(*center, *side) for center, side in zip(centers.tolist(), sides.tolist())]
 
 
 def _need_sizes(labels: Labels) -> None:

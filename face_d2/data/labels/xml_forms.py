@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -18,7 +19,7 @@ from face_d2.data.labels.model import (
 )
 from face_d2.data.labels.text_forms import roots_beside
 
-__all__ = ["folders_of_images", "read_cvat", "read_voc"]
+__all__ = ["read_cvat", "read_one_file_each", "read_voc", "turned_box"]
 
 
 def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
@@ -31,22 +32,36 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         OSError: a file cannot be read.
         ValueError: a file is not VOC xml.
     """
+    return read_one_file_each(path, images, ".xml", "Pascal VOC", _voc_image)
+
+
+def read_one_file_each(
+    path: Path,
+    images: Path | None,
+    suffix: str,
+    tool: str,
+    read: Callable[[Path, Path], RawImage],
+) -> RawLabels:
+    """Reads one label file per image, from a folder or as a single file.
+
+    Args:
+        path, images: as for every reader.
+        suffix: of the label files.
+        tool: whose files these are, for the error.
+        read: (folder of the labels, label file) -> the image.
+    """
     root = path if path.is_dir() else path.parent
-    files = list(files_below(path, ".xml")) if path.is_dir() else [path]
-    listed = []
-    for file in files:
-        element = read_xml(file)
-        if element.tag != "annotation":
-            raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
-        listed.append(_voc_image(root, file, element))
+    files = files_below(path, suffix) if path.is_dir() else [path]
+    listed = [read(root, file) for file in files]
     if not listed:
-        raise ValueError(f"{path}: contains no xml file; expected Pascal VOC's, one per image.")
-    labels = sorted({face.label for image in listed for face in image.faces if face.label})
-    roots = [images] if images else folders_of_images(root)
-    return RawLabels(listed, roots, labels, one_file_each=True)
+        raise ValueError(
+            f"{path}: contains no {suffix[1:]} file; expected {tool}'s, one per image."
+        )
+    roots = [images] if images else _folders_of_images(root)
+    return RawLabels(listed, roots, [], one_file_each=True)
 
 
-def folders_of_images(labels: Path) -> list[Path]:
+def _folders_of_images(labels: Path) -> list[Path]:
     """Folders that usually contain the images of a folder with one label file per image."""
     above = labels.parent
     names = ("JPEGImages", "images", "Images", "imgs")
@@ -61,7 +76,10 @@ def folders_of_images(labels: Path) -> list[Path]:
     return [*inside, *swapped, above]
 
 
-def _voc_image(root: Path, file: Path, element: Element) -> RawImage:
+def _voc_image(root: Path, file: Path) -> RawImage:
+    element = read_xml(file)
+    if element.tag != "annotation":
+        raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
     written = (element.findtext("filename") or "").strip()
     lead = file.parent.relative_to(root)
     stem = (lead / file.stem).as_posix()
