@@ -48,8 +48,7 @@ def register_labels(name: str, text: str | os.PathLike[str], *, folder: str | No
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        text: see :func:`face_d2.data.labels.read_labels`.
-        folder: see :func:`face_d2.data.labels.read_labels`.
+        text, folder: see :func:`face_d2.data.labels.read_labels`.
     """
     register_reader(name, lambda: read_labels(text, folder=folder), labels=os.fspath(text))
 
@@ -76,8 +75,7 @@ def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> N
 def log_labels(names: Iterable[str]) -> None:
     """Writes again to the log what was read, for a log that began after the reading."""
     for name in dict.fromkeys(names):
-        read = MetadataCatalog.get(name).get("read_labels")
-        if read is not None:
+        if read := MetadataCatalog.get(name).get("read_labels"):
             _log(name, read())
 
 

@@ -47,9 +47,7 @@ def load_coco_faces(
     """Reads Detectron2's dataset dicts from a COCO json.
 
     Args:
-        json_file: a COCO json with images, annotations and categories.
-        image_root: folder of the images; file names in the json are relative to it.
-        category: name of the category of faces.
+        json_file, image_root, category: see :func:`register_coco_faces`.
         folder: first part of the ``image_id`` of images directly in ``image_root``.
 
     Returns:

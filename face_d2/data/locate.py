@@ -14,8 +14,10 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
 
 #: Suffixes of image files when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".png", ".webp", ".bmp", ".gif")
-    + (".tif", ".tiff", ".avif")
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".png", ".webp", ".bmp", ".gif"),
+        *(".tif", ".tiff", ".avif"),
+    )
 )
 
 _EXAMPLES = 3

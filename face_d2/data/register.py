@@ -218,20 +218,16 @@ def register_all() -> None:
             synthetic / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
             prepare=synthetic_root,
         )
-    _register_fddb(_datasets_root() / "fddb")
-
-
-def _register_fddb(root: Path) -> None:
-    if "fddb" in DatasetCatalog.list():
-        return
-    images, folds = root / "originalPics", root / "FDDB-folds"
-    DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
-    MetadataCatalog.get("fddb").set(
-        thing_classes=_THING_CLASSES,
-        evaluator_type="fddb",
-        image_root=str(images),
-        folds_folder=str(folds),
-    )
+    fddb = _datasets_root() / "fddb"
+    images, folds = fddb / "originalPics", fddb / "FDDB-folds"
+    if "fddb" not in DatasetCatalog.list():
+        DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
+        MetadataCatalog.get("fddb").set(
+            thing_classes=_THING_CLASSES,
+            evaluator_type="fddb",
+            image_root=str(images),
+            folds_folder=str(folds),
+        )
 
 
 def _datasets_root() -> Path:

@@ -95,11 +95,7 @@ def configure(
 ) -> CfgNode:
     """The config of the training, with ``SOLVER.MAX_ITER`` for ten epochs.
 
-    Args:
-        choices: see :func:`choose`.
-        overrides: KEY, VALUE, ... of the user, which win.
-        train, val: the data sets.
-        output: ``OUTPUT_DIR``.
+    The ``overrides`` of the user (KEY, VALUE, ...) replace what was chosen.
     """
     cfg = load_config(PRETRAINED[choices.model].config, overrides)
     recommended = load_config(PRETRAINED[choices.model].config).SOLVER

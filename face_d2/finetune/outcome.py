@@ -56,15 +56,13 @@ class Validation:
         data: the data set's notation.
         folder: folder of the detections.
         recall: the recall for which a threshold is sought.
-        progress: show bars.
     """
 
-    def __init__(self, data: str, folder: Path, recall: float, progress: bool = True) -> None:
+    def __init__(self, data: str, folder: Path, recall: float) -> None:
         self.images: ImageSet = read_image_set(data)
         self.all_images = len(self.images.files)
         self.seconds = 0.0  # of one picture, in the slowest pass
         self._folder = folder
-        self._progress = progress
         self._recall = recall
 
     def first_pass(self, name: str, model: Path, seconds: float | None) -> float:
@@ -103,13 +101,8 @@ class Validation:
         return value if value == value else 0.0
 
     def _search(self, name: str, model: Path) -> dict[str, Detections]:
-        return run_detector(
-            _choice(name, model),
-            self.images,
-            self._folder,
-            threads=torch.get_num_threads(),
-            progress=self._progress,
-        )
+        choice, threads = _choice(name, model), torch.get_num_threads()
+        return run_detector(choice, self.images, self._folder, threads=threads)
 
     def compare(self, models: dict[str, Path], output: Path) -> dict[str, Any]:
         """All figures of several files, see :func:`compare`."""
@@ -120,9 +113,7 @@ class Validation:
             pictures=_PICTURES,
         )
         choices = [_choice(name, model) for name, model in models.items()]
-        return compare(
-            choices, [self.images], output, settings, cache=self._folder, progress=self._progress
-        )
+        return compare(choices, [self.images], output, settings, cache=self._folder)
 
 
 @dataclass(frozen=True)

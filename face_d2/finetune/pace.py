@@ -60,14 +60,8 @@ class _NewLength(BaseException):
 def train(cfg: CfgNode, length: Length, given: set[str], say: logging.Logger = logger) -> int:
     """Trains, from the last checkpoint in ``OUTPUT_DIR`` if there is one.
 
-    Args:
-        cfg: the config; ``SOLVER.MAX_ITER`` and, unless given, ``WARMUP_ITERS`` are set.
-        length: how long.
-        given: keys that the user set.
-        say: gets the progress.
-
-    Returns:
-        The number of iterations.
+    Sets ``SOLVER.MAX_ITER`` and, unless it is in ``given`` (the keys that the user set),
+    ``SOLVER.WARMUP_ITERS``. Returns the number of iterations.
     """
     losses = Path(cfg.OUTPUT_DIR) / "loss.csv"
     while True:

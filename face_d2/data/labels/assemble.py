@@ -38,11 +38,9 @@ def assemble(
     """Finds the image files, selects the faces, and converts the boxes to pixels.
 
     Args:
-        form: name of the form.
-        source: file or folder of the labels.
+        form, source: format and path of the labels.
         images: folder of the images; None chooses the one of ``raw.roots`` that contains them.
-        raw: the output of the reader.
-        findings: the findings of the reader; more are added.
+        raw, findings: the output of the reader; findings are added.
         category: class of the faces; None chooses the class called face, or the only class.
         folder: first part of the names of images directly in the image folder; None takes the name
             of the image folder.

@@ -1,4 +1,4 @@
-"""Reads label files in text, json and xml; errors name the file."""
+"""Finds and reads label files; for text that is not json or xml, a ValueError names the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,7 @@ NOT_LABELS = ("classes.txt", "obj.names", "readme.txt", "readme.roboflow.txt", "
 
 
 def read_json(path: Path) -> Any:
-    """The content of a json file, without a byte order mark.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not valid json.
-    """
+    """The content of a json file, without a byte order mark."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # from json or from decoding the text
@@ -31,12 +26,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root element of an xml file.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not valid xml.
-    """
+    """The root element of an xml file."""
     try:
         return ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
@@ -49,11 +39,8 @@ def files_below(folder: Path, suffix: str) -> list[Path]:
     found = []
     for parent, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
-        found += [
-            Path(parent) / name
-            for name in files
-            if name.lower().endswith(suffix)
-            and not name.startswith(".")
-            and name.lower() not in NOT_LABELS
-        ]
+        for name in files:
+            lower = name.lower()
+            if lower.endswith(suffix) and not name.startswith(".") and lower not in NOT_LABELS:
+                found.append(Path(parent) / name)
     return sorted(found)

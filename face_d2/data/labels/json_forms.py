@@ -34,10 +34,6 @@ def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabe
 
     Rectangles are read as boxes; polygons and circles are replaced by the boxes around them. Images
     without a json file are left out.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is not LabelMe json.
     """
     read = partial(_labelme_image, findings=findings)
     return read_one_file_each(path, images, ".json", "LabelMe", read)
@@ -63,24 +59,29 @@ def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
         raise ValueError(f"{file}: a shape has no 'points', a list of [x, y].")
     kind = str(shape.get("shape_type") or "polygon")
-    points = [finite(p if isinstance(p, list) else [p], f"{file}: points") for p in shape["points"]]
-    if any(len(point) != 2 for point in points):
-        raise ValueError(f"{file}: a point is not [x, y].")
+    points = _points(shape["points"], f"{file}: points", str(file))
     label = str(shape.get("label") or "")
     if kind == "rectangle" and len(points) == 2:
-        return RawFace(around([(x, y) for x, y in points]), label)
+        return RawFace(around(points), label)
     if kind == "circle" and len(points) == 2:
         (cx, cy), (x, y) = points
         radius = math.hypot(x - cx, y - cy)
         findings.add("around", f"{file.name}: circle")
         return RawFace((cx - radius, cy - radius, 2 * radius, 2 * radius), label)
     if kind in _OUTLINES and len(points) >= 3:
-        box = around([(x, y) for x, y in points])
+        box = around(points)
         if kind != "rectangle" or len({x for x, _ in points}) != 2:  # not upright
             findings.add("around", f"{file.name}: {kind}")
         return RawFace(box, label)
     findings.add("no_box", f"{file.name}: {kind} with {len(points)} points")
     return None
+
+
+def _points(listed: list[Any], where_numbers: str, where: str) -> list[list[float]]:
+    points = [finite(p if isinstance(p, list) else [p], where_numbers) for p in listed]
+    if any(len(point) != 2 for point in points):
+        raise ValueError(f"{where}: a point is not [x, y].")
+    return points
 
 
 def is_label_studio(content: Any) -> bool:
@@ -95,10 +96,6 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
 
     If an image has several annotations, the one marked as ground truth is taken, or else the
     newest. Canceled annotations and predictions are not read.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not such an export.
     """
     tasks = read_json(path)
     if not is_label_studio(tasks):
@@ -150,12 +147,10 @@ def _min_labels(task: dict[str, Any]) -> list[Any] | None:
     """The regions of a task in JSON-MIN: a list of objects with x, y, width and height."""
     if "annotation_id" not in task and "annotator" not in task and "lead_time" not in task:
         return None
-    found = [
-        value
-        for value in task.values()
-        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
-    ]
-    return found[0] if found else []
+    for value in task.values():
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            return value
+    return []
 
 
 def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[str, Any]]:
@@ -196,10 +191,7 @@ def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawF
             x, y, w, h = _turned_percent(result, (x, y, w, h), angle, where)
             findings.add("around", where)
     elif isinstance(value.get("points"), list) and len(value["points"]) >= 3:
-        pairs = [finite(p if isinstance(p, list) else [p], where) for p in value["points"]]
-        if any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"{where}: a point is not [x, y].")
-        x, y, w, h = around([(px, py) for px, py in pairs])
+        x, y, w, h = around(_points(value["points"], where, where))
         findings.add("around", where)
     elif value.get("radiusX") is not None:
         sides = [value.get(side) for side in ("x", "y", "radiusX", "radiusY")]

@@ -65,11 +65,7 @@ class Findings:
         return any(kind not in _HARMLESS for kind in self.counts)
 
     def lines(self, of: int) -> list[str]:
-        """One line per kind, with number, description and examples.
-
-        Args:
-            of: number of all boxes, for the share of boxes that reach beyond their image.
-        """
+        """One line per kind, with number (of all boxes), description and examples."""
         lines = []
         for kind, description in FINDINGS.items():
             if count := self.counts[kind]:
@@ -121,8 +117,7 @@ class LabeledImage:
     def as_wider_face(self, name: str | None = None) -> WiderFaceImage:
         """The image in WIDER FACE's format; ignored faces are ``invalid``.
 
-        Args:
-            name: the name; None for :attr:`name` with the suffix of the file.
+        Without a name, it is :attr:`name` with the suffix of the file.
         """
         attributes = np.zeros((len(self.boxes), len(ATTRIBUTES)), np.int64)
         if self.attributes is not None:
@@ -261,7 +256,7 @@ def stated_size(height: object, width: object, where: str) -> tuple[int, int] | 
     return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
-def around(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+def around(points: Iterable[Sequence[float]]) -> tuple[float, float, float, float]:
     """The upright XYWH box around points."""
     xs, ys = zip(*points)
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)

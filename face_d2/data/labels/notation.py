@@ -33,7 +33,8 @@ __all__ = [
 
 _Reader = Callable[[Path, "Path | None", Findings], RawLabels]
 
-#: Format -> its reader (labels, image folder or None, findings).
+#: Format -> its reader (labels, image folder or None, findings). A reader raises an OSError for a
+#: file that cannot be read, and a ValueError for wrong content, which names the file and the place.
 FORMATS: dict[str, _Reader] = {
     "wider": read_wider,
     "coco": read_coco,
@@ -108,13 +109,7 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
 
 
 def recognize(path: Path) -> tuple[str, Path]:
-    """Detects the format of labels by their content.
-
-    Args:
-        path: a file of labels, or a folder.
-
-    Returns:
-        A key of ``FORMATS``, and the file or folder that contains the labels.
+    """Detects the format of a file or folder; returns it, and the file or folder of the labels.
 
     Raises:
         ValueError: there are no labels of a known format, or labels of several formats.
@@ -140,11 +135,7 @@ def recognize(path: Path) -> tuple[str, Path]:
 
 
 def _split(text: str) -> tuple[str | None, str, str, str]:
-    """Format (None for a path), labels, images and category of a notation.
-
-    Raises:
-        ValueError: the notation has more parts.
-    """
+    """Format (None for a path), labels, images and category of a notation."""
     parts = text.split(":")
     if parts[0] not in FORMATS or os.path.exists(text):
         return None, text, "", ""
@@ -152,8 +143,7 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     # A letter before ":\" or ":/" is a Windows drive.
     joined: list[str] = []
     for part in rest:
-        drive = bool(joined) and len(joined[-1]) == 1 and part[:1] in ("\\", "/")
-        if drive and joined[-1].isalpha():
+        if joined and len(joined[-1]) == 1 and joined[-1].isalpha() and part[:1] in ("\\", "/"):
             joined[-1] += f":{part}"
         else:
             joined.append(part)

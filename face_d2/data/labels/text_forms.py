@@ -25,12 +25,7 @@ _FRACTIONS = (-0.5, 1.5)  # valid fractions of a side; a box may reach beyond th
 
 
 def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads a list in WIDER FACE's format; image names may have any number of folders.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is malformed; the message names it.
-    """
+    """Reads a list in WIDER FACE's format; image names may have any number of folders."""
     invalid = ATTRIBUTES.index("invalid")
     listed = []
     for image in read_annotations(path, any_names=True):
@@ -44,12 +39,7 @@ def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels
 
 
 def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is malformed; the message names it.
-    """
+    """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks."""
     listed: list[RawImage] = []
     for number, text in numbered_lines(path):
         where = f"{path}, line {number}"
@@ -90,10 +80,6 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     Coordinates are fractions of the image's sides. An image without a text file is background. A
     row may have five landmarks after the box (YOLO5Face); other rows with more columns are outlines
     "class x1 y1 x2 y2 ...".
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a line is malformed, or a text file has no image; the message names it.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: expected the folder of YOLO's text files, one per image.")
@@ -168,7 +154,7 @@ def _yolo_face(
                 "of each point."
             )
         values = row[1:]
-        box = around(list(zip(values[::2], values[1::2])))
+        box = around(zip(values[::2], values[1::2]))
         findings.add("around", where)
     else:
         x, y, w, h = values = row[1:5]

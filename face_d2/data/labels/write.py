@@ -20,12 +20,7 @@ __all__ = ["WRITERS", "coco_content", "write_coco", "write_wider", "write_yolo"]
 def write_coco(labels: Labels, target: Path) -> str:
     """Writes a COCO json with one category, "face"; ignored faces have ``iscrowd`` 1.
 
-    Args:
-        labels: the labels to write; file names are relative to ``labels.image_root``.
-        target: the file to write.
-
-    Returns:
-        The notation that reads the file.
+    File names are relative to ``labels.image_root``. Returns the notation that reads the file.
 
     Raises:
         ValueError: the size of an image is unknown, but COCO requires it.
@@ -65,10 +60,8 @@ def write_wider(labels: Labels, target: Path) -> str:
     """Writes a list in WIDER FACE's format; ignored faces are ``invalid``.
 
     Names are "folder/file.jpg". If images are directly in the image folder, names start with the
-    name of this folder, and its parent becomes the image folder.
-
-    Returns:
-        The notation that reads the file.
+    name of this folder, and its parent becomes the image folder. Returns the notation that reads
+    the file.
     """
     names = [labels.relative_name(image) for image in labels.images]
     root = labels.image_root.absolute()
@@ -88,10 +81,8 @@ def write_wider(labels: Labels, target: Path) -> str:
 def write_yolo(labels: Labels, target: Path) -> str:
     """Writes a YOLO folder: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
 
-    Ignored faces are left out, because the format cannot mark them.
-
-    Returns:
-        The notation that reads the folder.
+    Ignored faces are left out, because the format cannot mark them. Returns the notation that reads
+    the folder.
 
     Raises:
         ValueError: the size of an image is unknown, or an image is outside ``labels.image_root``.

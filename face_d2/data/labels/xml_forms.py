@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -27,10 +27,6 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
     A box extends from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
     marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
-
-    Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is not VOC xml.
     """
     return read_one_file_each(path, images, ".xml", "Pascal VOC", _voc_image)
 
@@ -42,13 +38,9 @@ def read_one_file_each(
     tool: str,
     read: Callable[[Path, Path], RawImage],
 ) -> RawLabels:
-    """Reads one label file per image, from a folder or as a single file.
+    """Reads a folder with one label file per image, or a single file.
 
-    Args:
-        path, images: as for every reader.
-        suffix: of the label files.
-        tool: whose files these are, for the error.
-        read: (folder of the labels, label file) -> the image.
+    ``read`` gets the folder of the labels and a file; ``tool`` is the name of the format.
     """
     root = path if path.is_dir() else path.parent
     files = files_below(path, suffix) if path.is_dir() else [path]
@@ -101,12 +93,7 @@ def _voc_image(root: Path, file: Path) -> RawImage:
 
 
 def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not CVAT xml, or has CVAT's format for videos.
-    """
+    """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them."""
     element = read_xml(path)
     if element.find("track") is not None:
         raise ValueError(f"{path}: this is CVAT for video; export it as 'CVAT for images 1.1'.")
@@ -143,7 +130,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
             raise ValueError(
                 f"{where}: a polygon has no points; expected three or more, 'x,y;x,y;x,y'."
             )
-        box = around([(x, y) for x, y in (finite(pair, where) for pair in pairs)])
+        box = around([finite(pair, where) for pair in pairs])
     elif shape.tag == "ellipse":
         cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)
         box = (cx - rx, cy - ry, 2 * rx, 2 * ry)
@@ -156,7 +143,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
 
 
 def turned_box(
-    x: float, y: float, w: float, h: float, degrees: float, pivot: tuple[float, float]
+    x: float, y: float, w: float, h: float, degrees: float, pivot: Sequence[float]
 ) -> tuple[float, float, float, float]:
     """The upright box around a box that is rotated clockwise about a point (y points down)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
