@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.utils.files import replaced_file
 from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "read_annotations",
     "read_file_list",
     "unusable_faces",
+    "write_annotations",
 ]
 
 #: The attributes of a face in the order of the file (``invalid`` comes before ``occlusion``).
@@ -135,6 +137,13 @@ def annotation_lines(image: WiderFaceImage) -> list[str]:
         for box, attributes in zip(image.boxes.tolist(), image.attributes.tolist())
     ]
     return [image.name, str(len(rows)), *(rows or [" ".join("0" * _COLUMNS)])]
+
+
+def write_annotations(path: str | Path, images: Iterable[WiderFaceImage]) -> None:
+    """Writes an annotation file, which :func:`read_annotations` reads."""
+    lines = [line for image in images for line in annotation_lines(image)]
+    with replaced_file(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:

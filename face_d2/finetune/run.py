@@ -130,7 +130,9 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         """Everything from the first evaluation to the card."""
-        start, export_seconds = self._export_start()
+        begun, start = time.monotonic(), self.output / "start.onnx"
+        export(self.cfg, self.cfg.MODEL.WEIGHTS, start, self.choices.model)
+        export_seconds = time.monotonic() - begun
         validation = Validation(self.data.val, self.output / "detections", self.request.recall)
         share = None if self.request.seconds is None else _EVALUATION * self.request.seconds
         validation.seconds = self.state.get("picture_seconds", 0.0)
@@ -183,12 +185,6 @@ class _Run:
         """The weights that the training starts from, as a name."""
         return Path(self.cfg.MODEL.WEIGHTS).name
 
-    def _export_start(self) -> tuple[Path, float]:
-        begun = time.monotonic()
-        path = self.output / "start.onnx"
-        export(self.cfg, self.cfg.MODEL.WEIGHTS, path, self.choices.model)
-        return path, time.monotonic() - begun
-
     def _reserve(self, validation: Validation, export_seconds: float) -> tuple[int, float]:
         """Pictures for int8, and seconds that everything after the training takes."""
         least, most = _INT8_PICTURES
@@ -211,14 +207,12 @@ class _Run:
         length = Length(self.state.get("iterations", 0))
         if self.deadline is None or "SOLVER.MAX_ITER" in self.given:
             length.iterations = self.cfg.SOLVER.MAX_ITER
-            batch = self.cfg.SOLVER.IMS_PER_BATCH
-            epochs = length.iterations * batch / self.data.train_images
             self.say.info(
                 "Training for %d iterations of %d crops (%.1f epochs; without --time or "
                 "SOLVER.MAX_ITER it is %d).",
                 length.iterations,
-                batch,
-                epochs,
+                self.cfg.SOLVER.IMS_PER_BATCH,
+                self._epochs(length.iterations),
                 EPOCHS,
             )
         else:
@@ -243,6 +237,9 @@ class _Run:
         with replaced_file(self.output / "config.yaml") as temporary:
             temporary.write_text(self.cfg.dump(), encoding="utf-8")
         return learned
+
+    def _epochs(self, iterations: int) -> float:
+        return iterations * self.cfg.SOLVER.IMS_PER_BATCH / self.data.train_images
 
     def _write_weights(self, trained: bool) -> None:
         """``model.pth``: the weights that are kept, for ``MODEL.WEIGHTS``."""
@@ -307,8 +304,8 @@ class _Run:
             "choices": self.choices.reasons,
             "recipe": [
                 f"{iterations} iterations of {cfg.SOLVER.IMS_PER_BATCH} crops "
-                f"({iterations * cfg.SOLVER.IMS_PER_BATCH / self.data.train_images:.1f} epochs) on "
-                f"{cfg.MODEL.DEVICE}, {minutes(time.monotonic() - self.started)} in all.",
+                f"({self._epochs(iterations):.1f} epochs) on {cfg.MODEL.DEVICE}, "
+                f"{minutes(time.monotonic() - self.started)} in all.",
                 f"Learning rate {cfg.SOLVER.BASE_LR:g}, warm-up over {cfg.SOLVER.WARMUP_ITERS} "
                 f"iterations, {cfg.SOLVER.LR_SCHEDULER_NAME}; a moving average of the weights: "
                 f"{'yes' if cfg.SOLVER.EMA.ENABLED else 'no'}.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +171,16 @@ def _some(files: list[Path]) -> str:
 
 def _forms_in(path: Path) -> dict[str, list[Path]]:
     """Format -> its files, of one file or of those below a folder."""
+    candidates = [path]
+    if not path.is_file():
+        below = [files_below(path, suffix) for suffix in (".json", ".xml", ".txt")]
+        # A part of the files is enough to detect the format.
+        candidates = [f for files in below for f in files[:: max(1, len(files) // _LOOKED_AT)]]
     found: dict[str, list[Path]] = defaultdict(list)
-    for file in _candidates(path):
+    for file in candidates:
         if form := _form_of(file):
             found[form].append(file)
     return dict(found)
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for suffix in (".json", ".xml", ".txt"):
-        files = files_below(path, suffix)
-        # A part of the files is enough to detect the format.
-        yield from files[:: max(1, len(files) // _LOOKED_AT)]
 
 
 def _form_of(file: Path) -> str | None:

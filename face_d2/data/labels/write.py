@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from face_d2.data.labels.model import LabeledImage, Labels
-from face_d2.data.wider_face import annotation_lines
+from face_d2.data.wider_face import write_annotations
 from face_d2.utils.files import replaced_file, replaced_folder
 
 __all__ = ["WRITERS", "coco_content", "write_coco", "write_wider", "write_yolo"]
@@ -68,13 +68,7 @@ def write_wider(labels: Labels, target: Path) -> str:
     if any("/" not in name for name in names):
         names = [name if Path(name).is_absolute() else f"{root.name}/{name}" for name in names]
         root = root.parent
-    lines = [
-        line
-        for image, name in zip(labels.images, names)
-        for line in annotation_lines(image.as_wider_face(name))
-    ]
-    with replaced_file(target) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_annotations(target, (i.as_wider_face(name) for i, name in zip(labels.images, names)))
     return f"wider:{target}:{root}"
 
 
