@@ -71,10 +71,9 @@ class ImageFolder:
                 return path, how
         return None
 
-    @cached_property
     def images(self) -> list[str]:
         """Paths of all images below the folder, relative to it with ``/``, sorted."""
-        return sorted(_walk(self.root))
+        return self._files
 
     def hint(self, names: Sequence[str]) -> str:
         """A likely reason why names are not found, and what to do; "" if there is none."""
@@ -111,16 +110,20 @@ class ImageFolder:
         return None
 
     @cached_property
+    def _files(self) -> list[str]:
+        return sorted(_walk(self.root))
+
+    @cached_property
     def _names(self) -> dict[str, list[str]]:
-        return _by_key((file, file) for file in self.images)
+        return _by_key((file, file) for file in self._files)
 
     @cached_property
     def _bases(self) -> dict[str, list[str]]:
-        return _by_key((file.rpartition("/")[2], file) for file in self.images)
+        return _by_key((file.rpartition("/")[2], file) for file in self._files)
 
     @cached_property
     def _stems(self) -> dict[str, list[str]]:
-        return _by_key((file.removesuffix(Path(file).suffix), file) for file in self.images)
+        return _by_key((file.removesuffix(Path(file).suffix), file) for file in self._files)
 
 
 def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str], of: int) -> str:

@@ -17,14 +17,18 @@ from face_d2.analysis.compare.comparison import CompareSettings, compare
 from face_d2.analysis.compare.data import ImageSet, read_image_set
 from face_d2.analysis.compare.measures import MeasureSettings, measure
 from face_d2.analysis.compare.opening import DetectorChoice
+from face_d2.analysis.compare.page import write_results
 from face_d2.analysis.compare.run import run_detector
 from face_d2.detectors import Detections
 from face_d2.export.onnx_file import export_onnx
+from face_d2.export.quantize import Quantization, quantize
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
 from face_d2.pretrained import PRETRAINED
 
-__all__ = ["Validation", "calibration_pictures", "export", "keep"]
+__all__ = ["INT8_LOSS", "Validation", "export", "keep", "page", "write_int8_file"]
 
+#: An int8 file that loses more points is not written.
+INT8_LOSS = 5.0
 _PICTURES = 16
 _FIRST = 4  # pictures by which the time of an evaluation is told first
 
@@ -137,8 +141,23 @@ def keep(start: float, end: float, images: int) -> Kept:
     return Kept(False, f"The start is kept, because the training did not help: {figures}.")
 
 
-def calibration_pictures(train: str, count: int) -> list[str]:
-    """Evenly chosen pictures with faces, each of its own name, for the int8 file."""
+def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantization:
+    """Writes an int8 file with value ranges from ``count`` pictures of the data set ``train``.
+
+    Raises:
+        RuntimeError, ValueError: see :func:`face_d2.export.quantize.quantize`.
+    """
+    pictures = _calibration(train, count)
+    return quantize(model, path, pictures, max_loss=INT8_LOSS, runtimes=["onnxruntime"])
+
+
+def page(results: dict[str, Any], training: dict[str, Any], folder: Path) -> Path:
+    """Writes the comparison's page with a section about the training; returns the page."""
+    return write_results({**results, "published": [], "training": training}, folder)
+
+
+def _calibration(train: str, count: int) -> list[str]:
+    """Evenly chosen pictures with faces, each of its own name."""
     by_name = {}
     for record in DatasetCatalog.get(train):
         if record["annotations"] and record["height"] > 0:

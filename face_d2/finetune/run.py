@@ -13,13 +13,12 @@ import face_d2.register  # isort: skip  (patches Detectron2 before its first imp
 import torch
 from detectron2.config import CfgNode
 
-from face_d2.analysis.compare.page import make_page, write_results
-from face_d2.export.quantize import quantize
+from face_d2.analysis.compare.page import make_page
 from face_d2.finetune.card import average_last, format_card, plot_loss
 from face_d2.finetune.choices import EPOCHS, Choices, choose, configure
 from face_d2.finetune.console import console
 from face_d2.finetune.data import TrainingData, read_training_data
-from face_d2.finetune.outcome import Kept, Validation, calibration_pictures, export, keep
+from face_d2.finetune.outcome import Kept, Validation, export, keep, page, write_int8_file
 from face_d2.finetune.pace import Length, minutes, read_losses, train
 from face_d2.finetune.request import (
     STATE,
@@ -41,8 +40,6 @@ _EVALUATION, _INT8, _SPARE = 0.2, 0.12, 0.04
 _LEAST_TRAINING = 0.2
 #: Cost of the report in exports.
 _REPORT_COST = 3
-#: An int8 file that loses more points is not written.
-_INT8_LOSS = 5.0
 #: Cost of int8 in evaluations of a picture: a constant part and one for each picture.
 _INT8_COST = (14, 6)
 _INT8_PICTURES = (4, 32)
@@ -265,13 +262,7 @@ class _Run:
                 "writes one from config.yaml and model.pth."
             )
         try:
-            result = quantize(
-                self.output / "model.onnx",
-                path,
-                calibration_pictures(self.data.train, pictures),
-                max_loss=_INT8_LOSS,
-                runtimes=["onnxruntime"],
-            )
+            result = write_int8_file(self.output / "model.onnx", path, self.data.train, pictures)
         except (RuntimeError, ValueError) as error:
             return f"There is no int8 file: {error}."
         return (
@@ -336,7 +327,7 @@ class _Run:
             "loss": mean[::step],
             "learning_rate": [rate for _, _, rate in losses[::step]],
         }
-        write_results({**results, "published": [], "training": training}, self.output / "report")
+        page(results, training, self.output / "report")
         with replaced_file(self.output / "model.md") as temporary:
             temporary.write_text(format_card(facts, results["detectors"]), encoding="utf-8")
 

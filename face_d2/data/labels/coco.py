@@ -18,6 +18,11 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
     Ids that are numbers are compared as numbers, even if one of them is written as a string. A
     missing or null ``iscrowd`` is 0.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not COCO json, two images have the same id, or an annotation refers
+            to an image or category that is not listed.
     """
     content = read_json(path)
     try:

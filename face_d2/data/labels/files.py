@@ -1,4 +1,4 @@
-"""Finds and reads label files; for text that is not json or xml, a ValueError names the file."""
+"""Finds and reads label files; errors name the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOT_LABELS = ("classes.txt", "obj.names", "readme.txt", "readme.roboflow.txt", "
 
 
 def read_json(path: Path) -> Any:
-    """The content of a json file, without a byte order mark."""
+    """The content of a json file, without a byte order mark; a ValueError if it is not valid."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # from json or from decoding the text
@@ -26,7 +26,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root element of an xml file."""
+    """The root element of an xml file; a ValueError if it is not valid."""
     try:
         return ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:

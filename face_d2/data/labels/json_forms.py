@@ -34,6 +34,9 @@ def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabe
 
     Rectangles are read as boxes; polygons and circles are replaced by the boxes around them. Images
     without a json file are left out.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or is not LabelMe json.
     """
     read = partial(_labelme_image, findings=findings)
     return read_one_file_each(path, images, ".json", "LabelMe", read)
@@ -96,6 +99,9 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
 
     If an image has several annotations, the one marked as ground truth is taken, or else the
     newest. Canceled annotations and predictions are not read.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is not such an export.
     """
     tasks = read_json(path)
     if not is_label_studio(tasks):

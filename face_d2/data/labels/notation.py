@@ -33,8 +33,7 @@ __all__ = [
 
 _Reader = Callable[[Path, "Path | None", Findings], RawLabels]
 
-#: Format -> its reader (labels, image folder or None, findings). A reader raises an OSError for a
-#: file that cannot be read, and a ValueError for wrong content, which names the file and the place.
+#: Format -> its reader (labels, image folder or None, findings).
 FORMATS: dict[str, _Reader] = {
     "wider": read_wider,
     "coco": read_coco,

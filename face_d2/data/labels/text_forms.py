@@ -25,7 +25,11 @@ _FRACTIONS = (-0.5, 1.5)  # valid fractions of a side; a box may reach beyond th
 
 
 def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads a list in WIDER FACE's format; image names may have any number of folders."""
+    """Reads a list in WIDER FACE's format; image names may have any number of folders.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or a line is malformed.
+    """
     invalid = ATTRIBUTES.index("invalid")
     listed = []
     for image in read_annotations(path, any_names=True):
@@ -39,7 +43,11 @@ def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels
 
 
 def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks."""
+    """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or a line is malformed.
+    """
     listed: list[RawImage] = []
     for number, text in numbered_lines(path):
         where = f"{path}, line {number}"
@@ -80,12 +88,15 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     Coordinates are fractions of the image's sides. An image without a text file is background. A
     row may have five landmarks after the box (YOLO5Face); other rows with more columns are outlines
     "class x1 y1 x2 y2 ...".
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or a line is malformed.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: expected the folder of YOLO's text files, one per image.")
     folder = ImageFolder(images or _image_folder(path))
     pictures: dict[str, list[str]] = defaultdict(list)
-    for name in folder.images:
+    for name in folder.images():
         pictures[_stem(name, "images")].append(name)
     files = files_below(path, ".txt")
     # Text files next to a folder "labels" are lists of images and the like.

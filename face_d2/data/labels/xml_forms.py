@@ -19,7 +19,7 @@ from face_d2.data.labels.model import (
 )
 from face_d2.data.labels.text_forms import roots_beside
 
-__all__ = ["read_cvat", "read_one_file_each", "read_voc", "turned_box"]
+__all__ = ["folders_of_images", "read_cvat", "read_one_file_each", "read_voc"]
 
 
 def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
@@ -27,6 +27,9 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
     A box extends from (xmin, ymin) to (xmax, ymax), as labelImg, CVAT and Roboflow write it. Faces
     marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
+
+    Raises:
+        OSError, ValueError: a file cannot be read, or is not VOC xml.
     """
     return read_one_file_each(path, images, ".xml", "Pascal VOC", _voc_image)
 
@@ -49,11 +52,11 @@ def read_one_file_each(
         raise ValueError(
             f"{path}: contains no {suffix[1:]} file; expected {tool}'s, one per image."
         )
-    roots = [images] if images else _folders_of_images(root)
+    roots = [images] if images else folders_of_images(root)
     return RawLabels(listed, roots, [], one_file_each=True)
 
 
-def _folders_of_images(labels: Path) -> list[Path]:
+def folders_of_images(labels: Path) -> list[Path]:
     """Folders that usually contain the images of a folder with one label file per image."""
     above = labels.parent
     names = ("JPEGImages", "images", "Images", "imgs")
@@ -93,7 +96,11 @@ def _voc_image(root: Path, file: Path) -> RawImage:
 
 
 def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
-    """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them."""
+    """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or is not CVAT xml for images.
+    """
     element = read_xml(path)
     if element.find("track") is not None:
         raise ValueError(f"{path}: this is CVAT for video; export it as 'CVAT for images 1.1'.")
