@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 from face_d2.cli.common import CommandParser, run
 from face_d2.data.image_size import image_sizes
-from face_d2.data.wider_face import ATTRIBUTES, read_annotations, unusable_faces
+from face_d2.data.labels.model import Findings, LabeledImage, Labels
+from face_d2.data.labels.write import coco_content
+from face_d2.data.wider_face import read_annotations
 
 # archive -> (what it unpacks to, images expected below it)
 ARCHIVES = {
@@ -129,26 +131,12 @@ def to_coco(image_root: Path, annotation_file: Path) -> dict[str, Any]:
     """
     images = read_annotations(annotation_file)
     sizes = image_sizes(image_root, [image.name for image in images])
-    records, annotations = [], []
-    readable = [(image, size) for image, size in zip(images, sizes) if min(size) > 0]
-    for index, (image, (height, width)) in enumerate(readable, start=1):
-        records.append({"id": index, "file_name": image.name, "height": height, "width": width})
-        for box, attributes, ignored in zip(
-            image.boxes.tolist(), image.attributes.tolist(), unusable_faces(image)
-        ):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index,
-                    "category_id": 1,
-                    "bbox": box,
-                    "area": max(box[2], 0) * max(box[3], 0),
-                    "iscrowd": int(ignored),
-                    **dict(zip(ATTRIBUTES, attributes)),
-                }
-            )
-    categories = [{"id": 1, "name": "face"}]
-    return {"images": records, "annotations": annotations, "categories": categories}
+    readable = [
+        LabeledImage.from_wider_face(image, image_root, size)
+        for image, size in zip(images, sizes)
+        if min(size) > 0
+    ]
+    return coco_content(Labels("wider", annotation_file, image_root, readable, Findings()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.cli.common import CommandParser, run
-from face_d2.data.wider_face import WiderFaceImage, annotation_lines, read_annotations
+from face_d2.data.wider_face import WiderFaceImage, read_annotations, write_annotations
 from face_d2.utils.files import replaced_folder
 
 
@@ -63,21 +63,16 @@ def split(options: argparse.Namespace) -> None:
     if empty := [part for part, chosen in parts.items() if not chosen]:
         raise ValueError(f"no image of {text} falls into the {empty[0]} set; nothing is written")
     with replaced_folder(options.root / "widerface") as target:
-        (target / "wider_face_split").mkdir()
         for part, chosen in parts.items():
-            lines = [line for image in chosen for line in annotation_lines(image)]
-            (target / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt").write_text(
-                "\n".join(lines) + "\n", encoding="utf-8"
-            )
+            write_annotations(target / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt", chosen)
             (target / f"WIDER_{part}").mkdir()
             (target / f"WIDER_{part}" / "images").symlink_to(pictures.resolve())
         if (official := options.source / "eval_tools").is_dir():
             (target / "eval_tools").symlink_to(official.resolve())
-    counts = [
-        f"{len(parts[part])} images to {verb}"
-        for part, verb in (("train", "train on"), ("val", "validate on"))
-    ]
-    print(f"{options.root / 'widerface'}: {', '.join(counts)}")
+    print(
+        f"{options.root / 'widerface'}: {len(parts['train'])} images to train on, "
+        f"{len(parts['val'])} images to validate on"
+    )
 
 
 if __name__ == "__main__":

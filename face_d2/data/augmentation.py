@@ -103,7 +103,8 @@ class SquareFaceCrop(T.Augmentation):
         height, width = image.shape[:2]
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2) x, y
         for _ in range(self.attempts):
-            x, y, side = self._draw_square(height, width)
+            side = self._draw_side(min(height, width))
+            x, y = _draw_start(width, side), _draw_start(height, side)
             inside = (centers >= (x, y)) & (centers < (x + side, y + side))
             if len(boxes) == 0 or inside.all(axis=1).any():
                 break
@@ -113,10 +114,6 @@ class SquareFaceCrop(T.Augmentation):
             crop = _PaddedCrop(x, y, side, width, height, self.fill)
         resize = _Enlarge if side < self.size else T.ResizeTransform
         return TransformList([crop, resize(side, side, self.size, self.size)])
-
-    def _draw_square(self, height: int, width: int) -> tuple[int, int, int]:
-        side = self._draw_side(min(height, width))
-        return _draw_start(width, side), _draw_start(height, side), side
 
     def _draw_side(self, short: int) -> int:
         largest = np.random.rand() < 0.2

@@ -18,7 +18,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
 from face_d2.data.labels import FORMATS, Labels, is_notation, read_labels
-from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["label_records", "log_labels", "register_data_sets", "register_labels"]
 
@@ -49,8 +48,7 @@ def register_labels(name: str, text: str | os.PathLike[str], *, folder: str | No
 
     Args:
         name: catalog name, for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
-        text: see :func:`face_d2.data.labels.read_labels`.
-        folder: see :func:`face_d2.data.labels.read_labels`.
+        text, folder: see :func:`face_d2.data.labels.read_labels`.
     """
     register_reader(name, lambda: read_labels(text, folder=folder), labels=os.fspath(text))
 
@@ -77,8 +75,7 @@ def register_reader(name: str, read: Callable[[], Labels], **metadata: Any) -> N
 def log_labels(names: Iterable[str]) -> None:
     """Writes again to the log what was read, for a log that began after the reading."""
     for name in dict.fromkeys(names):
-        read = MetadataCatalog.get(name).get("read_labels")
-        if read is not None:
+        if read := MetadataCatalog.get(name).get("read_labels"):
             _log(name, read())
 
 
@@ -100,17 +97,16 @@ def label_records(labels: Labels) -> list[dict[str, Any]]:
     """
     records = []
     for image in labels.images:
-        annotations: list[dict[str, Any]] = []
-        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
-            face = {
+        annotations = [
+            {
                 "bbox": box,
                 "bbox_mode": BoxMode.XYWH_ABS,
                 "category_id": 0,
                 "iscrowd": int(ignored),
+                **attributes,
             }
-            if image.attributes is not None:
-                face.update(zip(ATTRIBUTES, image.attributes[index].tolist()))
-            annotations.append(face)
+            for box, ignored, attributes in image.each_face()
+        ]
         records.append(
             {
                 "file_name": image.file,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, CheckedImage, DatasetCheck
-from face_d2.data.wider_face import WiderFaceImage, annotation_lines
+from face_d2.data.wider_face import WiderFaceImage, write_annotations
 from face_d2.utils.files import replaced_file
 
 __all__ = ["changes_file", "write_cleaned"]
@@ -40,10 +40,8 @@ def write_cleaned(path: str | Path, images: Sequence[WiderFaceImage], check: Dat
     kept = [(i, c) for i, c in zip(images, check.images) if c.problem is None]
     if not kept:
         raise ValueError(f"{path} is not written: each of the {len(images)} images has a problem.")
-    lines = [line for pair in kept for line in annotation_lines(_cleaned(*pair))]
+    write_annotations(path, (_cleaned(image, checked) for image, checked in kept))
     changes = list(_changes(check))
-    with replaced_file(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with replaced_file(changes_file(path)) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in changes), encoding="utf-8")
     return len(changes)

@@ -32,14 +32,9 @@ def register_coco_faces(
     Raises:
         ValueError: the name belongs to another data set.
     """
-    if is_registered(name, image_root=str(image_root), annotation_file=str(json_file)):
-        return
-    register_reader(
-        name,
-        lambda: _read(json_file, image_root, category, folder=name),
-        image_root=str(image_root),
-        annotation_file=str(json_file),
-    )
+    files = {"image_root": str(image_root), "annotation_file": str(json_file)}
+    if not is_registered(name, **files):
+        register_reader(name, lambda: _read(json_file, image_root, category, name), **files)
 
 
 def load_coco_faces(
@@ -52,9 +47,7 @@ def load_coco_faces(
     """Reads Detectron2's dataset dicts from a COCO json.
 
     Args:
-        json_file: a COCO json with images, annotations and categories.
-        image_root: folder of the images; file names in the json are relative to it.
-        category: name of the category of faces.
+        json_file, image_root, category: see :func:`register_coco_faces`.
         folder: first part of the ``image_id`` of images directly in ``image_root``.
 
     Returns:
@@ -75,11 +68,5 @@ def _read(json_file: str | Path, image_root: str | Path, category: str, folder: 
     findings = Findings()
     raw = read_coco(Path(json_file), Path(image_root), findings)
     return assemble(
-        "coco",
-        Path(json_file),
-        Path(image_root),
-        raw,
-        findings,
-        category=category,
-        folder=folder,
+        "coco", Path(json_file), Path(image_root), raw, findings, category=category, folder=folder
     )

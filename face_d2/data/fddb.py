@@ -104,12 +104,8 @@ def _read_ellipses(
         if len(row) != _COLUMNS:
             raise _malformed(path, number, text, "expected 'major minor angle x y 1'")
         if not all(abs(field) < _TOO_LARGE for field in row) or min(row[:2]) <= 0:  # also NaN
-            raise _malformed(
-                path,
-                number,
-                text,
-                f"expected finite numbers below {_TOO_LARGE:.0e} and positive radii",
-            )
+            expected = f"expected finite numbers below {_TOO_LARGE:.0e} and positive radii"
+            raise _malformed(path, number, text, expected)
         ellipses.append(row)
     return np.array(ellipses, dtype=np.float64).reshape(-1, _COLUMNS)
 

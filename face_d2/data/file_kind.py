@@ -10,7 +10,6 @@ import importlib.util
 import re
 import stat
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 __all__ = ["HEAD_BYTES", "READ_FORMATS", "FileKind", "kind_of_bytes", "kind_of_file"]
@@ -47,34 +46,24 @@ _QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _PPM = re.compile(rb"P[1-6]\s+(#[^\n]*\n\s*)*\d+\s+(#[^\n]*\n\s*)*\d+\s")
 _BITMAP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 
-#: First bytes -> kind, format.
-_SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
+#: First bytes, kind, format.
+_SIGNATURES: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
     (b"\xff\xd8\xff", "image", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "image", "PNG"),
-    (b"GIF87a", "image", "GIF"),
-    (b"GIF89a", "image", "GIF"),
-    (b"II*\0", "image", "TIFF"),
-    (b"MM\0*", "image", "TIFF"),
-    (b"II+\0", "image", "TIFF"),
-    (b"MM\0+", "image", "TIFF"),
-    (b"\0\0\0\x0cjP  \r\n", "image", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "image", "JPEG2000"),
-    (b"\xff\x0a", "image", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "image", "JPEG XL"),
+    ((b"GIF87a", b"GIF89a"), "image", "GIF"),
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "image", "TIFF"),
+    ((b"\0\0\0\x0cjP  \r\n", b"\xff\x4f\xff\x51"), "image", "JPEG2000"),
+    ((b"\xff\x0a", b"\0\0\0\x0cJXL "), "image", "JPEG XL"),
     (b"8BPS", "image", "Photoshop"),
     (b"v/1\x01", "image", "OpenEXR"),
     (b"#?RADIANCE", "image", "Radiance HDR"),
     (b"qoif", "image", "QOI"),
     (b"DDS ", "image", "DDS"),
-    (b"FUJIFILMCCD-RAW", "image", "raw"),
-    (b"IIRO", "image", "raw"),
-    (b"IIRS", "image", "raw"),
-    (b"IIU\0", "image", "raw"),
+    ((b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"IIU\0"), "image", "raw"),
     (b"\x1aE\xdf\xa3", "video", "Matroska"),
     (b"FLV\x01", "video", "FLV"),
     (b"0&\xb2u\x8ef\xcf\x11", "video", "ASF"),
-    (b"\0\0\x01\xba", "video", "MPEG"),
-    (b"\0\0\x01\xb3", "video", "MPEG"),
+    ((b"\0\0\x01\xba", b"\0\0\x01\xb3"), "video", "MPEG"),
     (b"\0\0\0\x01g", "video", "H.264"),
     (b"\0\0\0\x01@", "video", "H.265"),
     (b"\x06\x0e+4\x02\x05\x01\x01", "video", "MXF"),
@@ -82,15 +71,15 @@ _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
     (b"DKIF", "video", "IVF"),
     (b"YUV4MPEG2", "video", "YUV4MPEG2"),
     (b"\x1f\x07\0", "video", "DV"),
-    (b"ID3", "other", "sound"),
-    (b"fLaC", "other", "sound"),
+    ((b"ID3", b"fLaC"), "other", "sound"),
     (b"%PDF", "other", "a PDF document, which is not searched for pictures"),
     (b"PK\x03\x04", "other", "an archive or document, which is not searched for pictures"),
-    (b"Rar!", "other", "an archive, which is not searched for pictures"),
-    (b"7z\xbc\xaf", "other", "an archive, which is not searched for pictures"),
-    (b"\x1f\x8b", "other", "an archive, which is not searched for pictures"),
-    (b"\0\x05\x16\x07", "other", "macOS metadata of another file"),
-    (b"\0\x05\x16\0", "other", "macOS metadata of another file"),
+    (
+        (b"Rar!", b"7z\xbc\xaf", b"\x1f\x8b"),
+        "other",
+        "an archive, which is not searched for pictures",
+    ),
+    ((b"\0\x05\x16\x07", b"\0\x05\x16\0"), "other", "macOS metadata of another file"),
 )
 
 
@@ -111,7 +100,7 @@ class FileKind:
         """Why an image is not read and what to do; None if it is read."""
         if self.format == "HEIF" and importlib.util.find_spec("pillow_heif") is None:
             return f"is HEIC; install pillow-heif (pip install 'face-d2[heif]') or {_CONVERT}"
-        if self.format == "AVIF" and not _pillow_reads_avif():
+        if self.format == "AVIF" and importlib.util.find_spec("PIL._avif") is None:
             return f"is AVIF, which this Pillow does not read; update Pillow to 11.3 or {_CONVERT}"
         if self.format == "raw":
             return f"is {_RAW}"
@@ -191,8 +180,3 @@ def _of_brand(head: bytes) -> FileKind:
     if brand in _SOUND_BRANDS:
         return FileKind("other", "sound")
     return FileKind("video", "MP4")
-
-
-@cache
-def _pillow_reads_avif() -> bool:
-    return importlib.util.find_spec("PIL._avif") is not None

@@ -77,20 +77,12 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def is_turned(path: str | Path) -> bool:
-    """Whether the EXIF orientation of an image rotates or mirrors the stored pixels.
-
-    Raises:
-        UnreadableImageError, OSError: see :func:`image_size`.
-    """
+    """Whether the EXIF orientation rotates or mirrors the pixels; errors as :func:`image_size`."""
     return with_image(path, lambda image: orientation_of(image) != 1)
 
 
 def page_count(path: str | Path) -> int:
-    """Number of pages (TIFF) or frames (GIF, PNG, WebP, AVIF, HEIF) of an image file.
-
-    Raises:
-        UnreadableImageError, OSError: see :func:`image_size`.
-    """
+    """Number of pages (TIFF) or frames (other formats) of a file; errors as :func:`image_size`."""
     return with_image(path, _page_count)
 
 

@@ -14,10 +14,9 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
 
 #: Suffixes of image files when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("jpg", "jpeg", "jpe", "jfif", "jfi", "mpo", "png", "webp", "bmp", "gif"),
-        *("tif", "tiff", "avif"),
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".mpo", ".png", ".webp", ".bmp", ".gif"),
+        *(".tif", ".tiff", ".avif"),
     )
 )
 
@@ -57,7 +56,7 @@ class ImageFolder:
         if found := self.find_as_written(name):
             return found
         name = name.replace("\\", "/")
-        if _is_absolute(name):
+        if name.startswith("/") or _DRIVE.match(name):
             return self._by_last_parts(name)
         files = self._names.get(_key(_clean(name)), [])
         if len(files) != 1:
@@ -92,8 +91,9 @@ class ImageFolder:
                         return f"the names begin with {lead}/ already; give {parent} as the folder"
                     return f"they exist without the leading {lead}/ of the names"
             if found := self._names.get(_key(written)):
-                kind = "in another Unicode form" if _same_letters(found[0], written) else ""
-                return f"{found[0]!r} exists, {kind or 'in other upper and lower case'}"
+                same = _same_letters(found[0], written)
+                how = "another Unicode form" if same else "other upper and lower case"
+                return f"{found[0]!r} exists, in {how}"
             if found := self._bases.get(_key(parts[-1])):
                 folder = Path(found[0]).parent.as_posix()
                 return f"{parts[-1]} is in {self.root / folder}"
@@ -102,7 +102,7 @@ class ImageFolder:
         return ""
 
     def _by_last_parts(self, name: str) -> tuple[Path, str] | None:
-        parts = _clean(name.replace("\\", "/")).split("/")
+        parts = _clean(name).split("/")
         for start in range(1, len(parts)):
             found = self._names.get(_key("/".join(parts[start:])), [])
             if len(found) == 1:
@@ -135,9 +135,7 @@ def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str]
         names: the missing names, as in the labels.
         of: number of all images in the labels.
     """
-    hint = folder.hint(names)
-    if not folder.root.is_dir():
-        hint = "the folder does not exist"
+    hint = folder.hint(names) if folder.root.is_dir() else "the folder does not exist"
     return (
         f"{source}: {len(names)} of {of} annotated images are missing in {folder.root}, for "
         f"example {', '.join(names[:_EXAMPLES])}{f' ({hint})' if hint else ''}."
@@ -178,7 +176,3 @@ def _same_letters(one: str, other: str) -> bool:
 def _clean(name: str) -> str:
     """The name without "." and "a/.." parts."""
     return os.path.normpath(name).replace("\\", "/") if name else name
-
-
-def _is_absolute(name: str) -> bool:
-    return name.startswith("/") or bool(_DRIVE.match(name))

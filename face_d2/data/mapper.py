@@ -84,10 +84,9 @@ class FaceDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
-        augmentations = _train_augmentations(cfg) if is_train else _test_augmentations(cfg)
         return {
             "is_train": is_train,
-            "augmentations": augmentations,
+            "augmentations": _train_augmentations(cfg) if is_train else _test_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
             "ignore_visible": cfg.INPUT.FACE_CROP.IGNORE_VISIBLE,
         }
@@ -155,9 +154,11 @@ class FaceDatasetMapper:
         self.augmentations(sample)
         height, width = sample.image.shape[:2]
         placed = sample.boxes
-        kept = _faces_inside(placed, (height, width)) if self.is_train else _with_area(placed)
         if self.is_train:
+            kept = _faces_inside(placed, (height, width))
             placed = placed.clip(0, (width, height, width, height))
+        else:
+            kept = _with_area(placed)
         return placed[kept], np.flatnonzero(kept), (height, width)
 
 
@@ -186,8 +187,7 @@ def face_arrays(
     for mode in set(modes.tolist()):  # usually one mode; converting box by box takes a millisecond
         rows = modes == mode
         boxes[rows] = BoxMode.convert(boxes[rows], BoxMode(mode), BoxMode.XYXY_ABS)
-    ignore = [bool(a.get("iscrowd", 0)) for a in annotations]
-    return boxes, np.asarray(ignore, dtype=bool)
+    return boxes, np.array([bool(a.get("iscrowd", 0)) for a in annotations], dtype=bool)
 
 
 def face_instances(
@@ -254,36 +254,26 @@ def _with_area(boxes: NDArray[np.floating]) -> NDArray[np.bool_]:
 
 
 def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
-    crop = cfg.INPUT.FACE_CROP
-    augmentations: list[T.Augmentation]
+    crop, flip = cfg.INPUT.FACE_CROP, cfg.INPUT.RANDOM_FLIP
+    augmentations: list[T.Augmentation] = []
     if crop.ENABLED:
-        augmentations = [
-            SquareFaceCrop(
-                crop.SIZE,
-                crop.MIN_SCALE,
-                crop.ATTEMPTS,
-                crop.ZOOM,
-                crop.MAX_SCALE,
-                cfg.MODEL.PIXEL_MEAN,
-            )
-        ]
+        square = SquareFaceCrop(
+            size=crop.SIZE,
+            min_scale=crop.MIN_SCALE,
+            attempts=crop.ATTEMPTS,
+            zoom=crop.ZOOM,
+            max_scale=crop.MAX_SCALE,
+            fill=cfg.MODEL.PIXEL_MEAN,
+        )
+        augmentations.append(square)
     else:
-        augmentations = [
-            BoundedResize(
-                cfg.INPUT.MIN_SIZE_TRAIN,
-                cfg.INPUT.MAX_SIZE_TRAIN,
-                cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING,
-            )
-        ]
+        sides = (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
+        augmentations.append(BoundedResize(*sides, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING))
     if crop.COLOR_DISTORTION:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))
-    if cfg.INPUT.RANDOM_FLIP != "none":
-        augmentations.append(
-            T.RandomFlip(
-                horizontal=cfg.INPUT.RANDOM_FLIP == "horizontal",
-                vertical=cfg.INPUT.RANDOM_FLIP == "vertical",
-            )
-        )
+    if flip != "none":
+        horizontal, vertical = flip == "horizontal", flip == "vertical"
+        augmentations.append(T.RandomFlip(horizontal=horizontal, vertical=vertical))
     return augmentations
 
 

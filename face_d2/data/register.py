@@ -13,18 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
+from face_d2.data.catalog import label_records
 from face_d2.data.fddb import read_folds
 from face_d2.data.image_size import image_sizes
+from face_d2.data.labels.model import Findings, LabeledImage, Labels
 from face_d2.data.wider_face import (
     ATTRIBUTES,
+    WiderFaceImage,
     check_distinct,
-    image_key,
     read_annotations,
     read_file_list,
-    unusable_faces,
 )
 from face_d2.synthetic.dataset import synthetic_path, synthetic_root
 
@@ -71,17 +73,15 @@ def load_wider_face(
         raise _missing(image_root, _WIDER_TREE)
     if not Path(annotation_file).is_file():
         raise _missing(Path(annotation_file), _WIDER_TREE)
-    if not annotated:
+    if annotated:
+        images = read_annotations(annotation_file)
+    else:
+        no_boxes, no_attributes = np.zeros((0, 4)), np.zeros((0, len(ATTRIBUTES)), np.int64)
         names = read_file_list(annotation_file)
-        check_distinct(names, annotation_file)
-        return [
-            _record(image_root, name, size, [])
-            for name, size in zip(names, image_sizes(image_root, names))
-        ]
-    images = read_annotations(annotation_file)
-    check_distinct((image.name for image in images), annotation_file)
-    sizes = image_sizes(image_root, [image.name for image in images])
-    records = []
+        images = [WiderFaceImage(name, no_boxes, no_attributes) for name in names]
+    names = [image.name for image in images]
+    check_distinct(names, annotation_file)
+    sizes = image_sizes(image_root, names)
     negative = sum(int((image.boxes[:, 2:] < 0).any(axis=1).sum()) for image in images)
     if negative:
         logger.warning(
@@ -92,22 +92,8 @@ def load_wider_face(
             annotation_file,
             image_root,
         )
-    for image, size in zip(images, sizes):
-        ignored = unusable_faces(image)
-        annotations = [
-            {
-                "bbox": box,
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": 0,
-                "iscrowd": int(ignore),
-                **dict(zip(ATTRIBUTES, attributes)),
-            }
-            for box, attributes, ignore in zip(
-                image.boxes.tolist(), image.attributes.tolist(), ignored
-            )
-        ]
-        records.append(_record(image_root, image.name, size, annotations))
-    return records
+    labeled = [LabeledImage.from_wider_face(i, image_root, s) for i, s in zip(images, sizes)]
+    return label_records(Labels("wider", Path(annotation_file), image_root, labeled, Findings()))
 
 
 def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str, Any]]:
@@ -126,7 +112,7 @@ def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str
     images = [image for fold in read_folds(folds_folder) for image in fold]
     names = [f"{image.name}.jpg" for image in images]
     records = []
-    for image, name, size in zip(images, names, image_sizes(image_root, names)):
+    for image, name, (height, width) in zip(images, names, image_sizes(image_root, names)):
         annotations = [
             {
                 "bbox": box,
@@ -137,8 +123,15 @@ def load_fddb(image_root: str | Path, folds_folder: str | Path) -> list[dict[str
             }
             for box, ellipse in zip(image.boxes().tolist(), image.ellipses.tolist())
         ]
-        record = _record(image_root, name, size, annotations)
-        records.append({**record, "image_id": image.name})
+        records.append(
+            {
+                "file_name": str((image_root / name).absolute()),
+                "height": height,
+                "width": width,
+                "image_id": image.name,
+                "annotations": annotations,
+            }
+        )
     return records
 
 
@@ -225,32 +218,16 @@ def register_all() -> None:
             synthetic / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
             prepare=synthetic_root,
         )
-    _register_fddb(_datasets_root() / "fddb")
-
-
-def _register_fddb(root: Path) -> None:
-    if "fddb" in DatasetCatalog.list():
-        return
-    images, folds = root / "originalPics", root / "FDDB-folds"
-    DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
-    MetadataCatalog.get("fddb").set(
-        thing_classes=_THING_CLASSES,
-        evaluator_type="fddb",
-        image_root=str(images),
-        folds_folder=str(folds),
-    )
-
-
-def _record(
-    image_root: Path, name: str, size: tuple[int, int], annotations: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "file_name": str((image_root / name).absolute()),
-        "height": size[0],
-        "width": size[1],
-        "image_id": image_key(name),
-        "annotations": annotations,
-    }
+    fddb = _datasets_root() / "fddb"
+    images, folds = fddb / "originalPics", fddb / "FDDB-folds"
+    if "fddb" not in DatasetCatalog.list():
+        DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
+        MetadataCatalog.get("fddb").set(
+            thing_classes=_THING_CLASSES,
+            evaluator_type="fddb",
+            image_root=str(images),
+            folds_folder=str(folds),
+        )
 
 
 def _datasets_root() -> Path:

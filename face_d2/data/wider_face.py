@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.utils.files import replaced_file
 from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "read_annotations",
     "read_file_list",
     "unusable_faces",
+    "write_annotations",
 ]
 
 #: The attributes of a face in the order of the file (``invalid`` comes before ``occlusion``).
@@ -137,6 +139,13 @@ def annotation_lines(image: WiderFaceImage) -> list[str]:
     return [image.name, str(len(rows)), *(rows or [" ".join("0" * _COLUMNS)])]
 
 
+def write_annotations(path: str | Path, images: Iterable[WiderFaceImage]) -> None:
+    """Writes an annotation file, which :func:`read_annotations` reads."""
+    lines = [line for image in images for line in annotation_lines(image)]
+    with replaced_file(path) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:
     """(N,) mask of ignored faces: those marked invalid, or with a side of zero or less."""
     degenerate = (image.boxes[:, 2:] <= 0).any(axis=1)
@@ -173,12 +182,8 @@ def _read_faces(
                 row = f"a row of {_COLUMNS} zeros, which WIDER FACE has if {name} has 0 faces"
             raise _malformed(path, number, text, f"expected {row}")
         if not all(abs(field) < _TOO_LARGE for field in fields):  # also finds NaN
-            raise _malformed(
-                path,
-                number,
-                text,
-                f"expected finite numbers below {_TOO_LARGE:.0e}, a face of {name}",
-            )
+            expected = f"expected finite numbers below {_TOO_LARGE:.0e}, a face of {name}"
+            raise _malformed(path, number, text, expected)
         read.append(fields)
     rows = np.array(read, dtype=np.float64)
     if not rows[:, :4].any() and len(rows) == 1:  # the dummy row of a face-free image
@@ -191,9 +196,8 @@ def _read_faces(
 def _check_name(path: str | Path, number: int, text: str, any_names: bool = False) -> None:
     parts = text.split("/")
     json = text.startswith(("{", "["))  # json on one line, with a name somewhere in it
-    if any_names and not json and Path(text).suffix:
-        return
-    if json or len(parts) != 2 or not all(parts) or ".." in parts or not Path(text).suffix:
+    in_event = len(parts) == 2 and all(parts) and ".." not in parts
+    if json or not Path(text).suffix or not (any_names or in_event):
         expected = "expected an image name like 0--Parade/picture.jpg, as in WIDER FACE's lists"
         raise _malformed(path, number, text, expected)
 

@@ -36,8 +36,8 @@ def format_card(facts: Mapping[str, Any], detectors: Mapping[str, Mapping[str, A
             cells.append(f"{value:.1f}{between}" if value == value else "no faces")
         rows.append(cells)
     kept = detectors[facts["kept_name"]]
-    shown = {key: value for key, value in kept["protocol"].items() if key != "file"}
-    protocol = "; ".join(f"{key}: {value}" for key, value in shown.items())
+    settings = kept["protocol"].items()
+    protocol = "; ".join(f"{key}: {value}" for key, value in settings if key != "file")
     parts = [
         f"# {facts['title']}",
         f"A face detector, fine-tuned from `{facts['start']}` by `face-d2-train --data`.",
@@ -83,12 +83,10 @@ def plot_loss(losses: Sequence[tuple[int, float, float]], path: Path) -> list[Pa
         return save_figure(figure, path)
 
 
-def average_last(values: Sequence[float], window: int = _WINDOW) -> list[float]:
-    """Mean of each value and the ones before it, ``window`` at most."""
-    return [
-        sum(part) / len(part)
-        for part in (values[max(0, index + 1 - window) : index + 1] for index in range(len(values)))
-    ]
+def average_last(values: Sequence[float]) -> list[float]:
+    """The running mean over each value and at most 19 values before it."""
+    parts = (values[max(0, end - _WINDOW) : end] for end in range(1, len(values) + 1))
+    return [sum(part) / len(part) for part in parts]
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -97,9 +95,8 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _list(title: str, sentences: Sequence[str]) -> str:
-    if not sentences:
-        return ""
-    return "\n".join([f"## {title}", "", *(f"- {sentence}" for sentence in sentences)])
+    lines = [f"## {title}", "", *(f"- {sentence}" for sentence in sentences)]
+    return "\n".join(lines) if sentences else ""
 
 
 def _errors(figures: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from face_d2.analysis.coverage import Coverage, measure_coverage
+from face_d2.analysis.coverage import measure_coverage
 from face_d2.config import load_config
 from face_d2.pretrained import PRETRAINED, find_pretrained
 
@@ -67,13 +67,12 @@ def choose(train: str, model: str | None, overrides: Sequence[str]) -> Choices:
         ValueError: there is no such detector, or an override is wrong.
     """
     sample = _sample(train)
-    reasons = []
+    share = None
     if model is None:
         model, share, reason = _network(sample, overrides)
-        reasons.append(reason)
     else:
-        share = None
-        reasons.append(f"Network: {find_pretrained(model).name}, as asked for by --model.")
+        reason = f"Network: {find_pretrained(model).name}, as asked for by --model."
+    reasons = [reason]
     cfg = load_config(PRETRAINED[model].config, overrides)
     given = set(overrides[::2])
     pairs: list[Any] = []
@@ -96,11 +95,7 @@ def configure(
 ) -> CfgNode:
     """The config of the training, with ``SOLVER.MAX_ITER`` for ten epochs.
 
-    Args:
-        choices: see :func:`choose`.
-        overrides: KEY, VALUE, ... of the user, which win.
-        train, val: the data sets.
-        output: ``OUTPUT_DIR``.
+    The ``overrides`` of the user (KEY, VALUE, ...) replace what was chosen.
     """
     cfg = load_config(PRETRAINED[choices.model].config, overrides)
     recommended = load_config(PRETRAINED[choices.model].config).SOLVER
@@ -158,8 +153,8 @@ def _sample(train: str) -> str:
 
 def _covered(cfg: CfgNode, sample: str, training: bool = False) -> float:
     """The share of the faces above 10 pixels (of all, if there are no such faces) to learn from."""
-    coverage: Coverage = measure_coverage(cfg, sample, training=training, progress=False)
-    return list(coverage.totals().values())[-1].covered
+    totals = measure_coverage(cfg, sample, training=training, progress=False).totals()
+    return list(totals.values())[-1].covered
 
 
 def _network(sample: str, overrides: Sequence[str]) -> tuple[str, float, str]:
@@ -167,12 +162,11 @@ def _network(sample: str, overrides: Sequence[str]) -> tuple[str, float, str]:
     shares = {}
     for name, shipped in PRETRAINED.items():
         try:
-            cfg = load_config(shipped.config, overrides)
-            shares[name] = _covered(cfg, sample)
+            shares[name] = _covered(load_config(shipped.config, overrides), sample)
         except (AssertionError, ValueError):  # the overrides are for one of the networks
             if name == DEFAULT_MODEL:
                 raise
-    best = max(shares, key=lambda name: shares[name])
+    best = max(shares, key=shares.get)
     gained = shares[best] - shares[DEFAULT_MODEL] >= _GAIN
     chosen = best if gained else DEFAULT_MODEL
     listed = ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items())
@@ -186,11 +180,9 @@ def _image_size(cfg: CfgNode, sample: str, share: float | None) -> tuple[int, st
     shares = {0: _covered(cfg, sample) if share is None else share}
     if shares[0] < 1 - _GAIN and cfg.INPUT.MIN_SIZE_TEST == 0:
         for side in _SHORTER_SIDES:
-            shares[side] = _covered(
-                _merged(cfg, ["INPUT.MIN_SIZE_TEST", side, "INPUT.MAX_SIZE_TEST", 2 * side]),
-                sample,
-            )
-    best = max(shares, key=lambda side: shares[side])
+            pairs = ["INPUT.MIN_SIZE_TEST", side, "INPUT.MAX_SIZE_TEST", 2 * side]
+            shares[side] = _covered(_merged(cfg, pairs), sample)
+    best = max(shares, key=shares.get)
     if not best or shares[best] - shares[0] < _GAIN:
         kept = cfg.INPUT.MIN_SIZE_TEST
         size = f"a shorter side of {kept} pixels" if kept else "the size they have"
@@ -207,8 +199,7 @@ def _image_size(cfg: CfgNode, sample: str, share: float | None) -> tuple[int, st
 
 def _scaled_crops(cfg: CfgNode, sample: str, size: int, given: set[str]) -> list[Any]:
     """The zoom of crops for images that are resized when they are searched."""
-    zoom = cfg.INPUT.FACE_CROP.ZOOM
-    key = "INPUT.FACE_CROP.ZOOM"
+    key, zoom = "INPUT.FACE_CROP.ZOOM", cfg.INPUT.FACE_CROP.ZOOM
     if cfg.INPUT.MAPPER != "face_crop" or not zoom or key in given:
         return []
     sides = [min(r["height"], r["width"]) for r in DatasetCatalog.get(sample)]

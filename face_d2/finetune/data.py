@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,11 +44,9 @@ class TrainingData:
 def in_validation(name: str) -> bool:
     """Whether a picture is for validation when no data set for it is given.
 
-    The rule is that of ``datasets/split_widerface.py``: the SHA-1 of the name, read as a number, is
-    divisible by 5. A picture therefore stays where it is when others are added.
-
-    Args:
-        name: path below the folder of the images, with ``/``.
+    ``name`` is the path below the folder of the images, with ``/``. The rule is that of
+    ``datasets/split_widerface.py``: the SHA-1 of the name, read as a number, is divisible by 5. A
+    picture therefore stays where it is when others are added.
     """
     return int(hashlib.sha1(name.encode()).hexdigest(), 16) % PARTS == 0
 
@@ -146,10 +143,8 @@ def _cut(labels: Labels, folder: Path) -> tuple[str, str]:
 
 
 def _in_both(train: str, val: str) -> list[str]:
-    files = {record["file_name"] for record in DatasetCatalog.get(train)}
-    both: Sequence[str] = [
-        record["file_name"] for record in DatasetCatalog.get(val) if record["file_name"] in files
-    ]
+    files = {r["file_name"] for r in DatasetCatalog.get(train)}
+    both = [r["file_name"] for r in DatasetCatalog.get(val) if r["file_name"] in files]
     if not both:
         return []
     return [

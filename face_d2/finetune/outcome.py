@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,27 +60,19 @@ class Validation:
         data: the data set's notation.
         folder: folder of the detections.
         recall: the recall for which a threshold is sought.
-        progress: show bars.
     """
 
-    def __init__(self, data: str, folder: Path, recall: float, progress: bool = True) -> None:
+    def __init__(self, data: str, folder: Path, recall: float) -> None:
         self.images: ImageSet = read_image_set(data)
         self.all_images = len(self.images.files)
         self.seconds = 0.0  # of one picture, in the slowest pass
         self._folder = folder
-        self._progress = progress
         self._recall = recall
 
     def first_pass(self, name: str, model: Path, seconds: float | None) -> float:
-        """Scores a file on as many pictures as the time allows; later passes use the same ones.
+        """:meth:`average_precision` on as many pictures as the time allows (None: on all).
 
-        Args:
-            name: name in results.
-            model: the file.
-            seconds: time for the pass; None for all pictures.
-
-        Returns:
-            See :meth:`average_precision`.
+        Later passes use the same pictures.
         """
         if seconds is not None:
             self._choose_pictures(name, model, seconds)
@@ -109,19 +100,13 @@ class Validation:
         start = time.monotonic()
         found = self._search(name, model)
         self.seconds = max(self.seconds, (time.monotonic() - start) / len(found))
-        settings = MeasureSettings(bootstrap=0)
-        metrics = measure(found, self.images.ground_truth, settings).metrics
+        metrics = measure(found, self.images.ground_truth, MeasureSettings(bootstrap=0)).metrics
         value = float(metrics["AP_hard"])
         return value if value == value else 0.0
 
     def _search(self, name: str, model: Path) -> dict[str, Detections]:
-        return run_detector(
-            _choice(name, model),
-            self.images,
-            self._folder,
-            threads=torch.get_num_threads(),
-            progress=self._progress,
-        )
+        choice, threads = _choice(name, model), torch.get_num_threads()
+        return run_detector(choice, self.images, self._folder, threads=threads)
 
     def compare(self, models: dict[str, Path], output: Path) -> dict[str, Any]:
         """All figures of several files, see :func:`compare`."""
@@ -131,10 +116,8 @@ class Validation:
             timing_images=0,
             pictures=_PICTURES,
         )
-        specs = [_choice(name, model) for name, model in models.items()]
-        return compare(
-            specs, [self.images], output, settings, cache=self._folder, progress=self._progress
-        )
+        choices = [_choice(name, model) for name, model in models.items()]
+        return compare(choices, [self.images], output, settings, cache=self._folder)
 
 
 @dataclass(frozen=True)
@@ -159,29 +142,21 @@ def keep(start: float, end: float, images: int) -> Kept:
 
 
 def write_int8_file(model: Path, path: Path, train: str, count: int) -> Quantization:
-    """Writes an int8 file, its value ranges taken from training pictures.
-
-    Args:
-        model: the float file.
-        path: the file to write.
-        train: the data set with the pictures.
-        count: how many of them.
+    """Writes an int8 file with value ranges from ``count`` pictures of the data set ``train``.
 
     Raises:
         RuntimeError, ValueError: see :func:`face_d2.export.quantize.quantize`.
     """
-    return quantize(
-        model, path, _calibration(train, count), max_loss=INT8_LOSS, runtimes=["onnxruntime"]
-    )
+    pictures = _calibration(train, count)
+    return quantize(model, path, pictures, max_loss=INT8_LOSS, runtimes=["onnxruntime"])
 
 
 def page(results: dict[str, Any], training: dict[str, Any], folder: Path) -> Path:
     """Writes the comparison's page with a section about the training; returns the page."""
-    results = {**results, "published": [], "training": training}
-    return write_results(results, folder)
+    return write_results({**results, "published": [], "training": training}, folder)
 
 
-def _calibration(train: str, count: int) -> Sequence[str]:
+def _calibration(train: str, count: int) -> list[str]:
     """Evenly chosen pictures with faces, each of its own name."""
     by_name = {}
     for record in DatasetCatalog.get(train):

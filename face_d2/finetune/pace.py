@@ -56,22 +56,12 @@ class Length:
 class _NewLength(BaseException):
     """Ends the training loop. Detectron2 would log an ``Exception`` with its traceback."""
 
-    def __init__(self, iterations: int) -> None:
-        super().__init__(iterations)
-        self.iterations = iterations
-
 
 def train(cfg: CfgNode, length: Length, given: set[str], say: logging.Logger = logger) -> int:
     """Trains, from the last checkpoint in ``OUTPUT_DIR`` if there is one.
 
-    Args:
-        cfg: the config; ``SOLVER.MAX_ITER`` and, unless given, ``WARMUP_ITERS`` are set.
-        length: how long.
-        given: keys that the user set.
-        say: gets the progress.
-
-    Returns:
-        The number of iterations.
+    Sets ``SOLVER.MAX_ITER`` and, unless it is in ``given`` (the keys that the user set),
+    ``SOLVER.WARMUP_ITERS``. Returns the number of iterations.
     """
     losses = Path(cfg.OUTPUT_DIR) / "loss.csv"
     while True:
@@ -88,9 +78,8 @@ def train(cfg: CfgNode, length: Length, given: set[str], say: logging.Logger = l
         try:
             trainer.train()
             return cfg.SOLVER.MAX_ITER
-        except _NewLength as new:
-            length.iterations = new.iterations
-            say.info("The speed of the last steps gives %d iterations in all.", new.iterations)
+        except _NewLength:
+            say.info("The speed of the last steps gives %d iterations in all.", length.iterations)
 
 
 class _Pace(HookBase):
@@ -126,14 +115,14 @@ class _Pace(HookBase):
             return
         checkpoints = next(h for h in self.trainer._hooks if isinstance(h, PeriodicCheckpoints))
         checkpoints.save()
-        raise _NewLength(done + more)
+        self._length.iterations = done + more
+        raise _NewLength
 
     def _fits(self, planned: float, left: float) -> bool:
         """Whether the plan stays: a new leg costs its start."""
-        slack = max(_LATE * left, 2 * self._start_up)
-        if planned > left + slack:
-            return False
-        return left - planned <= max(_EARLY * left, 4 * self._start_up)
+        late = max(_LATE * left, 2 * self._start_up)
+        early = max(_EARLY * left, 4 * self._start_up)
+        return planned <= left + late and left - planned <= early
 
 
 class _Progress(HookBase):
@@ -144,7 +133,6 @@ class _Progress(HookBase):
         self._length = length
         self._say = say
         self._told = time.monotonic()
-        self._start = self._told
 
     def before_train(self) -> None:
         rows = [row for row in read_losses(self._path) if row[0] < self.trainer.start_iter]

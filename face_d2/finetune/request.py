@@ -23,11 +23,7 @@ __all__ = [
 ]
 
 #: Keys that flags of the command set.
-_FLAGS = {
-    "DATASETS.TRAIN": "--data",
-    "DATASETS.TEST": "--val",
-    "OUTPUT_DIR": "--output",
-}
+_FLAGS = {"DATASETS.TRAIN": "--data", "DATASETS.TEST": "--val", "OUTPUT_DIR": "--output"}
 #: File of the state in the folder of the results.
 STATE = "run.json"
 
@@ -63,11 +59,7 @@ def default_output(data: str) -> Path:
 
 
 def check_request(request: Request) -> None:
-    """Refuses keys that flags set, two lengths, and keys that do not exist.
-
-    Raises:
-        ValueError: one of them.
-    """
+    """A ValueError for keys that flags set, for two lengths, and for keys that do not exist."""
     for key, flag in _FLAGS.items():
         if key in request.overrides[::2]:
             raise RequestError(f"{key} is set by {flag}; use the flag instead of the key.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -17,13 +18,7 @@ from face_d2.finetune.card import average_last, format_card, plot_loss
 from face_d2.finetune.choices import EPOCHS, Choices, choose, configure
 from face_d2.finetune.console import console
 from face_d2.finetune.data import TrainingData, read_training_data
-from face_d2.finetune.outcome import (
-    Validation,
-    export,
-    keep,
-    page,
-    write_int8_file,
-)
+from face_d2.finetune.outcome import Kept, Validation, export, keep, page, write_int8_file
 from face_d2.finetune.pace import Length, minutes, read_losses, train
 from face_d2.finetune.request import (
     STATE,
@@ -85,7 +80,10 @@ def fine_tune(request: Request, output: Path, *, must_exist: bool = False) -> di
                 f"{output}: the pictures or labels have changed since this run began; give another "
                 "--output, or delete the folder to begin again."
             )
-        choices = _choices(request, data, state)
+        if state:
+            choices = Choices(state["model"], tuple(state["pairs"]), tuple(state["reasons"]))
+        else:
+            choices = choose(data.train, request.model, request.overrides)
         cfg = configure(
             choices, request.overrides, train=data.train, val=data.val, output=str(output)
         )
@@ -129,7 +127,9 @@ class _Run:
 
     def work(self) -> dict[str, Any]:
         """Everything from the first evaluation to the card."""
-        start, export_seconds = self._export_start()
+        begun, start = time.monotonic(), self.output / "start.onnx"
+        export(self.cfg, self.cfg.MODEL.WEIGHTS, start, self.choices.model)
+        export_seconds = time.monotonic() - begun
         validation = Validation(self.data.val, self.output / "detections", self.request.recall)
         share = None if self.request.seconds is None else _EVALUATION * self.request.seconds
         validation.seconds = self.state.get("picture_seconds", 0.0)
@@ -160,7 +160,7 @@ class _Run:
         results = validation.compare(
             {self.start_name: start, "fine-tuned": trained}, self.output / "report"
         )
-        facts = self._facts(kept.trained, kept.sentence, results, iterations, used, int8)
+        facts = self._facts(kept, results, iterations, used, int8)
         self._report(results, facts)
         self._tidy()
         point = results["detectors"][facts["kept_name"]]["for_recall"]
@@ -181,12 +181,6 @@ class _Run:
     def start_name(self) -> str:
         """The weights that the training starts from, as a name."""
         return Path(self.cfg.MODEL.WEIGHTS).name
-
-    def _export_start(self) -> tuple[Path, float]:
-        begun = time.monotonic()
-        path = self.output / "start.onnx"
-        export(self.cfg, self.cfg.MODEL.WEIGHTS, path, self.choices.model)
-        return path, time.monotonic() - begun
 
     def _reserve(self, validation: Validation, export_seconds: float) -> tuple[int, float]:
         """Pictures for int8, and seconds that everything after the training takes."""
@@ -210,14 +204,12 @@ class _Run:
         length = Length(self.state.get("iterations", 0))
         if self.deadline is None or "SOLVER.MAX_ITER" in self.given:
             length.iterations = self.cfg.SOLVER.MAX_ITER
-            batch = self.cfg.SOLVER.IMS_PER_BATCH
-            epochs = length.iterations * batch / self.data.train_images
             self.say.info(
                 "Training for %d iterations of %d crops (%.1f epochs; without --time or "
                 "SOLVER.MAX_ITER it is %d).",
                 length.iterations,
-                batch,
-                epochs,
+                self.cfg.SOLVER.IMS_PER_BATCH,
+                self._epochs(length.iterations),
                 EPOCHS,
             )
         else:
@@ -243,6 +235,9 @@ class _Run:
             temporary.write_text(self.cfg.dump(), encoding="utf-8")
         return learned
 
+    def _epochs(self, iterations: int) -> float:
+        return iterations * self.cfg.SOLVER.IMS_PER_BATCH / self.data.train_images
+
     def _write_weights(self, trained: bool) -> None:
         """``model.pth``: the weights that are kept, for ``MODEL.WEIGHTS``."""
         weights = str(self.output / "model_final.pth") if trained else self.cfg.MODEL.WEIGHTS
@@ -252,7 +247,7 @@ class _Run:
         with replaced_file(self.output / "model.pth") as temporary:
             torch.save({"model": model.state_dict()}, temporary)
 
-    def _int8(self, pictures: int, seconds: float) -> list[str]:
+    def _int8(self, pictures: int, seconds: float) -> str:
         """Writes the int8 file; a sentence about it."""
         path = self.output / "model_int8.onnx"
         path.unlink(missing_ok=True)
@@ -262,32 +257,25 @@ class _Run:
             pictures = min(_INT8_PICTURES[1], int((left / seconds - constant) / each))
             pictures = pictures if pictures >= _INT8_PICTURES[0] else 0
         if not pictures:
-            return [
+            return (
                 "There is no int8 file, because the time was too short; face-d2-export --int8 "
                 "writes one from config.yaml and model.pth."
-            ]
+            )
         try:
             result = write_int8_file(self.output / "model.onnx", path, self.data.train, pictures)
         except (RuntimeError, ValueError) as error:
-            return [f"There is no int8 file: {error}."]
-        return [
+            return f"There is no int8 file: {error}."
+        return (
             f"The int8 file loses {result.loss:.2f} points of AP against the boxes of the float "
             f"file on {result.images} training pictures."
-        ]
+        )
 
     def _facts(
-        self,
-        trained: bool,
-        sentence: str,
-        results: dict[str, Any],
-        iterations: int,
-        used: int,
-        int8: list[str],
+        self, kept: Kept, results: dict[str, Any], iterations: int, used: int, int8: str
     ) -> dict[str, Any]:
         cfg = self.cfg
-        kept_name = "fine-tuned" if trained else self.start_name
+        kept_name = "fine-tuned" if kept.trained else self.start_name
         point = results["detectors"][kept_name]["for_recall"]
-        threshold = _threshold(point, self.request.recall)
         config = PRETRAINED[self.choices.model].config
         files = {
             "model.onnx": "the detector for `face-d2-predict --onnx` and any ONNX runtime",
@@ -300,22 +288,22 @@ class _Run:
         return {
             "title": f"{self.start_name}, fine-tuned on {self.request.data}",
             "start": self.start_name,
-            "kept": sentence,
+            "kept": kept.sentence,
             "kept_name": kept_name,
             "images": used,
             "data": self.data.description,
             "choices": self.choices.reasons,
             "recipe": [
                 f"{iterations} iterations of {cfg.SOLVER.IMS_PER_BATCH} crops "
-                f"({iterations * cfg.SOLVER.IMS_PER_BATCH / self.data.train_images:.1f} epochs) on "
-                f"{cfg.MODEL.DEVICE}, {minutes(time.monotonic() - self.started)} in all.",
+                f"({self._epochs(iterations):.1f} epochs) on {cfg.MODEL.DEVICE}, "
+                f"{minutes(time.monotonic() - self.started)} in all.",
                 f"Learning rate {cfg.SOLVER.BASE_LR:g}, warm-up over {cfg.SOLVER.WARMUP_ITERS} "
                 f"iterations, {cfg.SOLVER.LR_SCHEDULER_NAME}; a moving average of the weights: "
                 f"{'yes' if cfg.SOLVER.EMA.ENABLED else 'no'}.",
                 f"All other settings are those of `{config}`; `config.yaml` lists all.",
                 *([f"Changed by hand: {' '.join(self.request.overrides)}."] if self.given else []),
             ],
-            "threshold": [*threshold, *int8],
+            "threshold": [_threshold(point, self.request.recall), int8],
             "files": files,
             "notes": [
                 "The code is Apache-2.0. The shipped weights were trained on WIDER FACE, whose "
@@ -330,19 +318,14 @@ class _Run:
             plot_loss(losses, self.output / "loss.png")
         mean = average_last([loss for _, loss, _ in losses])
         step = max(1, len(losses) // _LOSS_POINTS)
-        sentences = (
-            facts["kept"],
-            *facts["threshold"],
-            *facts["data"],
-            *facts["choices"],
-            *facts["recipe"],
-        )
+        lists = (facts[key] for key in ("threshold", "data", "choices", "recipe"))
+        sentences = [facts["kept"], *itertools.chain(*lists)]
         training = {
             "title": facts["title"],
             "sentences": [text.replace("`", "") for text in sentences],
-            "iteration": [row[0] for row in losses[::step]],
+            "iteration": [iteration for iteration, _, _ in losses[::step]],
             "loss": mean[::step],
-            "learning_rate": [row[2] for row in losses[::step]],
+            "learning_rate": [rate for _, _, rate in losses[::step]],
         }
         page(results, training, self.output / "report")
         with replaced_file(self.output / "model.md") as temporary:
@@ -360,18 +343,12 @@ class _Run:
             temporary.write_text(json.dumps(self.state, indent=1) + "\n", encoding="utf-8")
 
 
-def _threshold(point: dict[str, Any], recall: float) -> list[str]:
+def _threshold(point: dict[str, Any], recall: float) -> str:
     wanted = 100 * recall
     if point["threshold"] is None:
-        return [f"No score threshold finds {wanted:g} % of the validation faces above 10 pixels."]
-    return [
+        return f"No score threshold finds {wanted:g} % of the validation faces above 10 pixels."
+    return (
         f"A score threshold of {point['threshold']:.3f} finds {wanted:g} % of the validation faces "
         f"above 10 pixels with a precision of {100 * point['precision']:.1f} %; it was chosen on "
         "these pictures."
-    ]
-
-
-def _choices(request: Request, data: TrainingData, state: dict[str, Any]) -> Choices:
-    if state:
-        return Choices(state["model"], tuple(state["pairs"]), tuple(state["reasons"]))
-    return choose(data.train, request.model, request.overrides)
+    )

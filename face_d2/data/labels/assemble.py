@@ -13,7 +13,6 @@ import numpy as np
 from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
 from face_d2.data.labels.model import Findings, LabeledImage, Labels, RawFace, RawImage, RawLabels
 from face_d2.data.locate import IMAGE_SUFFIXES, ImageFolder, missing_images
-from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["assemble"]
 
@@ -39,11 +38,9 @@ def assemble(
     """Finds the image files, selects the faces, and converts the boxes to pixels.
 
     Args:
-        form: name of the form.
-        source: file or folder of the labels.
+        form, source: format and path of the labels.
         images: folder of the images; None chooses the one of ``raw.roots`` that contains them.
-        raw: the output of the reader.
-        findings: the findings of the reader; more are added.
+        raw, findings: the output of the reader; findings are added.
         category: class of the faces; None chooses the class called face, or the only class.
         folder: first part of the names of images directly in the image folder; None takes the name
             of the image folder.
@@ -67,9 +64,10 @@ def assemble(
     sizes = image_sizes(image_root, [_below(image_root, path) for path in paths])
     _check_sizes(source, joined, dict(zip(paths, sizes)))
     names = _names(image_root, paths, folder or image_root.name or "images")
-    found = []
-    for path, size, name in zip(paths, sizes, names):
-        found.append(_image(path, name, size, joined[path], chosen, findings))
+    found = [
+        _image(path, name, size, joined[path], chosen, findings)
+        for path, size, name in zip(paths, sizes, names)
+    ]
     return Labels(form, source, image_root, found, findings)
 
 
@@ -80,7 +78,7 @@ def _face_classes(
     used = Counter(face.label for image in raw.images for face in image.faces)
     if raw.categories is None:
         return {None}
-    known = list(raw.categories)
+    known = list(raw.categories) or sorted(label for label in used if label)
     if category is not None:
         named = [name for name in known if name == category]
         named = named or [name for name in known if name.casefold() == category.casefold()]
@@ -97,12 +95,11 @@ def _face_classes(
             )
         named = others
         for label in others:
-            for _ in range(used[label]):
-                findings.add("taken", repr(label))
+            if used[label]:
+                findings.add("taken", repr(label), used[label])
     for label, count in used.items():
         if label not in named:
-            for _ in range(count):
-                findings.add("other_labels" if label else "no_label", repr(label or ""))
+            findings.add("other_labels" if label else "no_label", repr(label or ""), count)
     return {None, "", *named}
 
 
@@ -126,13 +123,6 @@ def _best_root(source: Path, raw: RawLabels) -> ImageFolder:
     return ImageFolder(raw.roots[0])
 
 
-def _find(folder: ImageFolder, image: RawImage) -> tuple[Path, str] | None:
-    for candidate in image.candidates:
-        if found := folder.find(candidate):
-            return found
-    return None
-
-
 def _files(
     source: Path, folder: ImageFolder, images: Sequence[RawImage], findings: Findings
 ) -> list[str]:
@@ -140,7 +130,7 @@ def _files(
     found: list[str] = []
     missing = []
     for image in images:
-        at = _find(folder, image)
+        at = next(filter(None, map(folder.find, image.candidates)), None)
         if at is None:
             missing.append(image.name)
             continue
@@ -159,21 +149,19 @@ def _joined(
     """Images by their files; the faces of an image that is listed twice are merged."""
     joined: dict[str, RawImage] = {}
     for file, image in zip(files, images):
-        if file in joined:
-            findings.add("listed_twice", image.name)
-            first = joined[file]
-            # Every entry is checked against the size of the file.
-            sizes = {entry.size for entry in (first, image)} - {None}
-            if len(sizes) > 1:
-                raise ValueError(
-                    f"{file} is listed twice in the labels, with the sizes {sorted(sizes)} "
-                    "(height, width); remove the wrong one."
-                )
-            joined[file] = replace(
-                first, faces=[*first.faces, *image.faces], size=first.size or image.size
-            )
-        else:
+        first = joined.get(file)
+        if first is None:
             joined[file] = image
+            continue
+        findings.add("listed_twice", image.name)
+        sizes = {first.size, image.size} - {None}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"{file} is listed twice in the labels, with the sizes {sorted(sizes)} "
+                "(height, width); remove the wrong one."
+            )
+        faces = [*first.faces, *image.faces]
+        joined[file] = replace(first, faces=faces, size=first.size or image.size)
     return joined
 
 
@@ -198,9 +186,9 @@ def _check_sizes(
     ]
     if wrong:
         path, size, said = wrong[0]
-        turned = (
-            "; the labels have the size without the EXIF orientation" if size == said[::-1] else ""
-        )
+        turned = ""
+        if size == said[::-1]:
+            turned = "; the labels have the size without the EXIF orientation"
         raise ValueError(
             f"{source}: the size of {len(wrong)} of {len(images)} images differs from the labels: "
             f"{path} is {size[1]} x {size[0]} pixels (upright), the labels say {said[1]} x "
@@ -249,6 +237,7 @@ def _image(
         size = raw.size or size
         if raw.fractions and size == UNREADABLE_SIZE:
             faces = []
+    height, width = size
     boxes: dict[tuple[float, ...], RawFace] = {}
     for face in faces:
         box = _pixels(face.box, size) if raw.fractions else face.box
@@ -265,7 +254,7 @@ def _image(
         if same is not None:
             findings.add("repeated", what)
             ignored = ignored and same.ignored
-        elif _reaches_out((x, y, w, h), size):
+        elif min(x, y) < -_OUTSIDE or x + w > width + _OUTSIDE or y + h > height + _OUTSIDE:
             findings.add("outside", what)
         boxes[x, y, w, h] = replace(same or face, ignored=ignored)
     kept = list(boxes.values())
@@ -275,11 +264,11 @@ def _image(
     return LabeledImage(
         file=path,
         name=name,
-        height=size[0],
-        width=size[1],
+        height=height,
+        width=width,
         boxes=np.array(list(boxes), np.float64).reshape(-1, 4),
         ignored=np.array([face.ignored for face in kept], bool),
-        attributes=None if attributes is None else attributes.reshape(-1, len(ATTRIBUTES)),
+        attributes=attributes,
     )
 
 
@@ -289,9 +278,3 @@ def _pixels(box: tuple[float, ...], size: tuple[int, int]) -> tuple[float, float
     x2, y2 = x1 + box[2] * width, y1 + box[3] * height
     x1, y1, x2, y2 = (round(value, _PIXEL_DIGITS) for value in (x1, y1, x2, y2))
     return x1, y1, round(x2 - x1, _PIXEL_DIGITS), round(y2 - y1, _PIXEL_DIGITS)
-
-
-def _reaches_out(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
-    x, y, w, h = box
-    height, width = size
-    return min(x, y) < -_OUTSIDE or x + w > width + _OUTSIDE or y + h > height + _OUTSIDE

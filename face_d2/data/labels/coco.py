@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
                     f"{path}: {listed[key].name!r} and {image.name!r} share an id, "
                     f"{picture['id']!r}; give each its own."
                 )
-            again.append(RawImage(image.name, image.candidates, [], image.size))
+            again.append(image)
         else:
             listed[key] = image
     _check_categories(path, annotations, categories)
@@ -62,17 +61,17 @@ def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
 
 def _check_categories(path: Path, annotations: list[Any], categories: dict[Any, str]) -> None:
     """Refuses annotations of unknown categories, whose boxes would become background."""
-    unknown: Counter[Any] = Counter()
+    unknown = []
     for annotation in annotations:
         if not isinstance(annotation, dict):
             raise ValueError(f"{path}: annotation {_short(annotation)}: expected an object.")
         key = _id(annotation.get("category_id"))
         if key not in categories:
-            unknown[key] += 1
+            unknown.append(key)
     if unknown:
         raise ValueError(
-            f"{path}: {unknown.total()} of {len(annotations)} annotations have a category_id that "
-            f"is not in the list of categories, for example {next(iter(unknown))!r}; the list has "
+            f"{path}: {len(unknown)} of {len(annotations)} annotations have a category_id that is "
+            f"not in the list of categories, for example {unknown[0]!r}; the list has "
             f"{_short(categories)}."
         )
 

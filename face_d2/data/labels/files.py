@@ -1,10 +1,9 @@
-"""Reads label files in text, json and xml; errors name the file."""
+"""Finds and reads label files; errors name the file."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,12 +17,7 @@ NOT_LABELS = ("classes.txt", "obj.names", "readme.txt", "readme.roboflow.txt", "
 
 
 def read_json(path: Path) -> Any:
-    """The content of a json file, without a byte order mark.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not valid json.
-    """
+    """The content of a json file, without a byte order mark; a ValueError if it is not valid."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # from json or from decoding the text
@@ -32,12 +26,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root element of an xml file.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not valid xml.
-    """
+    """The root element of an xml file; a ValueError if it is not valid."""
     try:
         return ElementTree.fromstring(path.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError) as error:
@@ -45,16 +34,13 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise ValueError(f"{path}: not valid xml ({reason}).") from None
 
 
-def files_below(folder: Path, suffix: str) -> Iterator[Path]:
+def files_below(folder: Path, suffix: str) -> list[Path]:
     """Files with a suffix below a folder, sorted, without hidden files and files of other data."""
     found = []
     for parent, subfolders, files in os.walk(folder):
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
-        found += [
-            Path(parent) / name
-            for name in files
-            if name.lower().endswith(suffix)
-            and not name.startswith(".")
-            and name.lower() not in NOT_LABELS
-        ]
-    return iter(sorted(found))
+        for name in files:
+            lower = name.lower()
+            if lower.endswith(suffix) and not name.startswith(".") and lower not in NOT_LABELS:
+                found.append(Path(parent) / name)
+    return sorted(found)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from face_d2.data.labels.files import files_below, read_json
+from face_d2.data.labels.files import read_json
 from face_d2.data.labels.model import (
     Findings,
     RawFace,
@@ -19,14 +20,13 @@ from face_d2.data.labels.model import (
     stated_size,
 )
 from face_d2.data.labels.text_forms import roots_beside
-from face_d2.data.labels.xml_forms import folders_of_images, turned_box
+from face_d2.data.labels.xml_forms import read_one_file_each, turned_box
 
 __all__ = ["is_label_studio", "read_label_studio", "read_labelme"]
 
 _OUTLINES = ("polygon", "rectangle", "rotation", "quadrilateral")
-_UPLOAD = re.compile(
-    r"^[0-9a-f]{8}-(.+)$"
-)  # Label Studio adds eight digits to the name of an upload
+#: Label Studio adds eight digits to the name of an upload.
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-(.+)$")
 
 
 def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabels:
@@ -36,24 +36,16 @@ def read_labelme(path: Path, images: Path | None, findings: Findings) -> RawLabe
     without a json file are left out.
 
     Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is not LabelMe json.
+        OSError, ValueError: a file cannot be read, or is not LabelMe json.
     """
-    root = path if path.is_dir() else path.parent
-    listed = []
-    for file in files_below(path, ".json") if path.is_dir() else [path]:
-        content = read_json(file)
-        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-            raise ValueError(f"{file}: has no 'shapes'; expected LabelMe json.")
-        listed.append(_labelme_image(root, file, content, findings))
-    if not listed:
-        raise ValueError(f"{path}: contains no json file; expected LabelMe's, one per image.")
-    labels = sorted({face.label for image in listed for face in image.faces if face.label})
-    roots = [images] if images else folders_of_images(root)
-    return RawLabels(listed, roots, labels, one_file_each=True)
+    read = partial(_labelme_image, findings=findings)
+    return read_one_file_each(path, images, ".json", "LabelMe", read)
 
 
-def _labelme_image(root: Path, file: Path, content: dict[str, Any], findings: Findings) -> RawImage:
+def _labelme_image(root: Path, file: Path, findings: Findings) -> RawImage:
+    content = read_json(file)
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise ValueError(f"{file}: has no 'shapes'; expected LabelMe json.")
     written = str(content.get("imagePath") or "").replace("\\", "/")
     lead = file.parent.relative_to(root)
     stem = (lead / file.stem).as_posix()
@@ -70,25 +62,29 @@ def _labelme_face(shape: Any, file: Path, findings: Findings) -> RawFace | None:
     if not isinstance(shape, dict) or not isinstance(shape.get("points"), list):
         raise ValueError(f"{file}: a shape has no 'points', a list of [x, y].")
     kind = str(shape.get("shape_type") or "polygon")
-    points = [finite(p if isinstance(p, list) else [p], f"{file}: points") for p in shape["points"]]
-    if any(len(point) != 2 for point in points):
-        raise ValueError(f"{file}: a point is not [x, y].")
+    points = _points(shape["points"], f"{file}: points", str(file))
     label = str(shape.get("label") or "")
     if kind == "rectangle" and len(points) == 2:
-        return RawFace(around([(x, y) for x, y in points]), label)
+        return RawFace(around(points), label)
     if kind == "circle" and len(points) == 2:
         (cx, cy), (x, y) = points
         radius = math.hypot(x - cx, y - cy)
         findings.add("around", f"{file.name}: circle")
         return RawFace((cx - radius, cy - radius, 2 * radius, 2 * radius), label)
     if kind in _OUTLINES and len(points) >= 3:
-        box = around([(x, y) for x, y in points])
-        upright = kind == "rectangle" and len({x for x, _ in points}) == 2
-        if not upright:
+        box = around(points)
+        if kind != "rectangle" or len({x for x, _ in points}) != 2:  # not upright
             findings.add("around", f"{file.name}: {kind}")
         return RawFace(box, label)
     findings.add("no_box", f"{file.name}: {kind} with {len(points)} points")
     return None
+
+
+def _points(listed: list[Any], where_numbers: str, where: str) -> list[list[float]]:
+    points = [finite(p if isinstance(p, list) else [p], where_numbers) for p in listed]
+    if any(len(point) != 2 for point in points):
+        raise ValueError(f"{where}: a point is not [x, y].")
+    return points
 
 
 def is_label_studio(content: Any) -> bool:
@@ -105,8 +101,7 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
     newest. Canceled annotations and predictions are not read.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not such an export.
+        OSError, ValueError: the file cannot be read, or is not such an export.
     """
     tasks = read_json(path)
     if not is_label_studio(tasks):
@@ -123,17 +118,17 @@ def read_label_studio(path: Path, images: Path | None, findings: Findings) -> Ra
         except ValueError as error:  # from urlsplit
             raise ValueError(f"{where}: {name[:80]!r} is not a URL ({error}).") from None
         listed.append(RawImage(name, candidates, faces, sizes[0] if sizes else None, True))
-    labels = sorted({face.label for image in listed for face in image.faces if face.label})
-    return RawLabels(listed, roots_beside(path), labels)
+    return RawLabels(listed, roots_beside(path), [])
 
 
 def _task_image(task: dict[str, Any], where: str) -> str:
     data = task.get("data", task)
-    values = data.values() if isinstance(data, dict) else ()
+    if not isinstance(data, dict):
+        data = {}
     for key in ("image", "img", "picture", "photo", "url"):
-        if isinstance(data, dict) and isinstance(data.get(key), str):
+        if isinstance(data.get(key), str):
             return data[key]
-    texts = [value for value in values if isinstance(value, str) and "." in value]
+    texts = [value for value in data.values() if isinstance(value, str) and "." in value]
     if len(texts) != 1:
         raise ValueError(f"{where}: expected the image's address as data.image.")
     return texts[0]
@@ -141,21 +136,16 @@ def _task_image(task: dict[str, Any], where: str) -> str:
 
 def _task_names(address: str) -> tuple[str, ...]:
     """File names that the picture of an address may have."""
-    parts = urlsplit(address) if "://" in address or address.startswith("/") else None
     name = address
-    if parts is not None:
+    if "://" in address or address.startswith("/"):
+        parts = urlsplit(address)
         name = parse_qs(parts.query).get("d", [unquote(parts.path)])[0]
     below = name.replace("\\", "/").lstrip("/")
     base = below.rpartition("/")[2]
-    upload = _UPLOAD.match(base)
     # The last parts of the path, because it starts with folders of the server; then the file name.
-    names = [
-        below,
-        name,
-        f"/{below}",
-        f"**/{base}",
-        *([upload[1], f"**/{upload[1]}"] if upload else []),
-    ]
+    names = [below, name, f"/{below}", f"**/{base}"]
+    if upload := _UPLOAD.match(base):
+        names += [upload[1], f"**/{upload[1]}"]
     return tuple(dict.fromkeys(names))
 
 
@@ -163,12 +153,10 @@ def _min_labels(task: dict[str, Any]) -> list[Any] | None:
     """The regions of a task in JSON-MIN: a list of objects with x, y, width and height."""
     if "annotation_id" not in task and "annotator" not in task and "lead_time" not in task:
         return None
-    found = [
-        value
-        for value in task.values()
-        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value)
-    ]
-    return found[0] if found else []
+    for value in task.values():
+        if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            return value
+    return []
 
 
 def _results(task: dict[str, Any], where: str, findings: Findings) -> list[dict[str, Any]]:
@@ -209,10 +197,7 @@ def _result_face(result: dict[str, Any], where: str, findings: Findings) -> RawF
             x, y, w, h = _turned_percent(result, (x, y, w, h), angle, where)
             findings.add("around", where)
     elif isinstance(value.get("points"), list) and len(value["points"]) >= 3:
-        pairs = [finite(p if isinstance(p, list) else [p], where) for p in value["points"]]
-        if any(len(pair) != 2 for pair in pairs):
-            raise ValueError(f"{where}: a point is not [x, y].")
-        x, y, w, h = around([(px, py) for px, py in pairs])
+        x, y, w, h = around(_points(value["points"], where, where))
         findings.add("around", where)
     elif value.get("radiusX") is not None:
         sides = [value.get(side) for side in ("x", "y", "radiusX", "radiusY")]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
+from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, image_key, unusable_faces
 
 __all__ = ["FINDINGS", "Findings", "LabeledImage", "Labels", "RawFace", "RawImage", "RawLabels"]
 
@@ -47,18 +48,14 @@ class Findings:
     """Counts findings by the keys of ``FINDINGS`` and keeps the first examples."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
+        self.counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = defaultdict(list)
 
-    def add(self, kind: str, example: str) -> None:
-        """Counts a finding.
-
-        Raises:
-            KeyError: there is no such kind.
-        """
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Counts findings of a kind; a kind that does not exist is a KeyError."""
         FINDINGS[kind]
-        self.counts[kind] = self.counts.get(kind, 0) + 1
-        examples = self._examples.setdefault(kind, [])
+        self.counts[kind] += count
+        examples = self._examples[kind]
         if len(examples) < _EXAMPLES and example not in examples:
             examples.append(example)
 
@@ -68,18 +65,14 @@ class Findings:
         return any(kind not in _HARMLESS for kind in self.counts)
 
     def lines(self, of: int) -> list[str]:
-        """One line per kind, with number, description and examples.
-
-        Args:
-            of: number of all boxes, for the share of boxes that reach beyond their image.
-        """
-        return [
-            f"{f'{count} of {of}' if kind == 'outside' else count} {FINDINGS[kind]}, for example "
-            f"{'; '.join(self._examples[kind])}"
-            for kind, count in sorted(
-                self.counts.items(), key=lambda item: [*FINDINGS].index(item[0])
-            )
-        ]
+        """One line per kind, with number (of all boxes), description and examples."""
+        lines = []
+        for kind, description in FINDINGS.items():
+            if count := self.counts[kind]:
+                number = f"{count} of {of}" if kind == "outside" else count
+                examples = "; ".join(self._examples[kind])
+                lines.append(f"{number} {description}, for example {examples}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -105,16 +98,30 @@ class LabeledImage:
     ignored: NDArray[np.bool_]
     attributes: NDArray[np.int64] | None = None
 
+    def each_face(self) -> Iterator[tuple[list[float], bool, dict[str, int]]]:
+        """Box, whether it is ignored, and attributes by name ({} without any) of every face."""
+        attributes: list[dict[str, int]] = [{}] * len(self.boxes)
+        if self.attributes is not None:
+            attributes = [dict(zip(ATTRIBUTES, row)) for row in self.attributes.tolist()]
+        return zip(self.boxes.tolist(), self.ignored.tolist(), attributes)
+
+    @classmethod
+    def from_wider_face(
+        cls, image: WiderFaceImage, image_root: Path, size: tuple[int, int]
+    ) -> LabeledImage:
+        """An image of a WIDER FACE list; invalid and degenerate faces are ignored."""
+        file = str((image_root / image.name).absolute())
+        ignored = unusable_faces(image)
+        return cls(file, image_key(image.name), *size, image.boxes, ignored, image.attributes)
+
     def as_wider_face(self, name: str | None = None) -> WiderFaceImage:
         """The image in WIDER FACE's format; ignored faces are ``invalid``.
 
-        Args:
-            name: the name; None for :attr:`name` with the suffix of the file.
+        Without a name, it is :attr:`name` with the suffix of the file.
         """
-        attributes = self.attributes
-        if attributes is None:
-            attributes = np.zeros((len(self.boxes), len(ATTRIBUTES)), np.int64)
-        attributes = attributes.copy()
+        attributes = np.zeros((len(self.boxes), len(ATTRIBUTES)), np.int64)
+        if self.attributes is not None:
+            attributes[:] = self.attributes
         attributes[:, ATTRIBUTES.index("invalid")] = self.ignored
         return WiderFaceImage(
             name or self.name + (Path(self.file).suffix or ".jpg"), self.boxes, attributes
@@ -209,7 +216,8 @@ class RawLabels:
     Attributes:
         images: at least one.
         roots: folders that may contain the images, the most likely one first.
-        categories: names of the classes; None in formats that contain only faces.
+        categories: names of the classes, empty for those of the faces; None in formats that contain
+            only faces.
         one_file_each: whether every image has its own label file, so that images without one are
             left out.
     """
@@ -248,7 +256,7 @@ def stated_size(height: object, width: object, where: str) -> tuple[int, int] | 
     return (sides[0], sides[1]) if min(sides) > 0 else None
 
 
-def around(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, float]:
+def around(points: Iterable[Sequence[float]]) -> tuple[float, float, float, float]:
     """The upright XYWH box around points."""
     xs, ys = zip(*points)
     return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)

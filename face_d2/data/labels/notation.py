@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,38 +99,25 @@ def read_labels(text: str | os.PathLike[str], *, folder: str | None = None) -> L
     if form is None:
         form, source = recognize(source)
     if form not in _PER_IMAGE and source.is_dir():
-        form, source = _only_file(form, source)
+        source = _only(source, form, _forms_in(source).get(form, []))
     findings = Findings()
     raw = FORMATS[form](source, image_root, findings)
     return assemble(
-        form,
-        source,
-        image_root,
-        raw,
-        findings,
-        category=category or None,
-        folder=folder,
+        form, source, image_root, raw, findings, category=category or None, folder=folder
     )
 
 
 def recognize(path: Path) -> tuple[str, Path]:
-    """Detects the format of labels by their content.
-
-    Args:
-        path: a file of labels, or a folder.
-
-    Returns:
-        A key of ``FORMATS``, and the file or folder that contains the labels.
+    """Detects the format of a file or folder; returns it, and the file or folder of the labels.
 
     Raises:
         ValueError: there are no labels of a known format, or labels of several formats.
     """
     found = _forms_in(path)
     if not found:
-        wanted = ", ".join(FORMATS)
         raise ValueError(
-            f"{path}: contains no labels of a known format ({wanted}). To name the format: "
-            "FORMAT:LABELS:IMAGES."
+            f"{path}: contains no labels of a known format ({', '.join(FORMATS)}). To name the "
+            "format: FORMAT:LABELS:IMAGES."
         )
     if len(found) > 1:
         listed = "; ".join(f"{form} ({_some(files)})" for form, files in sorted(found.items()))
@@ -147,11 +134,7 @@ def recognize(path: Path) -> tuple[str, Path]:
 
 
 def _split(text: str) -> tuple[str | None, str, str, str]:
-    """Format (None for a path), labels, images and category of a notation.
-
-    Raises:
-        ValueError: the notation has more parts.
-    """
+    """Format (None for a path), labels, images and category of a notation."""
     parts = text.split(":")
     if parts[0] not in FORMATS or os.path.exists(text):
         return None, text, "", ""
@@ -159,8 +142,7 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     # A letter before ":\" or ":/" is a Windows drive.
     joined: list[str] = []
     for part in rest:
-        drive = bool(joined) and len(joined[-1]) == 1 and part[:1] in ("\\", "/")
-        if drive and joined[-1].isalpha():
+        if joined and len(joined[-1]) == 1 and joined[-1].isalpha() and part[:1] in ("\\", "/"):
             joined[-1] += f":{part}"
         else:
             joined.append(part)
@@ -170,15 +152,10 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     return form, labels, images, category
 
 
-def _only_file(form: str, folder: Path) -> tuple[str, Path]:
-    """The only file of a format in a folder."""
-    files = _forms_in(folder).get(form, [])
-    if not files:
-        raise ValueError(f"{folder}: contains no labels of the format {form}.")
-    return form, _only(folder, form, files)
-
-
 def _only(path: Path, form: str, files: list[Path]) -> Path:
+    """The only file of a format below a path."""
+    if not files:
+        raise ValueError(f"{path}: contains no labels of the format {form}.")
     if len(files) > 1:
         raise ValueError(
             f"{path} contains {len(files)} label files ({form}): {_some(files)}. Name one of them."
@@ -193,21 +170,16 @@ def _some(files: list[Path]) -> str:
 
 def _forms_in(path: Path) -> dict[str, list[Path]]:
     """Format -> its files, of one file or of those below a folder."""
+    candidates = [path]
+    if not path.is_file():
+        below = [files_below(path, suffix) for suffix in (".json", ".xml", ".txt")]
+        # A part of the files is enough to detect the format.
+        candidates = [f for files in below for f in files[:: max(1, len(files) // _LOOKED_AT)]]
     found: dict[str, list[Path]] = defaultdict(list)
-    for file in _candidates(path):
+    for file in candidates:
         if form := _form_of(file):
             found[form].append(file)
     return dict(found)
-
-
-def _candidates(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for suffix in (".json", ".xml", ".txt"):
-        files = list(files_below(path, suffix))
-        # A part of the files is enough to detect the format.
-        yield from files[:: max(1, len(files) // _LOOKED_AT)]
 
 
 def _form_of(file: Path) -> str | None:
@@ -247,9 +219,8 @@ def _form_of_text(file: Path) -> str | None:
         return "retinaface" if _is_image(first[1:].strip()) else None
     if _is_image(first):
         return "wider" if rest and rest[0].isdecimal() else None
-    columns = first.split()
     try:
-        numbers = [float(column) for column in columns]
+        numbers = [float(column) for column in first.split()]
     except ValueError:
         return None
     return "yolo" if len(numbers) >= 5 and numbers[0] % 1 == 0 else None

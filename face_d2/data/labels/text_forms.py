@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -28,31 +28,25 @@ def read_wider(path: Path, images: Path | None, findings: Findings) -> RawLabels
     """Reads a list in WIDER FACE's format; image names may have any number of folders.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is malformed; the message names it.
+        OSError, ValueError: the file cannot be read, or a line is malformed.
     """
-    listed = [
-        RawImage(image.name, (image.name,), _wider_faces(image.boxes, image.attributes))
-        for image in read_annotations(path, any_names=True)
-    ]
+    invalid = ATTRIBUTES.index("invalid")
+    listed = []
+    for image in read_annotations(path, any_names=True):
+        faces = [
+            RawFace(tuple(box), None, bool(row[invalid]), tuple(row))
+            for box, row in zip(image.boxes.tolist(), image.attributes.tolist())
+        ]
+        listed.append(RawImage(image.name, (image.name,), faces))
     split = path.name.removeprefix("wider_face_").partition("_bbx_gt")[0]
     return RawLabels(listed, roots_beside(path, f"WIDER_{split}/images"))
-
-
-def _wider_faces(boxes: Any, attributes: Any) -> list[RawFace]:
-    invalid = ATTRIBUTES.index("invalid")
-    return [
-        RawFace(tuple(box), None, bool(row[invalid]), tuple(row))
-        for box, row in zip(boxes.tolist(), attributes.tolist())
-    ]
 
 
 def read_retinaface(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads RetinaFace's label.txt: "# event/file.jpg", then rows x y w h and landmarks.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: a line is malformed; the message names it.
+        OSError, ValueError: the file cannot be read, or a line is malformed.
     """
     listed: list[RawImage] = []
     for number, text in numbered_lines(path):
@@ -96,19 +90,21 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     "class x1 y1 x2 y2 ...".
 
     Raises:
-        OSError: a file cannot be read.
-        ValueError: a line is malformed, or a text file has no image; the message names it.
+        OSError, ValueError: a file cannot be read, or a line is malformed.
     """
     if not path.is_dir():
         raise ValueError(f"{path}: expected the folder of YOLO's text files, one per image.")
     folder = ImageFolder(images or _image_folder(path))
-    pictures: dict[str, list[str]] = {}
+    pictures: dict[str, list[str]] = defaultdict(list)
     for name in folder.images():
-        pictures.setdefault(_stem(name), []).append(name)
-    files = list(files_below(path, ".txt"))
+        pictures[_stem(name, "images")].append(name)
+    files = files_below(path, ".txt")
     # Text files next to a folder "labels" are lists of images and the like.
     inside = [file for file in files if "labels" in file.relative_to(path).parts[:-1]]
-    rows = {_label_stem(path, file): _yolo_rows(file) for file in inside or files}
+    rows = {
+        _stem(file.relative_to(path).as_posix(), "labels"): _yolo_rows(file)
+        for file in inside or files
+    }
     names = _class_names(path)
     outlines = any(len(row) not in _YOLO_BOX_COLUMNS for file in rows.values() for _, row in file)
     listed = []
@@ -123,8 +119,7 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
             listed.append(RawImage(name, (name,), [], fractions=True))
     listed.sort(key=lambda image: image.name)
     used = {face.label for image in listed for face in image.faces}
-    categories = sorted({*names.values(), *(label for label in used if label is not None)})
-    return RawLabels(listed, [folder.root], categories)
+    return RawLabels(listed, [folder.root], sorted({*names.values(), *used}))
 
 
 def _image_folder(labels: Path) -> Path:
@@ -138,15 +133,10 @@ def _image_folder(labels: Path) -> Path:
     return labels
 
 
-def _stem(name: str) -> str:
-    """An image's path without its suffix and without folders called ``images``."""
+def _stem(name: str, folder: str) -> str:
+    """A path without its suffix and without folders of a name."""
     parts = name.removesuffix(Path(name).suffix).split("/")
-    return "/".join(part for part in parts[:-1] if part != "images") + "/" + parts[-1]
-
-
-def _label_stem(root: Path, file: Path) -> str:
-    parts = file.relative_to(root).with_suffix("").as_posix().split("/")
-    return "/".join(part for part in parts[:-1] if part != "labels") + "/" + parts[-1]
+    return "/".join(part for part in parts[:-1] if part != folder) + "/" + parts[-1]
 
 
 def _yolo_rows(file: Path) -> list[tuple[str, list[float]]]:
@@ -175,7 +165,7 @@ def _yolo_face(
                 "of each point."
             )
         values = row[1:]
-        box = around(list(zip(values[::2], values[1::2])))
+        box = around(zip(values[::2], values[1::2]))
         findings.add("around", where)
     else:
         x, y, w, h = values = row[1:5]

@@ -6,96 +6,77 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from face_d2.data.labels.model import LabeledImage, Labels
-from face_d2.data.wider_face import ATTRIBUTES, annotation_lines
+from face_d2.data.wider_face import write_annotations
 from face_d2.utils.files import replaced_file, replaced_folder
 
-__all__ = ["WRITERS", "write_coco", "write_wider", "write_yolo"]
+__all__ = ["WRITERS", "coco_content", "write_coco", "write_wider", "write_yolo"]
 
 
 def write_coco(labels: Labels, target: Path) -> str:
     """Writes a COCO json with one category, "face"; ignored faces have ``iscrowd`` 1.
 
-    Args:
-        labels: the labels to write; file names are relative to ``labels.image_root``.
-        target: the file to write.
-
-    Returns:
-        The notation that reads the file.
+    File names are relative to ``labels.image_root``. Returns the notation that reads the file.
 
     Raises:
         ValueError: the size of an image is unknown, but COCO requires it.
     """
     _need_sizes(labels)
-    pictures, annotations = [], []
+    with replaced_file(target) as temporary:
+        temporary.write_text(json.dumps(coco_content(labels)), encoding="utf-8")
+    return f"coco:{target}:{labels.image_root}"
+
+
+def coco_content(labels: Labels) -> dict[str, Any]:
+    """The content of a COCO json; see :func:`write_coco`."""
+    pictures: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for number, image in enumerate(labels.images, start=1):
+        name = labels.relative_name(image)
         pictures.append(
-            {
-                "id": number,
-                "file_name": labels.relative_name(image),
-                "height": image.height,
-                "width": image.width,
-            }
+            {"id": number, "file_name": name, "height": image.height, "width": image.width}
         )
-        for index, (box, ignored) in enumerate(zip(image.boxes.tolist(), image.ignored.tolist())):
-            extra = {}
-            if image.attributes is not None:
-                extra = dict(zip(ATTRIBUTES, image.attributes[index].tolist()))
+        for box, ignored, attributes in image.each_face():
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": number,
                     "category_id": 1,
                     "bbox": box,
-                    "area": box[2] * box[3],
+                    "area": max(box[2], 0) * max(box[3], 0),
                     "iscrowd": int(ignored),
-                    **extra,
+                    **attributes,
                 }
             )
-    content = {
-        "images": pictures,
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "face"}],
-    }
-    with replaced_file(target) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-    return f"coco:{target}:{labels.image_root}"
+    categories = [{"id": 1, "name": "face"}]
+    return {"images": pictures, "annotations": annotations, "categories": categories}
 
 
 def write_wider(labels: Labels, target: Path) -> str:
     """Writes a list in WIDER FACE's format; ignored faces are ``invalid``.
 
     Names are "folder/file.jpg". If images are directly in the image folder, names start with the
-    name of this folder, and its parent becomes the image folder.
-
-    Returns:
-        The notation that reads the file.
+    name of this folder, and its parent becomes the image folder. Returns the notation that reads
+    the file.
     """
     names = [labels.relative_name(image) for image in labels.images]
     root = labels.image_root.absolute()
     if any("/" not in name for name in names):
         names = [name if Path(name).is_absolute() else f"{root.name}/{name}" for name in names]
         root = root.parent
-    lines = [
-        line
-        for image, name in zip(labels.images, names)
-        for line in annotation_lines(image.as_wider_face(name))
-    ]
-    with replaced_file(target) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_annotations(target, (i.as_wider_face(name) for i, name in zip(labels.images, names)))
     return f"wider:{target}:{root}"
 
 
 def write_yolo(labels: Labels, target: Path) -> str:
     """Writes a YOLO folder: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
 
-    Ignored faces are left out, because the format cannot mark them.
-
-    Returns:
-        The notation that reads the folder.
+    Ignored faces are left out, because the format cannot mark them. Returns the notation that reads
+    the folder.
 
     Raises:
         ValueError: the size of an image is unknown, or an image is outside ``labels.image_root``.
@@ -121,14 +102,11 @@ def write_yolo(labels: Labels, target: Path) -> str:
 
 
 def _yolo_rows(image: LabeledImage) -> list[str]:
-    rows = []
-    for (x, y, w, h), ignored in zip(image.boxes.tolist(), image.ignored.tolist()):
-        if not ignored:
-            center = (x + w / 2) / image.width, (y + h / 2) / image.height
-            rows.append(
-                "0 {:.9g} {:.9g} {:.9g} {:.9g}\n".format(*center, w / image.width, h / image.height)
-            )
-    return rows
+    size = (image.width, image.height)
+    boxes = image.boxes[~image.ignored]
+    centers, sides = (boxes[:, :2] + boxes[:, 2:] / 2) / size, boxes[:, 2:] / size
+    row = "0 {:.9g} {:.9g} {:.9g} {:.9g}\n"
+    return [row.format(*center, *side) for center, side in zip(centers.tolist(), sides.tolist())]
 
 
 def _need_sizes(labels: Labels) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -18,7 +19,7 @@ from face_d2.data.labels.model import (
 )
 from face_d2.data.labels.text_forms import roots_beside
 
-__all__ = ["folders_of_images", "read_cvat", "read_voc"]
+__all__ = ["folders_of_images", "read_cvat", "read_one_file_each", "read_voc"]
 
 
 def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
@@ -28,22 +29,31 @@ def read_voc(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     marked ``difficult`` are ignored, as in VOC's protocol. Images without an xml file are left out.
 
     Raises:
-        OSError: a file cannot be read.
-        ValueError: a file is not VOC xml.
+        OSError, ValueError: a file cannot be read, or is not VOC xml.
+    """
+    return read_one_file_each(path, images, ".xml", "Pascal VOC", _voc_image)
+
+
+def read_one_file_each(
+    path: Path,
+    images: Path | None,
+    suffix: str,
+    tool: str,
+    read: Callable[[Path, Path], RawImage],
+) -> RawLabels:
+    """Reads a folder with one label file per image, or a single file.
+
+    ``read`` gets the folder of the labels and a file; ``tool`` is the name of the format.
     """
     root = path if path.is_dir() else path.parent
-    files = list(files_below(path, ".xml")) if path.is_dir() else [path]
-    listed = []
-    for file in files:
-        element = read_xml(file)
-        if element.tag != "annotation":
-            raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
-        listed.append(_voc_image(root, file, element))
+    files = files_below(path, suffix) if path.is_dir() else [path]
+    listed = [read(root, file) for file in files]
     if not listed:
-        raise ValueError(f"{path}: contains no xml file; expected Pascal VOC's, one per image.")
-    labels = sorted({face.label for image in listed for face in image.faces if face.label})
+        raise ValueError(
+            f"{path}: contains no {suffix[1:]} file; expected {tool}'s, one per image."
+        )
     roots = [images] if images else folders_of_images(root)
-    return RawLabels(listed, roots, labels, one_file_each=True)
+    return RawLabels(listed, roots, [], one_file_each=True)
 
 
 def folders_of_images(labels: Path) -> list[Path]:
@@ -61,7 +71,10 @@ def folders_of_images(labels: Path) -> list[Path]:
     return [*inside, *swapped, above]
 
 
-def _voc_image(root: Path, file: Path, element: Element) -> RawImage:
+def _voc_image(root: Path, file: Path) -> RawImage:
+    element = read_xml(file)
+    if element.tag != "annotation":
+        raise ValueError(f"{file}: the root is <{element.tag}>; expected VOC's <annotation>.")
     written = (element.findtext("filename") or "").strip()
     lead = file.parent.relative_to(root)
     stem = (lead / file.stem).as_posix()
@@ -86,8 +99,7 @@ def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads "CVAT for images": boxes, and polygons and ellipses as the boxes around them.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not CVAT xml, or has CVAT's format for videos.
+        OSError, ValueError: the file cannot be read, or is not CVAT xml for images.
     """
     element = read_xml(path)
     if element.find("track") is not None:
@@ -125,7 +137,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
             raise ValueError(
                 f"{where}: a polygon has no points; expected three or more, 'x,y;x,y;x,y'."
             )
-        box = around([(x, y) for x, y in (finite(pair, where) for pair in pairs)])
+        box = around([finite(pair, where) for pair in pairs])
     elif shape.tag == "ellipse":
         cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)
         box = (cx - rx, cy - ry, 2 * rx, 2 * ry)
@@ -138,7 +150,7 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
 
 
 def turned_box(
-    x: float, y: float, w: float, h: float, degrees: float, pivot: tuple[float, float]
+    x: float, y: float, w: float, h: float, degrees: float, pivot: Sequence[float]
 ) -> tuple[float, float, float, float]:
     """The upright box around a box that is rotated clockwise about a point (y points down)."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
