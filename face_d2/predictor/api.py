@@ -100,7 +100,7 @@ class FaceDetector:
         ):
             if value < lowest:
                 raise ValueError(f"{name} is {value}; expected at least {lowest}")
-        self.backend = backend
+        self.backend: Backend = backend
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
