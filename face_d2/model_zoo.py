@@ -142,17 +142,13 @@ class Model:
 def models() -> dict[str, Model]:
     """All models by name; models that ship with the package come first."""
     protocol = "WIDER val, 80/20 fold, as they are"
-    shipped = {
-        name: Model(
-            model.config,
-            "faces",
-            Shipped(name),
-            Accuracy(*model.average_precision, protocol, measured_here=True),
-        )
-        for name, model in PRETRAINED.items()
-    }
-    found = [model for detector in import_detectors() for model in detector.MODELS]
-    return {**shipped, **{model.config: model for model in found}}
+    known = {}
+    for name, model in PRETRAINED.items():
+        accuracy = Accuracy(*model.average_precision, protocol, measured_here=True)
+        known[name] = Model(model.config, "faces", Shipped(name), accuracy)
+    for detector in import_detectors():
+        known.update({model.config: model for model in detector.MODELS})
+    return known
 
 
 def find(name: str) -> Model:
@@ -238,11 +234,7 @@ def get_checkpoint_file(
 
 
 def get_config(
-    name: str,
-    trained: bool = False,
-    *,
-    download: bool = False,
-    cache: str | Path | None = None,
+    name: str, trained: bool = False, *, download: bool = False, cache: str | Path | None = None
 ) -> CfgNode:
     """The config of a shipped detector or of any shipped YAML file.
 
@@ -250,8 +242,7 @@ def get_config(
         name: a shipped detector, or a YAML file, e.g. "lffd/lffd_25L8S.yaml"; ``.yaml`` is
             optional.
         trained: set ``MODEL.WEIGHTS`` to the checkpoint of the model; otherwise, it is unchanged.
-        download: see :func:`get_checkpoint_file`.
-        cache: see :func:`get_checkpoint_file`.
+        download, cache: see :func:`get_checkpoint_file`.
 
     Raises:
         FileNotFoundError: there is no such config, or see :func:`get_checkpoint_file`.

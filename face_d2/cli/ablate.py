@@ -72,12 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _ablate(options: argparse.Namespace) -> int:
     import face_d2.needs_detectron2  # isort: skip  (says how to install what is missing)
 
-    from face_d2.analysis.ablation.report import (
-        collect,
-        markdown_table,
-        plot_suite,
-        write_results,
-    )
+    from face_d2.analysis.ablation.report import collect, markdown_table, plot_suite, write_results
     from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
     from face_d2.utils.files import replaced_file
 

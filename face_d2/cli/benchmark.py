@@ -116,10 +116,9 @@ def _benchmark(options: argparse.Namespace) -> None:
     foreign = dict(_named_file(word) for word in options.onnx)
     settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
     settings["threads"] = options.threads or len(usable_cores())
-    here = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    settings["devices"] = options.devices or here
+    available = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    settings["devices"] = options.devices or available
     result = measure(BenchmarkSettings(**settings, foreign=foreign))
-    options.output.mkdir(parents=True, exist_ok=True)
     name = result["detector"]["config"]
     text = markdown(result)
     for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):

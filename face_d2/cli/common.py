@@ -132,7 +132,7 @@ def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
         warnings.simplefilter("always", UserWarning)
         for deprecation in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
             warnings.simplefilter("ignore", deprecation)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
         try:
             return work() or 0
         except KeyboardInterrupt:
@@ -141,10 +141,6 @@ def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
         except reported as error:
             _say(f"error: {error}")
             return 1
-
-
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"warning: {message}")
 
 
 def _say(text: str) -> None:

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["coverage_main", "fddb_main", "main", "widerface_main"]
 
-_UNSTATED = {
-    setting: "not stated"
-    for setting in ("image size", "score threshold", "NMS", "test-time augmentation")
-}
+_UNSTATED = dict.fromkeys(
+    ("image size", "score threshold", "NMS", "test-time augmentation"), "not stated"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,9 +197,7 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
         "DATASETS.TEST; with --training, of TRAIN)",
     )
     parser.add_argument(
-        "--training",
-        action="store_true",
-        help="use random training crops of the config's mapper",
+        "--training", action="store_true", help="use random training crops of the config's mapper"
     )
     parser.add_argument(
         "--draws",
@@ -266,9 +263,7 @@ def _protocol(parser: CommandParser, options: argparse.Namespace) -> dict[str, s
 
 def _image_list(path: str | None) -> list[str] | None:
     """The lines with image names; the other lines of an annotation text are numbers."""
-    if path is None:
-        return None
-    return [name for _, name in numbered_lines(path) if "/" in name]
+    return None if path is None else [name for _, name in numbered_lines(path) if "/" in name]
 
 
 def _ground_truth(text: str) -> str | WiderFaceGroundTruth:

@@ -123,14 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(lambda: print(_markdown() if options.markdown else plain_tables()))
     if options.markdown:
         parser.error("--markdown lists all models; leave out NAME")
-
-    def find() -> None:
-        file = model_zoo.get_checkpoint_file(
-            options.name, download=options.download, cache=options.cache
-        )
-        print(file)
-
-    return run(find)
+    where = {"download": options.download, "cache": options.cache}
+    return run(lambda: print(model_zoo.get_checkpoint_file(options.name, **where)))
 
 
 if __name__ == "__main__":

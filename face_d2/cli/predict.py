@@ -13,7 +13,7 @@ from face_d2.predictor.drawing import STYLES
 from face_d2.predictor.hidden_video import render_tracks
 from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
 from face_d2.predictor.records import FORMATS
-from face_d2.pretrained import DEFAULT, PRETRAINED, find_pretrained
+from face_d2.pretrained import DEFAULT, PRETRAINED
 
 __all__ = ["main", "parser"]
 
@@ -199,9 +199,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def find_faces() -> int:
         found = job
         if shipped:
-            model = find_pretrained(shipped)
-            hiding = model.hiding_threshold
-            found = replace(job, onnx=str(model.onnx), hiding_threshold=hiding)
+            model = PRETRAINED[shipped]
+            found = replace(job, onnx=str(model.onnx), hiding_threshold=model.hiding_threshold)
         try:
             return predict(found)
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.detectors.base import About
-from face_d2.detectors.onnx_detector import OnnxDetector, Settings, cell_centers
+from face_d2.detectors.onnx_detector import Candidates, OnnxDetector, Settings, cell_centers
 from face_d2.detectors.onnx_graph import Signature
 
 __all__ = ["CenterFace"]
@@ -43,9 +43,7 @@ class CenterFace(OnnxDetector):
             len(output.shape) == 4 for output in signature.outputs
         )
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes boxes; sides are stored as logarithms, and sides and shifts in the order y, x."""
         heat, sides, shift = (output[0] for output in outputs[:3])
         half = np.exp(sides.reshape(2, -1).T[:, ::-1]) * _STRIDE / 2

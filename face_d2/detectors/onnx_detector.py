@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,17 @@ from face_d2.detectors.base import Detections, Detector, keep_best
 from face_d2.detectors.onnx_graph import OnnxGraph, Signature
 from face_d2.detectors.placement import Placement, fit_inside, pad_to_multiple, stretch
 
-__all__ = ["OnnxDetector", "Settings", "cell_centers", "distances_to_boxes", "sigmoid"]
+__all__ = [
+    "Candidates",
+    "OnnxDetector",
+    "Settings",
+    "cell_centers",
+    "distances_to_boxes",
+    "sigmoid",
+]
+
+#: (R, 4) boxes XYXY in pixels of the network's input, and (R,) scores.
+Candidates: TypeAlias = tuple[NDArray[np.floating], NDArray[np.floating]]
 
 
 @dataclass(frozen=True)
@@ -95,18 +105,8 @@ class OnnxDetector(Detector):
         """Whether a file with this signature belongs to this detector."""
 
     @abstractmethod
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """Candidates of one image.
-
-        Args:
-            outputs: the outputs of the graph, in its order.
-            canvas: (height, width) of the input.
-
-        Returns:
-            (R, 4) boxes XYXY in pixels of the canvas, (R,) scores.
-        """
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
+        """Decodes the outputs of the graph for an input ``canvas`` (height, width)."""
 
     def place(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Placement]:
         """The canvas that the network sees, and where the image lies on it."""
@@ -163,10 +163,8 @@ class OnnxDetector(Detector):
         return self.graph.path.stat().st_size
 
     def _rounded(self, height: int, width: int) -> tuple[int, int]:
-        rows, columns = (
-            max(math.ceil(side / self.multiple), 1) * self.multiple for side in (height, width)
-        )
-        return rows, columns
+        step = self.multiple
+        return max(math.ceil(height / step), 1) * step, max(math.ceil(width / step), 1) * step
 
     def _blob(self, canvas: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self.channel_order == "RGB":

@@ -87,8 +87,6 @@ class OnnxGraph:
         self, path: str | os.PathLike[str], threads: int = 0, free_size: bool = False
     ) -> None:
         self.path = Path(path)
-        self.threads = threads
-        self.free_size = free_size
         if not self.path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
@@ -137,9 +135,8 @@ class OnnxGraph:
             import onnx
         except ImportError:
             return None
-        floats = {
-            getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT8")
-        }
+        kinds = onnx.TensorProto
+        floats = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16, kinds.INT8}
         graph = onnx.load(str(self.path), load_external_data=False).graph
         constants = [a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute]
         return sum(

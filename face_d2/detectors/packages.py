@@ -118,7 +118,7 @@ class MTCNN(Detector):
 
     def detect(self, image: NDArray[np.uint8]) -> Detections:
         """See :meth:`Detector.detect`."""
-        if min(image.shape[:2]) * 12 / self.min_face_size < 12:
+        if min(image.shape[:2]) < self.min_face_size:
             return Detections.none()  # the package fails if its image pyramid has no level
         boxes, scores = self._network.detect(np.ascontiguousarray(image[:, :, ::-1]))
         if boxes is None:

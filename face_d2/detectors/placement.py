@@ -27,8 +27,7 @@ class Placement:
     size: tuple[int, int]
 
     def to_image(self, boxes: NDArray[np.floating], clip: bool = False) -> NDArray[np.float32]:
-        """Maps (N, 4) XYXY from canvas to image pixels; ``clip`` clips them at the image
-        borders."""
+        """Maps (N, 4) XYXY to image pixels; ``clip`` cuts them at the borders of the image."""
         moved = (boxes - np.array(self.offset * 2)) / np.array(self.scale * 2)
         if clip:
             moved = moved.clip(0, np.array([self.size[1], self.size[0]] * 2))
@@ -41,17 +40,12 @@ def pad_to_multiple(
     """Pads the image on the right and bottom to sides that are multiples of a number."""
     height, width = image.shape[:2]
     rows, columns = (math.ceil(side / multiple) * multiple for side in (height, width))
-    return _on_canvas(image, (rows, columns), (0, 0), value), Placement(
-        (1.0, 1.0), (0, 0), (height, width)
-    )
+    placement = Placement((1.0, 1.0), (0, 0), (height, width))
+    return _on_canvas(image, (rows, columns), (0, 0), value), placement
 
 
 def fit_inside(
-    image: NDArray[np.uint8],
-    canvas: tuple[int, int],
-    *,
-    value: int = 0,
-    centered: bool = False,
+    image: NDArray[np.uint8], canvas: tuple[int, int], *, value: int = 0, centered: bool = False
 ) -> tuple[NDArray[np.uint8], Placement]:
     """Scales the image to the largest size that fits into a canvas, and pads it to the canvas.
 
@@ -67,9 +61,8 @@ def fit_inside(
     if (rows, columns) != (height, width):
         image = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
     top, left = ((canvas[0] - rows) // 2, (canvas[1] - columns) // 2) if centered else (0, 0)
-    return _on_canvas(image, canvas, (top, left), value), Placement(
-        (columns / width, rows / height), (left, top), (height, width)
-    )
+    placement = Placement((columns / width, rows / height), (left, top), (height, width))
+    return _on_canvas(image, canvas, (top, left), value), placement
 
 
 def stretch(

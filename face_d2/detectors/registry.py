@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from face_d2.detectors.centerface import CenterFace
-from face_d2.detectors.face_detector_1mb import FaceDetector1MB
 from face_d2.detectors.onnx_detector import OnnxDetector
 from face_d2.detectors.onnx_graph import OnnxGraph
 from face_d2.detectors.scrfd import SCRFD
-from face_d2.detectors.ssd import S3FD, RetinaFace, UltraLight
+from face_d2.detectors.ssd import S3FD, FaceDetector1MB, RetinaFace, UltraLight
 from face_d2.detectors.yolo import YOLOv5Face, YOLOv8Face
 from face_d2.detectors.yunet import YuNet
 
@@ -36,10 +35,7 @@ ONNX_DETECTORS: Mapping[str, type[OnnxDetector]] = {
 
 
 def open_onnx(
-    path: str | os.PathLike[str],
-    adapter: str = "",
-    threads: int = 0,
-    **options: Any,
+    path: str | os.PathLike[str], adapter: str = "", threads: int = 0, **options: Any
 ) -> OnnxDetector:
     """Opens the ONNX file of a detector.
 
@@ -55,7 +51,7 @@ def open_onnx(
     """
     graph = OnnxGraph(path, threads)
     detector = ONNX_DETECTORS[adapter] if adapter else _recognized(graph)
-    if detector.free_size and not graph.free_size:
+    if detector.free_size:
         graph = OnnxGraph(path, threads, free_size=True)
     return detector(graph, replace(detector.defaults, **options))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from face_d2.detectors.base import About
 from face_d2.detectors.onnx_detector import (
+    Candidates,
     OnnxDetector,
     Settings,
     cell_centers,
@@ -47,9 +48,7 @@ class SCRFD(OnnxDetector):
         """Recognizes scores, distances and, if present, landmarks of three levels."""
         return signature.last_sides in ((1,) * 3 + (4,) * 3, (1,) * 3 + (4,) * 3 + (10,) * 3)
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes boxes from the distances of their sides to the cell's corner, in strides."""
         boxes, scores = [], []
         for level, stride in enumerate(_STRIDES):

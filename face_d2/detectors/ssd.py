@@ -1,6 +1,6 @@
-"""Detectors whose outputs are offsets from anchors, as in SSD: RetinaFace, S3FD, Ultra-Light.
+"""Detectors with anchors, as in SSD: RetinaFace, Face-Detector-1MB, S3FD, Ultra-Light.
 
-Ultra-Light's files apply the offsets themselves.
+The outputs are offsets from the anchors. Ultra-Light's files apply the offsets themselves.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.detectors.base import About
-from face_d2.detectors.onnx_detector import OnnxDetector, Settings, cell_centers
+from face_d2.detectors.onnx_detector import Candidates, OnnxDetector, Settings, cell_centers
 from face_d2.detectors.onnx_graph import Signature
 
-__all__ = ["S3FD", "RetinaFace", "UltraLight", "apply_offsets"]
+__all__ = ["S3FD", "FaceDetector1MB", "RetinaFace", "UltraLight", "apply_offsets"]
 
 _VARIANCES = (0.1, 0.2)
 
 
 def apply_offsets(
-    centers: NDArray[np.floating],
-    sides: NDArray[np.floating],
-    offsets: NDArray[np.floating],
+    centers: NDArray[np.floating], sides: NDArray[np.floating], offsets: NDArray[np.floating]
 ) -> NDArray[np.floating]:
     """Decodes boxes from offsets to anchors, as in SSD.
 
@@ -90,9 +88,7 @@ class RetinaFace(OnnxDetector):
             sides.append(np.tile(np.array(lengths, np.float32), len(points) // len(lengths)))
         return np.concatenate(centers), np.concatenate(sides)
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes the offsets from the anchors of all levels."""
         of_side = {output.shape[-1]: output.reshape(-1, output.shape[-1]) for output in outputs}
         centers, sides = self.anchors_of(canvas)
@@ -103,6 +99,30 @@ class RetinaFace(OnnxDetector):
                 "anchors; it was trained with other anchors"
             )
         return apply_offsets(centers, sides, of_side[4]), of_side[2][:, 1]
+
+
+class FaceDetector1MB(RetinaFace):
+    """Face-Detector-1MB-with-landmark: RetinaFace's head on the networks slim and RFB.
+
+    The anchors differ from RetinaFace's. Settings are those of the authors' ``test_widerface.py``:
+    longer side 640 (they also report 320), score > 0.02, NMS at IoU 0.4. The files are those of
+    ``convert_to_onnx.py`` with these networks (not MobileNet).
+    """
+
+    adapter = "facedetector1mb"
+    about = About(
+        title="Face-Detector-1MB",
+        source="https://github.com/biubug6/Face-Detector-1MB-with-landmark",
+        license="MIT",
+        protocol_source="the repository's test_widerface.py, data/config.py and README",
+    )
+    defaults = Settings(size=640, score=0.02, nms=0.4)
+    anchors = (
+        (8, (10, 16, 24)),
+        (16, (32, 48)),
+        (32, (64, 96)),
+        (64, (128, 192, 256)),
+    )
 
 
 class S3FD(OnnxDetector):
@@ -129,9 +149,7 @@ class S3FD(OnnxDetector):
         """Recognizes six pairs of outputs, each with 2 class channels and 4 offset channels."""
         return signature.channels == (2, 4) * 6
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes every level; the side of its anchors is four strides."""
         boxes, scores = [], []
         for level in range(6):
@@ -172,19 +190,8 @@ class UltraLight(OnnxDetector):
         """Recognizes probabilities (2) and boxes (4), with a fixed input size."""
         return signature.last_sides == (2, 4) and signature.canvas is not None
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-        """See :meth:`OnnxDetector.decode`; boxes are converted from fractions of the input's sides.
-
-        Args:
-            outputs: probabilities of background and face (1, R, 2), and boxes (1, R, 4) XYXY in
-                0-1.
-            canvas: (height, width) of the input in pixels.
-
-        Returns:
-            (R, 4) boxes XYXY in pixels of the canvas, and (R,) scores.
-        """
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
+        """Converts probabilities (1, R, 2) and boxes (1, R, 4), XYXY in fractions of the sides."""
         height, width = canvas
         boxes = outputs[1].reshape(-1, 4) * np.array([width, height, width, height], np.float32)
         return boxes, outputs[0].reshape(-1, 2)[:, 1]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from face_d2.detectors.base import About
 from face_d2.detectors.onnx_detector import (
+    Candidates,
     OnnxDetector,
     Settings,
     cell_centers,
@@ -61,9 +62,7 @@ class YOLOv5Face(_Letterboxed):
         """Recognizes 16 numbers per box: box, object, landmarks and class."""
         return signature.last_sides in ((16,), (16,) * 3)
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes boxes as YOLOv5 does: centers and sides are functions of logistic values."""
         if len(outputs) == 1:
             rows = outputs[0].reshape(-1, 16)
@@ -112,9 +111,7 @@ class YOLOv8Face(_Letterboxed):
             return False
         return signature.channels[0] in {5 + extra for extra in cls._EXTRA}
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes boxes; the distance of a side is the mean of its distribution."""
         if len(outputs) == 1:
             rows = outputs[0][0].T

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.detectors.base import About
-from face_d2.detectors.onnx_detector import OnnxDetector, Settings, cell_centers
+from face_d2.detectors.onnx_detector import Candidates, OnnxDetector, Settings, cell_centers
 from face_d2.detectors.onnx_graph import Signature
 
 __all__ = ["YuNet"]
@@ -40,9 +40,7 @@ class YuNet(OnnxDetector):
             f"{kind}_{stride}" in names for kind in ("cls", "obj", "bbox") for stride in _STRIDES
         )
 
-    def decode(
-        self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]
-    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    def decode(self, outputs: Sequence[NDArray[np.float32]], canvas: tuple[int, int]) -> Candidates:
         """Decodes boxes: shifts of the cell's corner, and logarithms of the sides, in strides."""
         of_name = dict(zip((tensor.name for tensor in self.graph.signature.outputs), outputs))
         boxes, scores = [], []

@@ -35,12 +35,7 @@ def pairwise_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np
 
 
 def best_first(boxes: NDArray[np.floating], scores: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Indices that sort by descending score, then by box, so that the input order has no effect.
-
-    Args:
-        boxes: (N, 4).
-        scores: (N,).
-    """
+    """Indices that sort boxes (N, 4) by descending score (N,), and equal scores by box."""
     return np.lexsort((*boxes.T[::-1], -scores))
 
 
@@ -99,7 +94,8 @@ def nms(
     Raises:
         ValueError: the threshold is not in [0, 1].
     """
-    _check_threshold(iou_threshold)
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"the IoU threshold for merging is {iou_threshold}; expected 0 to 1")
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     labels = np.arange(len(boxes)) if groups is None else np.asarray(groups)
 
@@ -125,8 +121,7 @@ def vote(
     Args:
         boxes: (N, 4).
         scores: (N,), positive.
-        iou_threshold: see :func:`nms`.
-        groups: see :func:`nms`.
+        iou_threshold, groups: see :func:`nms`.
 
     Returns:
         The candidates' new boxes (K, 4), best score first, and their indices (K,).
@@ -159,9 +154,7 @@ def select(
     """Selects the detections of one image from its candidates.
 
     Args:
-        boxes: (R, 4) XYXY.
-        scores: (R,).
-        levels: (R,).
+        boxes, scores, levels: (R, 4) XYXY, (R,) and (R,) of the candidates.
         settings: thresholds and limits.
 
     Returns:
@@ -226,8 +219,3 @@ def suppress(
 
 def _areas(boxes: NDArray[np.floating]) -> NDArray[np.floating]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _check_threshold(value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"the IoU threshold for merging is {value}; expected 0 to 1")

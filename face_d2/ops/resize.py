@@ -56,15 +56,7 @@ class SizeRule:
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resizes bilinearly with Pillow, with the same result as in training and evaluation.
-
-    Args:
-        image: (H, W, 3) uint8.
-        height, width: the new size in pixels.
-
-    Returns:
-        (height, width, 3) uint8.
-    """
+    """Resizes (H, W, 3) uint8 to (height, width, 3) as training and evaluation do: by Pillow."""
     if image.shape[:2] == (height, width):
         return np.ascontiguousarray(image)
     return np.array(Image.fromarray(image).resize((width, height), Image.BILINEAR))

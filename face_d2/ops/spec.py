@@ -90,8 +90,10 @@ class DetectorSpec:
 
     def to_metadata(self) -> dict[str, str]:
         """The spec as metadata of an ONNX file, readable for programs and people."""
+        values = asdict(self)
+        values[_MIN_SIDE] = values.pop("min_image_side")
         return {
-            _KEY: self._to_json(),
+            _KEY: json.dumps({"format": _FORMAT, **values}),
             "detector": self.detector,
             "config": self.config,
             "classes": ",".join(self.classes),
@@ -106,11 +108,7 @@ class DetectorSpec:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], source: str) -> DetectorSpec:
-        """Reads the spec from metadata.
-
-        Args:
-            metadata: the metadata of the ONNX file.
-            source: the file name, for messages.
+        """Reads the spec from the metadata of the ONNX file ``source``.
 
         Raises:
             ForeignFileError: the file was not written by ``tools/export_onnx.py``.
@@ -127,11 +125,6 @@ class DetectorSpec:
             raise ValueError(
                 f"{source}: written by another version; export it again ({error!r})"
             ) from error
-
-    def _to_json(self) -> str:
-        values = asdict(self)
-        values[_MIN_SIDE] = values.pop("min_image_side")
-        return json.dumps({"format": _FORMAT, **values})
 
     @classmethod
     def _from_json(cls, text: str) -> DetectorSpec:

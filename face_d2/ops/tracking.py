@@ -14,6 +14,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.ops.nms import pairwise_iou
+
 __all__ = ["Track", "Tracker"]
 
 _Box = NDArray[np.float32]
@@ -91,15 +93,11 @@ class Tracker:
 
 def _likeness(expected: _Box, boxes: _Box) -> NDArray[np.float32]:
     """(T, N) similarities in 0-2: above 1 by overlap; below 1 by distance, for little overlap."""
-    low = np.maximum(expected[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(expected[:, None, 2:], boxes[None, :, 2:])
-    common = (high - low).clip(0).prod(axis=2)
-    sizes = [(b[:, 2:] - b[:, :2]).clip(1e-3) for b in (expected, boxes)]
-    areas = [size.prod(axis=1) for size in sizes]
-    overlap = common / (areas[0][:, None] + areas[1][None] - common)
+    overlap = pairwise_iou(expected, boxes)
     centers = [(b[:, :2] + b[:, 2:]) / 2 for b in (expected, boxes)]
     away = np.linalg.norm(centers[0][:, None] - centers[1][None], axis=2)
-    sides = [np.sqrt(area) for area in areas]
+    sizes = [(b[:, 2:] - b[:, :2]).clip(1e-3) for b in (expected, boxes)]
+    sides = [np.sqrt(size.prod(axis=1)) for size in sizes]
     distance = away / np.maximum(sides[0][:, None], sides[1][None])
     ratio = np.maximum(sides[0][:, None] / sides[1][None], sides[1][None] / sides[0][:, None])
     near = (distance < _MAX_DISTANCE) & (ratio < _MAX_RATIO)

@@ -37,10 +37,7 @@ class _AdapterSize(SizeRule):
 class AdapterBackend:
     """Runs a file that an adapter recognizes; see :class:`face_d2.predictor.api.Backend`.
 
-    Args:
-        path: the file.
-        score_threshold: minimum score of detections, exclusive; None keeps the adapter's.
-        threads: number of CPU threads; None leaves the choice to the runtime.
+    ``score_threshold`` and ``threads``: see :meth:`face_d2.FaceDetector.from_onnx`.
 
     Raises:
         FileNotFoundError: there is no such file.

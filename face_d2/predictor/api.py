@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.ops.resize import resize
-from face_d2.ops.spec import DetectorSpec
+from face_d2.ops.spec import DetectorSpec, ForeignFileError
 from face_d2.ops.tiling import detect_tiled, min_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
 from face_d2.predictor.results import FaceResult, RawDetections
-from face_d2.pretrained import DEFAULT, Pretrained, find_pretrained
+from face_d2.pretrained import DEFAULT, find_pretrained
 
 __all__ = ["Backend", "FaceDetector"]
 
@@ -40,12 +40,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class _Item:
-    """An image in a batch; ``searched`` is the resized input of the network."""
+    """An image in a batch; ``searched`` is the resized input of the network, of ``pixels``."""
 
     source: str
-    size: tuple[int, int] = (0, 0)
-    searched: NDArray[np.uint8] | None = None
-    error: Exception | None = None
+    size: tuple[int, int]
+    searched: NDArray[np.uint8]
+    pixels: float
 
 
 class FaceDetector:
@@ -89,7 +89,7 @@ class FaceDetector:
         min_size: float = 0,
     ) -> None:
         if backend is None:
-            backend = _onnx_backend(find_pretrained(DEFAULT))
+            backend = FaceDetector.from_pretrained().backend
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         for name, value, lowest in (
@@ -100,7 +100,7 @@ class FaceDetector:
         ):
             if value < lowest:
                 raise ValueError(f"{name} is {value}; expected at least {lowest}")
-        self.backend = backend
+        self.backend: Backend = backend
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
         self.batch_size = batch_size
@@ -148,7 +148,13 @@ class FaceDetector:
             raise ValueError(f'backend is {backend!r}; expected "onnx" or "torch"')
         if device is not None:
             raise ValueError('device is a setting of backend "torch"')
-        return cls(_onnx_backend(model, score_threshold, threads), **settings)
+        return cls.from_onnx(
+            model.onnx,
+            runtime="onnxruntime",
+            score_threshold=score_threshold,
+            threads=threads,
+            **settings,
+        )
 
     @classmethod
     def from_config(
@@ -219,7 +225,6 @@ class FaceDetector:
             RuntimeWarning: the file has int8 weights of 8 bits, and their products overflow on this
                 processor, so detections are wrong.
         """
-        from face_d2.ops.spec import ForeignFileError
         from face_d2.predictor.onnx_backend import OnnxBackend
 
         threshold = _checked_threshold(score_threshold)
@@ -286,11 +291,11 @@ class FaceDetector:
     ) -> Iterator[FaceResult]:
         """Like :meth:`detect` on a list, but lazily: only one batch is in memory."""
         load_image(np.zeros((1, 1), np.uint8), color_order)  # validate color_order before any image
-        batch: list[_Item] = []
+        batch: list[_Item | FaceResult] = []
         pixels = 0.0
         for image in images:
             item = self._prepare(image, color_order)
-            size = 0.0 if item.searched is None else self._pixels(item.searched)
+            size = item.pixels if isinstance(item, _Item) else 0.0
             if batch and (len(batch) == self.batch_size or pixels + size > self.max_pixels):
                 yield from self._finish(batch)
                 batch, pixels = [], 0.0
@@ -298,33 +303,28 @@ class FaceDetector:
             pixels += size
         yield from self._finish(batch)
 
-    def _prepare(self, image: ImageLike, color_order: str) -> _Item:
-        source = image_name(image)
+    def _prepare(self, image: ImageLike, color_order: str) -> _Item | FaceResult:
+        """The input of the network, or the result of an image that cannot be read."""
+        source, rule = image_name(image), self.backend.spec.size_rule
         try:
             pixels = load_image(image, color_order)
         except _IMAGE_ERRORS as error:
-            return _Item(source, error=error)
+            return FaceResult.from_error(error, source)
         size = pixels.shape[:2]
         if self.backend.spec.input_format == "RGB":
             pixels = np.ascontiguousarray(pixels[:, :, ::-1])
-        return _Item(source, size, resize(pixels, *self.backend.spec.size_rule.resized(*size)))
+        searched = resize(pixels, *rule.resized(*size))
+        return _Item(source, size, searched, rule.searched_pixels(*searched.shape[:2]))
 
-    def _pixels(self, searched: NDArray[np.uint8]) -> float:
-        return self.backend.spec.size_rule.searched_pixels(*searched.shape[:2])
-
-    def _finish(self, batch: Sequence[_Item]) -> Iterator[FaceResult]:
-        whole = [
-            item.searched
-            for item in batch
-            if item.searched is not None and self._pixels(item.searched) <= self.max_pixels
-        ]
+    def _finish(self, batch: Sequence[_Item | FaceResult]) -> Iterator[FaceResult]:
+        items = [item for item in batch if isinstance(item, _Item)]
+        whole = [item.searched for item in items if item.pixels <= self.max_pixels]
         detections = iter(self.backend.detect(whole) if whole else [])
         for item in batch:
-            if item.searched is None:
-                assert item.error is not None
-                yield FaceResult.from_error(item.error, item.source)
+            if isinstance(item, FaceResult):
+                yield item
                 continue
-            if self._pixels(item.searched) <= self.max_pixels:
+            if item.pixels <= self.max_pixels:
                 found = next(detections)
             else:
                 found = self._search_tiles(item.searched)
@@ -367,15 +367,6 @@ class FaceDetector:
             iou_threshold=self.backend.spec.suppression.nms_threshold,
         )
         return RawDetections(found[:, :4], found[:, 4], found[:, 5].astype(np.int64))
-
-
-def _onnx_backend(
-    model: Pretrained, score_threshold: float | None = None, threads: int | None = None
-) -> Backend:
-    from face_d2.predictor.onnx_backend import OnnxBackend
-
-    threshold = _checked_threshold(score_threshold)
-    return OnnxBackend(model.onnx, "onnxruntime", threshold, threads)
 
 
 def _checked_threshold(score_threshold: float | None) -> float | None:

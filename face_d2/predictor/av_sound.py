@@ -17,13 +17,9 @@ _AAC_FRAME = 1024
 
 
 class SoundTrack:
-    """The sound of a video on its way into a copy.
+    """Stream ``index`` of a video on its way into ``output``, the container of a copy.
 
-    Args:
-        path: the video.
-        index: which of its streams.
-        output: the copy's container.
-        stack: closes what is opened here.
+    ``stack`` closes the video.
     """
 
     def __init__(self, path: str, index: int, output: Any, stack: contextlib.ExitStack) -> None:

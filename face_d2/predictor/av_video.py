@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from face_d2.predictor.av_sound import COPIED_SOUND, SoundTrack, codec_name
 from face_d2.predictor.sources import Source
-from face_d2.predictor.video import Frame, Reader
+from face_d2.predictor.video import Frame, Reader, timed_frames
 from face_d2.utils.files import replaced_file
 
 __all__ = ["AvReader", "AvSink", "exact_pixels"]
@@ -58,7 +58,8 @@ class AvReader:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.live = source.kind == "stream"
-        self._container, stream = self._open()
+        self._open()
+        stream = self._stream
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate and 0 < rate < 1000 else 25.0
         duration = self._container.duration
@@ -88,7 +89,7 @@ class AvReader:
         if stream.codec_context.colorspace not in (_BT709, *_BT601, *_UNKNOWN):
             self.loses.append("its wide range of colors")
 
-    def _open(self) -> tuple[Any, Any]:
+    def _open(self) -> None:
         address = self._source.address or self._source.file
         options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}
         timeout = _TIMEOUTS if self._source.address else None
@@ -105,42 +106,31 @@ class AvReader:
             container.close()
             raise ValueError(f"{self._source.name}: there is no video in it")
         moving[0].thread_type = "AUTO"
-        return container, moving[0]
+        self._container, self._stream = container, moving[0]
 
     def __iter__(self) -> Iterator[Frame]:
-        size: tuple[int, int] | None = None
-        before, count = -1.0, 0
-        for pixels, now, coded in self._decoded():
-            if count == 0:
-                self.start, size = now, pixels.shape[1::-1]
-            now -= self.start
-            if count and now <= before:  # the clock of a broken file or a new connection
-                now = before + 1 / self.fps
-            before = now
-            count += 1
-            if pixels.shape[1::-1] != size:
-                pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-                coded = None
-            yield Frame(pixels, round(now, 6), coded)
-        if not count:
-            raise ValueError(f"{self._source.name}: no frame can be decoded")
+        return timed_frames(self._decoded(), self.fps, self._source.name)
 
     def _decoded(self) -> Iterator[tuple[NDArray[np.uint8], float, Any]]:
         """Pixels, time and ``Frame.coded`` of every frame, over all connections to a stream."""
         number, retry = 0, 0
         while True:
+            broken = False
             try:
-                stream = self._video()
-                for frame in self._container.decode(stream):
+                for frame in self._container.decode(self._stream):
                     clock = time.monotonic() if self.live else frame.time
                     now = number / self.fps if clock is None else clock
                     coded = frame if _can_be_kept(frame) else None
-                    yield _pixels(frame, coded is not None), now, coded
+                    pixels = exact_pixels(frame) if coded is None else _pixels(frame, _SEARCHED)
+                    if number == 0:
+                        self.start, size = now, pixels.shape[1::-1]
+                    if pixels.shape[1::-1] != size:
+                        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+                        coded = None
+                    yield pixels, now, coded
                     number, retry = number + 1, 0
             except _TRIED_AGAIN:
                 broken = True
-            else:
-                broken = False
             if not self.live:
                 if broken and number:
                     print(f"{self._source.name}: damaged after frame {number}", file=sys.stderr)
@@ -157,13 +147,9 @@ class AvReader:
             print(f"{self._source.name}: connecting again in {pause} s", file=sys.stderr)
             time.sleep(pause)
             with contextlib.suppress(ValueError):
-                self._container, _ = self._open()
+                self._open()
                 return attempt + 1
         return -1
-
-    def _video(self) -> Any:
-        cover = av.stream.Disposition.attached_pic
-        return next(s for s in self._container.streams.video if not s.disposition & cover)
 
     def __enter__(self) -> AvReader:
         return self
@@ -178,10 +164,6 @@ class AvSink:
     Every frame has the time that it has in the video, and sound is copied packet by packet where
     the format allows. Odd sides lose a pixel, which H.264 in browsers requires. What is not changed
     in a frame is coded again as it was decoded, without a conversion of its colors.
-
-    Args:
-        path: the ``.mp4`` to write.
-        reader: the video whose copy this is.
     """
 
     def __init__(self, path: Path, reader: Reader) -> None:
@@ -193,7 +175,7 @@ class AvSink:
         self._step = self._shortest = round(_TICKS / reader.fps)
 
     def write(self, frame: Frame) -> None:
-        try:
+        with self._writing():
             if self._container is None:
                 self._begin(frame)
             picture = self._picture(frame)
@@ -206,6 +188,11 @@ class AvSink:
             self._mux(self._stream.encode(picture))
             for track in self._tracks:
                 track.until(frame.time + self._offset)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except av.error.FFmpegError as error:
             raise OSError(f"{self._path}: cannot be written ({error.strerror})") from error
 
@@ -257,16 +244,16 @@ class AvSink:
                 stream.codec_context.color_primaries = colors.color_primaries
                 stream.codec_context.color_trc = colors.color_trc
         start = getattr(self._reader, "start", 0.0)
-        sound = getattr(self._reader, "sound", [])
         self._tracks = [
             SoundTrack(self._reader.path, track.index, self._container, self._stack)
-            for track in sound
+            for track in getattr(self._reader, "sound", [])
         ]
         # Where sound begins before the picture does, the picture is later in the copy too.
         first = min([start, *(track.start for track in self._tracks)])
         self._offset = start - first
         for track in self._tracks:
             track.shift(first)
+        self._stack.push(self._finish)
 
     def _mux(self, packets: list[Any], last: bool = False) -> None:
         """Writes all packets but the newest, which may be the last: its duration is in no other."""
@@ -292,17 +279,15 @@ class AvSink:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        try:
-            if self._container is not None and error[0] is None:
+        self._stack.__exit__(*error)
+
+    def _finish(self, *error: Any) -> None:
+        """Writes what is left, unless there was an error; the first part of leaving the context."""
+        if error[0] is None:
+            with self._writing():
                 self._mux(self._stream.encode(None), last=True)
                 for track in self._tracks:
                     track.until(None)
-        except BaseException as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            if isinstance(failure, av.error.FFmpegError):
-                raise OSError(f"{self._path}: cannot be written ({failure.strerror})") from failure
-            raise
-        self._stack.__exit__(*error)
 
 
 def _can_be_kept(frame: Any) -> bool:
@@ -327,22 +312,17 @@ def _patch(first: int, last: int, length: int) -> slice:
 def _planes(picture: NDArray[np.uint8], size: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """Views of the three planes of what PyAV gives for yuv420p."""
     height, width = size
-    flat, whole, quarter = picture.reshape(-1), height * width, height * width // 4
-    small = (height // 2, width // 2)
-    return [
-        flat[:whole].reshape(size),
-        flat[whole : whole + quarter].reshape(small),
-        flat[whole + quarter : whole + 2 * quarter].reshape(small),
-    ]
+    whole, small = height * width, (height // 2, width // 2)
+    luma, blue, red = np.split(picture.reshape(-1), [whole, whole + whole // 4])
+    return [luma.reshape(size), blue.reshape(small), red.reshape(small)]
 
 
 def exact_pixels(frame: Any) -> NDArray[np.uint8]:
     """(H, W, 3) BGR of a decoded frame, turned as the video says."""
-    return _pixels(frame, False)
+    return _pixels(frame, _EXACT)
 
 
-def _pixels(frame: Any, fast: bool) -> NDArray[np.uint8]:
-    way = _SEARCHED if fast else _EXACT
+def _pixels(frame: Any, way: dict[str, int]) -> NDArray[np.uint8]:
     pixels = frame.reformat(format="bgr24", **way).to_ndarray()
     quarters = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

@@ -40,24 +40,10 @@ _WRITTEN = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _LOSSLESS_TIFF = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate")
 _MODES = ("L", "LA", "RGB", "RGBA", "CMYK")
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
-_ORIENTATION, _MAKER_NOTE, _THUMBNAIL_IFD = 0x0112, 0x927C, 1
+_ORIENTATION, _MAKER_NOTE = 0x0112, 0x927C
 #: Tags about the storage of a TIFF's pixels, which the copy does not take over.
-_TIFF_STORAGE = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296}
-_TIFF_STORAGE |= {
-    317,
-    320,
-    *range(322, 326),
-    330,
-    338,
-    339,
-    347,
-    530,
-    532,
-    34675,
-    700,
-    33723,
-    34377,
-}
+_TIFF_STORAGE = {*range(254, 260), 262, 266, 273, *range(277, 280), 282, 283, 284, 296, 317, 320}
+_TIFF_STORAGE |= {*range(322, 326), 330, 338, 339, 347, 530, 532, 700, 33723, 34377, 34675}
 
 
 @dataclass(frozen=True)
@@ -118,11 +104,8 @@ class PictureSink:
     """Writes a picture file atomically; a context manager.
 
     After an error in the block, there is no file. The pages of a TIFF are written immediately; the
-    frames of an animation are kept in memory until the end.
-
-    Args:
-        path: the file to write.
-        format_: one of "JPEG", "PNG", "WEBP", "BMP" and "TIFF".
+    frames of an animation are kept in memory until the end. ``format_`` is one of "JPEG", "PNG",
+    "WEBP", "BMP" and "TIFF".
     """
 
     def __init__(self, path: Path, format_: str) -> None:
@@ -151,17 +134,17 @@ class PictureSink:
         if self._format == "TIFF":
             file = self._stack.enter_context(self._temporary.open("w+b"))
             self._tiff = self._stack.enter_context(TiffImagePlugin.AppendingTiffWriter(file))
+        self._stack.push(self._finish)
         return self
 
-    def __exit__(self, *error: object) -> None:
-        try:
-            if error[0] is None and self._frames:
-                with self._writing(self._frames[0]):
-                    self._write_frames()
-        except BaseException as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def _finish(self, *error: Any) -> None:
+        """Writes the frames, unless there was an error; the first part of leaving the context."""
+        if error[0] is None and self._frames:
+            with self._writing(self._frames[0]):
+                self._write_frames()
 
     def _write_frames(self) -> None:
         first, *others = self._frames
@@ -202,26 +185,19 @@ def _page(image: Image.Image, data: Callable[[], bytes], number: int, keep_exif:
     elif image.mode.startswith("I"):
         pixels, mode = np.asarray(image).astype(np.uint16), "L"
     else:
-        wanted = _mode(image)
-        if wanted == "RGB" and image.mode in ("LAB", "YCbCr", "HSV"):
+        mode = _mode(image)
+        if mode == "RGB" and image.mode in ("LAB", "YCbCr", "HSV"):
             options.pop("icc_profile", None)
-        pixels = np.asarray(image if image.mode == wanted else image.convert(wanted))
-        mode = wanted
+        pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     return Page(turned_upright(pixels, orientation), mode, options)
 
 
 def _mode(image: Image.Image) -> str:
     """The one of ``_MODES`` that loses nothing of an image."""
-    clear = "transparency" in image.info
-    if image.mode == "P":
-        return "RGBA" if clear else "RGB"
-    if image.mode in ("1", "L"):
-        return "LA" if clear and image.mode == "L" else "L"
-    if image.mode == "RGB" and clear:
-        return "RGBA"
-    if image.mode in ("PA", "RGBa", "La"):
-        return "LA" if image.mode == "La" else "RGBA"
-    return image.mode if image.mode in _MODES else "RGB"
+    if "transparency" in image.info and image.mode in ("P", "L", "RGB"):
+        return "LA" if image.mode == "L" else "RGBA"
+    mode = {"1": "L", "PA": "RGBA", "RGBa": "RGBA", "La": "LA"}.get(image.mode, image.mode)
+    return mode if mode in _MODES else "RGB"
 
 
 def _options(image: Image.Image, data: Callable[[], bytes], keep_exif: bool) -> dict[str, Any]:
@@ -230,10 +206,9 @@ def _options(image: Image.Image, data: Callable[[], bytes], keep_exif: bool) -> 
     if image.format in ("JPEG", "MPO"):
         # Those of the original, because encoding it again with the same tables hardly changes it.
         options["qtables"] = image.quantization
-        options["subsampling"] = JpegImagePlugin.get_sampling(image)
+        # -1: gray, or a layout that Pillow cannot write.
+        options["subsampling"] = max(JpegImagePlugin.get_sampling(image), 0)
         options["progressive"] = bool(info.get("progressive"))
-        if options["subsampling"] < 0:  # gray, or a layout that Pillow cannot write
-            options["subsampling"] = 0
     elif image.format == "WEBP":
         lossless = _is_lossless_webp(data())
         options |= {"lossless": True, "exact": True} if lossless else {"quality": 95}

@@ -104,10 +104,7 @@ def redact_faces(
 
 
 def _mosaic(image: NDArray[Any], rows: slice, columns: slice) -> None:
-    """Replaces a part of an image by the mean colors of the grid's cells.
-
-    A cell at the border of the part is averaged inside the part only.
-    """
+    """Replaces a part of an image by the mean colors of the grid's cells inside the part."""
     longest = max(rows.stop - rows.start, columns.stop - columns.start)
     cell = max(-(-longest // 4), 1)
     for y in range(rows.start // cell * cell, rows.stop, cell):
@@ -133,11 +130,7 @@ def picture_name(source: Source) -> str:
 
 
 def save_image(image: _Image, path: Path) -> None:
-    """Writes an image atomically, in the format of the path's suffix.
-
-    Args:
-        image: (H, W, 3) BGR.
-        path: the file to write.
+    """Writes an image (H, W, 3), BGR, atomically, in the format of the path's suffix.
 
     Raises:
         OSError: the image cannot be written.

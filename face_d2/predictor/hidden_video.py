@@ -21,14 +21,10 @@ __all__ = ["HiddenVideo", "render_tracks"]
 
 
 class HiddenVideo:
-    """A copy of a video without its faces, and a JSON file of what was hidden.
+    """A copy of a video without its faces, and a JSON file ``tracks`` of what was hidden.
 
-    A context manager; an error within it leaves neither file.
-
-    Args:
-        sink: the copy.
-        tracks: the JSON file: a list with one object per frame, on a line of its own.
-        style: see :func:`face_d2.predictor.drawing.redact_faces`.
+    The file is a list with one object per frame, on a line of its own. A context manager; an error
+    within it leaves neither file.
     """
 
     def __init__(self, sink: Sink, tracks: Path, style: str) -> None:
@@ -38,11 +34,7 @@ class HiddenVideo:
         self._count = 0
 
     def write(self, frame: Frame, result: FaceResult) -> None:
-        """Takes the next frame; it is written when what follows can no longer change it.
-
-        Raises:
-            OSError: a file cannot be written.
-        """
+        """Takes the next frame; it is written when what follows can no longer change it."""
         for steady in self._steady.add(frame, result):
             self._write(steady)
 
@@ -56,18 +48,18 @@ class HiddenVideo:
     def __enter__(self) -> HiddenVideo:
         path = self._stack.enter_context(replaced_file(self._path))
         self._file = self._stack.enter_context(path.open("w", encoding="utf-8"))
+        self._stack.push(self._finish)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        try:
-            if error[0] is None:
-                for steady in self._steady.finish():
-                    self._write(steady)
-                self._file.write("\n]\n" if self._count else "[]\n")
-        except BaseException as failure:
-            self._stack.__exit__(type(failure), failure, failure.__traceback__)
-            raise
         self._stack.__exit__(*error)
+
+    def _finish(self, *error: Any) -> None:
+        """Writes what is left, unless there was an error; the first part of leaving the context."""
+        if error[0] is None:
+            for steady in self._steady.finish():
+                self._write(steady)
+            self._file.write("\n]\n" if self._count else "[]\n")
 
 
 def render_tracks(video: str, tracks: Path, output: Path, style: str) -> Path:
@@ -75,12 +67,9 @@ def render_tracks(video: str, tracks: Path, output: Path, style: str) -> Path:
 
     Args:
         video: the video that the tracks are of.
-        tracks: what ``--blur`` wrote for it, edited perhaps.
-        output: the copy comes into its folder ``blurred``.
+        tracks: the file that ``--blur`` wrote for it; it may have been edited.
+        output: the folder that gets ``blurred/`` with the copy, whose path is returned.
         style: see :func:`face_d2.predictor.drawing.redact_faces`.
-
-    Returns:
-        The copy.
 
     Raises:
         ValueError: the inputs are not a video and its tracks.

@@ -53,13 +53,17 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
             "its bytes"
         )
     if isinstance(image, (str, os.PathLike)):
-        return _from_file(Path(image))
+        path = Path(image)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; pass the images in it")
+        return read_image(path)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return read_image(bytes(image))
     if isinstance(image, np.ndarray):
         return _from_array(image, color_order)
     if isinstance(image, Image.Image):
-        return _from_pillow(image)
+        _check_pixels(image.height, image.width, f"Pillow image {image.height} x {image.width}")
+        return pixels_of(image, "BGR")
     raise TypeError(
         "an image is a path, the bytes of an image file, a NumPy array or a Pillow image, not "
         f"{type(image).__name__}"
@@ -70,12 +74,6 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
 def image_name(image: ImageLike) -> str:
     """The path of an image, or an empty string if it has none."""
     return os.fspath(image) if isinstance(image, (str, os.PathLike)) else ""
-
-
-def _from_file(path: Path) -> NDArray[np.uint8]:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; pass the images in it")
-    return read_image(path)
 
 
 def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
@@ -99,11 +97,6 @@ def _from_array(array: NDArray[Any], color_order: str) -> NDArray[np.uint8]:
         return np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2)
     channels = [0, 1, 2] if color_order == "BGR" else [2, 1, 0]
     return np.ascontiguousarray(array[:, :, channels])
-
-
-def _from_pillow(image: Image.Image) -> NDArray[np.uint8]:
-    _check_pixels(image.height, image.width, f"Pillow image {image.height} x {image.width}")
-    return pixels_of(image, "BGR")
 
 
 def _check_pixels(height: int, width: int, name: str) -> None:

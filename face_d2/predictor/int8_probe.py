@@ -32,10 +32,7 @@ def int8_sums_saturate(runtime: str) -> bool:
     """Whether int8 products are summed in 16 bits, which can overflow with two products.
 
     This happens on x86-64 processors without VNNI. The check runs a small network, because it
-    depends on the kernels that the runtime chooses.
-
-    Args:
-        runtime: one of :data:`face_d2.predictor.runtimes.RUNTIMES`.
+    depends on the kernels that the runtime (one of ``RUNTIMES``) chooses.
 
     Raises:
         ImportError: the runtime is not installed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.drawing import STYLES
 from face_d2.predictor.records import Journal, check_text_names, write_format
 from face_d2.predictor.sources import Inputs, Source, find_inputs
-from face_d2.predictor.work import Pictures, Worker, escaped
+from face_d2.predictor.work import Pictures, Worker, escaped, say
 from face_d2.utils.choices import check_choice
 from face_d2.utils.files import replaced_file
 
@@ -117,8 +116,11 @@ def predict(job: PredictJob) -> int:
     if job.format == "txt":
         check_text_names(job.sources)
     _check_settings(job)
-    _check_pictures(job)
-    print(escaped(f"{len(job.sources)} inputs to {job.output}"), file=sys.stderr)
+    if job.draw or job.blur or job.crop:
+        journal = Journal(job.output, job.shard, job.pictures.of)
+        journal.close()
+        journal.check_pictures(job.sources)
+    say(f"{len(job.sources)} inputs to {job.output}")
     if job.in_processes:
         import face_d2.register  # isort: skip  (before Detectron2)
         from face_d2.engine.launch import launch
@@ -138,11 +140,11 @@ def predict(job: PredictJob) -> int:
         if "error" in record:
             failed.append(record)
     journal.close()
-    print(_summary(job, count), file=sys.stderr)
+    _say_found(job, count)
     if job.blur:
-        print(_summary_of_hiding(job, hidden), file=sys.stderr)
+        _say_hidden(job, hidden)
     for record in failed:
-        print(escaped(f"{record['name']}: {record['error']}"), file=sys.stderr)
+        say(f"{record['name']}: {record['error']}")
     _say_left_out(job, inputs)
     return int(bool(failed) or any(one.failed for one in inputs.left_out))
 
@@ -156,32 +158,28 @@ def _say_left_out(job: PredictJob, inputs: Inputs) -> None:
         with replaced_file(path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         for line in inputs.summary():
-            print(escaped(line), file=sys.stderr)
+            say(line)
     if job.blur and not job.keep_exif and any(one.kind == "image" for one in inputs.sources):
-        print(
-            "EXIF data (place, time, camera) are not in the blurred pictures; --keep-exif keeps "
-            "them",
-            file=sys.stderr,
-        )
+        lost = "EXIF data (place, time, camera) are not in the blurred pictures"
+        say(f"{lost}; --keep-exif keeps them")
 
 
-def _summary(job: PredictJob, count: int) -> str:
-    """The number of faces and the folders of the pictures."""
+def _say_found(job: PredictJob, count: int) -> None:
+    """Reports the number of faces and the folders of the pictures."""
     threshold = _shown_from(job)
-    folders = [folder for folder, wanted in (("drawn", job.draw), ("blurred", job.blur)) if wanted]
-    folders += ["crops"] if job.crop else []
-    places = "".join(f"; {escaped(str(job.output / folder))}" for folder in folders)
+    folders = job.pictures.painted + ["crops"] * job.crop
+    places = "".join(f"; {job.output / folder}" for folder in folders)
     above = f" with a score above {threshold:g}" if threshold else ""
-    return f"{count} faces{above}{places}"
+    say(f"{count} faces{above}{places}")
 
 
-def _summary_of_hiding(job: PredictJob, hidden: int) -> str:
-    """How many faces are hidden, by which threshold, and that others may be left."""
+def _say_hidden(job: PredictJob, hidden: int) -> None:
+    """Reports how many faces are hidden, by which threshold, and that others may be left."""
     threshold = _hidden_above(job)
     which = "all that were found"
     if threshold:
         which = f"those with a score above {threshold:g}, as this detector's model card recommends"
-    return f"{hidden} faces hidden: {which}; faces that were not found stay visible, check the copy"
+    say(f"{hidden} faces hidden: {which}; faces that were not found stay visible, check the copy")
 
 
 def _shown_from(job: PredictJob) -> float:
@@ -205,35 +203,17 @@ def _work_of_rank(job: PredictJob) -> None:
 
 
 def _detector(job: PredictJob) -> FaceDetector:
-    settings: dict[str, Any] = {
-        "max_pixels": job.max_pixels,
-        "batch_size": job.batch_size,
-        "min_size": job.min_size,
-    }
+    names = ("score_threshold", "max_pixels", "batch_size", "min_size")
+    settings = {name: getattr(job, name) for name in names}
     if job.onnx:
-        return FaceDetector.from_onnx(
-            job.onnx,
-            runtime=job.runtime,
-            score_threshold=job.score_threshold,
-            **settings,
-        )
+        return FaceDetector.from_onnx(job.onnx, runtime=job.runtime, **settings)
     return FaceDetector.from_config(
-        job.config_file,
-        job.weights,
-        device=job.device,
-        score_threshold=job.score_threshold,
-        overrides=job.opts,
-        **settings,
+        job.config_file, job.weights, device=job.device, overrides=job.opts, **settings
     )
 
 
 def _check_settings(job: PredictJob) -> None:
-    """Records the settings, and refuses a folder with results of other settings.
-
-    Raises:
-        ValueError: the folder contains results of other settings.
-        FileNotFoundError: there is no such model file or config.
-    """
+    """Records the settings, and refuses a folder with results of other settings."""
     model = Path(job.onnx or job.weights)
     if not model.is_file():
         raise FileNotFoundError(f"{model}: no such file")
@@ -274,15 +254,3 @@ def _config_hash(job: PredictJob) -> str | None:
 
     config = load_config(job.config_file, job.opts)
     return hashlib.sha256(config.dump().encode()).hexdigest()
-
-
-def _check_pictures(job: PredictJob) -> None:
-    """Checks that every picture has a path of its own.
-
-    Raises:
-        ValueError: two files, of this or an earlier run, have the same path for a picture.
-    """
-    if job.draw or job.blur or job.crop:
-        journal = Journal(job.output, job.shard, job.pictures.of)
-        journal.close()
-        journal.check_pictures(job.sources)

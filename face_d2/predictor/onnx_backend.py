@@ -25,11 +25,7 @@ __all__ = ["OnnxBackend"]
 class OnnxBackend:
     """Runs a file of ``face-d2-export``; see :class:`face_d2.predictor.api.Backend`.
 
-    Args:
-        path: the file.
-        runtime: one of ``RUNTIMES``, or "auto" for the first that is installed.
-        score_threshold: replaces that of the file.
-        threads: number of CPU threads.
+    The arguments are those of :meth:`face_d2.FaceDetector.from_onnx`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,10 +67,7 @@ class OnnxBackend:
             self.spec = replace(self.spec, suppression=settings)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
-        """See :class:`face_d2.predictor.api.Backend`.
-
-        Images run one by one, because batches are not faster on a CPU.
-        """
+        """Runs images one by one, because batches are not faster on a CPU."""
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: NDArray[np.uint8]) -> RawDetections:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -65,11 +66,9 @@ class Journal:
     for any state of their file.
 
     Args:
-        folder: the output folder, which contains ``journal.jsonl`` or, in a run that was divided,
-            one journal per part.
+        folder: the output folder, with ``journal.jsonl``, or one journal per part of a divided run.
         shard: the part of this run and the number of parts, from 1; (1, 1) is a whole run.
-        pictures: returns the files and folders that are written for a source, as paths in
-            ``folder``.
+        pictures: returns the paths in ``folder`` of what is written for a source.
     """
 
     def __init__(
@@ -88,12 +87,16 @@ class Journal:
         # The newest journal comes last, because the pictures on disk are its own.
         for path in sorted(folder.glob("journal*.jsonl"), key=lambda p: (p.stat().st_mtime_ns, p)):
             self._read(path)
-        self._remove_incomplete_line()
+        data = self.path.read_bytes() if self.path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # the last line of a killed run
+            os.truncate(self.path, whole)
         self._file = self.path.open("a", encoding="utf-8", errors=_ERRORS)
 
     def add(self, source: Source, record: Record) -> None:
-        """Appends a record of ``source`` and flushes it to the file."""
+        """Appends a record of ``source``, completed by its file, and flushes it to the journal."""
         place = (self.path, self._file.tell())
+        record = {"file": source.file, "name": source.name, **record}
         if source.stamp is not None:
             record = {**record, **dict(zip(_STAMP, source.stamp))}
         pictures = self._pictures(source)
@@ -129,7 +132,7 @@ class Journal:
 
     def begin(self, source: Source) -> None:
         """Starts a video or multi-page image and drops its records of an unfinished earlier run."""
-        self.add(source, {"file": source.file, "name": source.name, "begins": True})
+        self.add(source, {"begins": True})
 
     def records(self, sources: Sequence[Source]) -> Iterator[Record]:
         """The records of ``sources`` in the given order, frames and pages in ascending order."""
@@ -150,13 +153,11 @@ class Journal:
                 file.close()
 
     def close(self) -> None:
-        """Closes the journal."""
         self._file.close()
 
     def _read(self, path: Path) -> None:
-        before = frozenset(
-            self._finished
-        )  # a failed attempt in another journal does not replace it
+        # A failed attempt in another journal does not replace what was finished before.
+        before = frozenset(self._finished)
         offset = 0
         with path.open("rb") as file:
             for line in file:
@@ -181,16 +182,6 @@ class Journal:
             self._finished.discard(key)
         elif _number(record) is None:
             self._finished.add(key)
-
-    def _remove_incomplete_line(self) -> None:
-        """Removes the incomplete last line of a killed run."""
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
 
 
 class _Places:
@@ -256,12 +247,7 @@ def check_text_names(sources: Sequence[Source]) -> None:
 
 
 def write_format(kind: str, journal: Journal, sources: Sequence[Source]) -> Path:
-    """Writes the records of the journal in a format, atomically.
-
-    Args:
-        kind: one of ``FORMATS``.
-        journal: contains the records.
-        sources: the sources to write, in this order.
+    """Writes the records of ``sources`` atomically, in a format of ``FORMATS``.
 
     Returns:
         The file that was written; for "txt" the folder.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from face_d2.ops.nms import best_first
 
-__all__ = ["FaceResult", "RawDetections"]
+__all__ = ["FaceResult", "RawDetections", "first_faces"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +87,7 @@ class FaceResult:
 
     def above(self, score: float) -> FaceResult:
         """The faces that score more than ``score``."""
-        number = int((self.scores > score).sum())  # the best come first
-        return replace(
-            self,
-            boxes=self.boxes[:number],
-            scores=self.scores[:number],
-            levels=self.levels[:number],
-        )
+        return first_faces(self, int((self.scores > score).sum()))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -105,3 +99,13 @@ class FaceResult:
     def __repr__(self) -> str:
         what = f"error={self.error!r}" if self.error else f"{len(self)} faces"
         return f"FaceResult({what}, {self.height} x {self.width}, source={self.source!r})"
+
+
+def first_faces(result: FaceResult, number: int) -> FaceResult:
+    """The ``number`` faces with the best scores."""
+    return replace(
+        result,
+        boxes=result.boxes[:number],
+        scores=result.scores[:number],
+        levels=result.levels[:number],
+    )

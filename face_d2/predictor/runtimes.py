@@ -95,6 +95,8 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
     # OpenVINO's default is bfloat16 on processors that support it.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     compiled = core.compile_model(model, "CPU", settings)
+    has_metadata = "framework" in model.get_rt_info()
+    metadata = model.get_rt_info("framework").value if has_metadata else {}
 
     def run(images: NDArray[Any]) -> list[NDArray[Any]]:
         outputs = compiled(images)
@@ -104,12 +106,6 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
         run=run,
         dtype=np.uint8 if source.element_type == openvino.Type.u8 else np.float32,
         shape=tuple(s.get_length() if s.is_static else None for s in source.partial_shape),
-        metadata=_openvino_metadata(model),
+        metadata={key: str(value) for key, value in metadata.items()},
         runtime=f"OpenVINO {openvino.__version__.split('-')[0]} on CPU",
     )
-
-
-def _openvino_metadata(model: openvino.Model) -> dict[str, str]:
-    if "framework" not in model.get_rt_info():  # a file without metadata
-        return {}
-    return {key: str(value) for key, value in model.get_rt_info("framework").value.items()}

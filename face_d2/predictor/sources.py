@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import sys
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -79,13 +79,13 @@ class Inputs:
 
     def summary(self, most: int = 5) -> list[str]:
         """One line per reason, with the number of files and the first names."""
+        names: dict[tuple[bool, str], list[str]] = defaultdict(list)
+        for one in self.left_out:
+            names[one.failed, one.reason].append(one.name)
         lines = []
-        for (failed, reason), number in sorted(
-            Counter((one.failed, one.reason) for one in self.left_out).items(), reverse=True
-        ):
-            names = [n.name for n in self.left_out if (n.failed, n.reason) == (failed, reason)]
-            listed = ", ".join(names[:most]) + (", ..." if number > most else "")
-            lines.append(f"not searched: {number} x {reason} ({listed})")
+        for (_, reason), found in sorted(names.items(), reverse=True):
+            listed = ", ".join(found[:most]) + (", ..." if len(found) > most else "")
+            lines.append(f"not searched: {len(found)} x {reason} ({listed})")
         return lines
 
 
@@ -116,7 +116,7 @@ def find_inputs(
     for word in _with_stdin(words):
         path = Path(word)
         if path.is_dir():
-            found, root = search.folder(path), path
+            found, root = search.matches([path]), path
         elif os.path.lexists(path):
             found, root = [(path, _named_kind(path))], path.parent
         elif "://" in word:
@@ -124,9 +124,7 @@ def find_inputs(
             continue
         elif glob.has_magic(word):
             matches = [Path(match) for match in glob.glob(word, recursive=True)]
-            found = sorted(
-                search.matches(matches, path.suffix.lower() == ".ts"), key=lambda match: match[0]
-            )
+            found = search.matches(matches, path.suffix.lower() == ".ts")
             root = Path(os.path.commonpath([p.parent for p, _ in found])) if found else path
         elif word.isdecimal():
             cameras.append(Source("camera", word, f"camera-{word}"))
@@ -134,11 +132,11 @@ def find_inputs(
         else:
             raise FileNotFoundError(f"{word}: no such file or folder")
         if not found:
-            said = Inputs([], search.left_out).summary()
+            said = Inputs(left_out=search.left_out).summary()
             raise FileNotFoundError("\n".join([f"{word}: contains no images or videos", *said]))
         for file, kind in found:
             files.setdefault(os.path.abspath(file), (os.path.abspath(root), kind))
-    search.done()
+    search.progress.close()
     if not files:
         return Inputs(cameras, search.left_out)
     top = os.path.commonpath([root for root, _ in files.values()])
@@ -151,45 +149,34 @@ def find_inputs(
 
 
 class _Search:
-    """Searches folders and records what is left out.
-
-    Args:
-        output: a folder that is skipped.
-    """
+    """Searches folders except ``output``, and records what is left out."""
 
     def __init__(self, output: Path | None) -> None:
         self._left_out: dict[str, LeftOut] = {}  # by absolute path
         self._output = None if output is None else output.resolve()
         self._entered: dict[tuple[int, int], str] = {}  # device and inode -> absolute path
-        self._progress = tqdm(desc="looking at files", unit="", delay=2, leave=False)
+        self.progress = tqdm(desc="looking at files", unit="", delay=2, leave=False)
 
     @property
     def left_out(self) -> list[LeftOut]:
         return list(self._left_out.values())
 
-    def done(self) -> None:
-        """Closes the progress bar."""
-        self._progress.close()
-
-    def folder(self, folder: Path) -> list[tuple[Path, FileKind]]:
-        """The pictures and videos below a folder, sorted by path."""
-        self._entered.clear()
-        return sorted(self._walk(folder), key=lambda match: match[0])
-
     def matches(
-        self, paths: Iterable[Path], transport_streams: bool
-    ) -> Iterator[tuple[Path, FileKind]]:
-        """The pictures and videos that a glob matches, and those below matched folders."""
+        self, paths: Iterable[Path], transport_streams: bool = False
+    ) -> list[tuple[Path, FileKind]]:
+        """The pictures and videos of a word: files, and what is below folders, sorted by path."""
         self._entered.clear()
+        found: list[tuple[Path, FileKind]] = []
 
         def through_links(path: Path) -> tuple[bool, Path]:
             return os.path.realpath(path) != os.path.abspath(path), path
 
         for path in sorted(paths, key=through_links):  # real paths before links
             if path.is_dir():
-                yield from self._walk(path)
+                found += self._walk(path)
             elif not self._is_output(path) and self._is_first_name(path.parent):
-                yield from self._file(path, transport_streams)
+                found += self._file(path, transport_streams)
+        return sorted(found, key=lambda match: match[0])
 
     def _walk(self, folder: Path) -> Iterator[tuple[Path, FileKind]]:
         if self._is_output(folder):
@@ -212,7 +199,7 @@ class _Search:
             yield from self._walk(entry)
 
     def _file(self, path: Path, transport_streams: bool = False) -> Iterator[tuple[Path, FileKind]]:
-        self._progress.update()
+        self.progress.update()
         if path.name.startswith(_UNFINISHED):
             self._leave(path, "temporary file of a killed run")
             return

@@ -65,14 +65,10 @@ class SteadyFrame:
 
     def as_json(self, number: int) -> dict[str, Any]:
         """The hidden regions of a frame as JSON data, with its number."""
-        faces = [
-            {
-                "track": face.track,
-                "box": [round(float(value), 1) for value in face.box],
-                "how": face.how,
-            }
-            for face in self.shown
-        ]
+        faces = []
+        for face in self.shown:
+            box = [round(float(value), 1) for value in face.box]
+            faces.append({"track": face.track, "box": box, "how": face.how})
         return {"frame": number, "time": self.frame.time, "faces": faces}
 
 
@@ -126,25 +122,19 @@ class SteadyFaces:
                 share = np.float32((time - before) / (track.time - before))
                 box = first + (track.box - first) * share
                 away = min(time - before, track.time - time)
-                past.faces[track.number] = self._face(track, _widened(box, away), "between")
+                box = _widened(box, away)
+                past.faces[track.number] = SteadyFace(track.number, box, "between")
 
     def _fill_lead(self, track: Track) -> None:
         """Before the first detection, which may itself be a frame or more ago."""
-        start = min(
-            (past.frame.time for past in self._waiting if track.number in past.faces),
-            default=track.time,
-        )
+        start = next(past for past in self._waiting if track.number in past.faces)
+        first = start.faces[track.number].box
         for past in self._waiting:
-            away = start - past.frame.time
-            if 0 < away <= _LEAD and track.number not in past.faces:
-                first = next(
-                    later.faces[track.number].box
-                    for later in self._waiting
-                    if track.number in later.faces and later.frame.time == start
-                )
+            away = start.frame.time - past.frame.time
+            if 0 < away <= _LEAD:
                 moved = first - np.tile(track.speed, 2) * np.float32(away)
                 box = _widened(_union(first, moved), away)
-                past.faces[track.number] = self._face(track, box, "before")
+                past.faces[track.number] = SteadyFace(track.number, box, "before")
 
     def _extend(self, now: SteadyFrame) -> None:
         """After the last detection so far; what is found later takes its place."""
@@ -152,11 +142,7 @@ class SteadyFaces:
             away = now.frame.time - track.time
             if 0 < away <= _LEAD and track.number in self._sure:
                 box = _widened(_union(track.box, track.at(now.frame.time)), away)
-                now.faces[track.number] = self._face(track, box, "after")
-
-    @staticmethod
-    def _face(track: Track, box: NDArray[np.float32], how: str) -> SteadyFace:
-        return SteadyFace(track.number, box, how)
+                now.faces[track.number] = SteadyFace(track.number, box, "after")
 
 
 def _union(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -177,7 +163,7 @@ def read_tracks(path: Path) -> dict[int, list[NDArray[np.float32]]]:
     """
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        boxes = {
+        return {
             int(row["frame"]): [np.array(f["box"], np.float32).reshape(4) for f in row["faces"]]
             for row in rows
         }
@@ -186,4 +172,3 @@ def read_tracks(path: Path) -> dict[int, list[NDArray[np.float32]]]:
             f"{path}: expected a list of frames, each with its faces and their boxes, as --blur "
             f"writes it for videos ({error})"
         ) from error
-    return boxes

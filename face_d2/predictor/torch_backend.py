@@ -30,10 +30,7 @@ logger = logging.getLogger(__name__)
 class TorchBackend:
     """Runs a detector of this project; see :class:`face_d2.predictor.api.Backend`.
 
-    Args:
-        model: the detector, on its device.
-        cfg: its config, which sets the test size.
-        config_name: the config's name, for the spec.
+    ``cfg`` sets the test size, and ``config_name`` is for the spec.
     """
 
     def __init__(self, model: OneStageDetector, cfg: CfgNode, config_name: str = "") -> None:

@@ -115,7 +115,7 @@ def open_reader(source: Source) -> Reader:
     Raises:
         ValueError: it cannot be opened, or its path is not UTF-8.
     """
-    check_name(source.file)
+    _check_name(source.file)
     if source.kind == "stream" and not _has_pyav():
         raise ValueError(
             f"{source.name}: reading streams needs PyAV; install it (pip install 'face-d2[video]')"
@@ -133,7 +133,7 @@ def open_sink(path: Path, reader: Reader) -> Sink:
     Raises:
         ValueError: the path is not UTF-8.
     """
-    check_name(str(path))
+    _check_name(str(path))
     if not _has_pyav():
         return OpenCvSink(path, reader.fps)
     from face_d2.predictor.av_video import AvSink
@@ -141,14 +141,33 @@ def open_sink(path: Path, reader: Reader) -> Sink:
     return AvSink(path, reader)
 
 
+def timed_frames(
+    decoded: Iterator[tuple[NDArray[np.uint8], float, Any]], fps: float, name: str
+) -> Iterator[Frame]:
+    """Frames from pixels, time and ``Frame.coded``; their times begin at 0 and always increase.
+
+    A time that does not increase (a file without times, a new connection) becomes that of the frame
+    before plus 1 / ``fps``.
+
+    Raises:
+        ValueError: there is not a single frame.
+    """
+    start, before = None, -1.0
+    for pixels, now, coded in decoded:
+        if start is None:
+            start = now
+        passed = now - start
+        before = before + 1 / fps if passed <= before else passed
+        yield Frame(pixels, round(before, 6), coded)
+    if start is None:
+        raise ValueError(f"{name}: no frame can be decoded")
+
+
 class OpenCvReader:
     """See :class:`Reader`. OpenCV reads cameras, and files where PyAV is not installed.
 
     Frames of a file have the times in the file, or times by the frame rate if the file has none.
     Frames of a camera have the times at which they were read.
-
-    Args:
-        source: a camera or a video file.
 
     Raises:
         ValueError: the camera or file cannot be opened.
@@ -164,36 +183,23 @@ class OpenCvReader:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS)
         if not 0 < self.fps < 1000:
             self.fps = _FALLBACK_FPS
-        self.frames = 0
+        count = 0 if self._camera else self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.frames = self.expected = max(int(count), 0)
         self.loses: list[str] = []
-        if not self._camera:
-            self.frames = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
-        self.expected = self.frames
         if not _has_pyav():
             sound = [] if self._camera else ["sound, if the video has any"]
             self.loses = [*sound, "H.264 that browsers play (it is MPEG-4)"]
 
     def __iter__(self) -> Iterator[Frame]:
-        started, before = 0.0, -1.0
-        count = 0
+        return timed_frames(self._decoded(), self.fps, self._name)
+
+    def _decoded(self) -> Iterator[tuple[NDArray[np.uint8], float, None]]:
         while True:
             there, pixels = self._capture.read()
             if not there:
-                break
-            now = time.monotonic() if self._camera else self._stated_time()
-            if count == 0:
-                started = now
-            now -= started
-            if count and now <= before:  # not every file has times
-                now = before + 1 / self.fps
-            before = now
-            count += 1
-            yield Frame(pixels, round(now, 6))
-        if not count:
-            raise ValueError(f"{self._name}: no frame can be decoded")
-
-    def _stated_time(self) -> float:
-        return self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                return
+            stated = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            yield pixels, time.monotonic() if self._camera else stated, None
 
     def __enter__(self) -> OpenCvReader:
         return self
@@ -207,10 +213,6 @@ class OpenCvSink:
 
     It cuts odd sides by a pixel and has one rate: where frames come more slowly they are repeated,
     where they come faster some are left out, so that the copy is as long as the video.
-
-    Args:
-        path: the ``.mp4`` to write.
-        fps: frames a second.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -244,12 +246,8 @@ class OpenCvSink:
         self._stack.__exit__(*error)
 
 
-def check_name(path: str) -> None:
-    """Refuses paths that video libraries crash on.
-
-    Raises:
-        ValueError: the path is not UTF-8.
-    """
+def _check_name(path: str) -> None:
+    """Refuses paths that are not UTF-8, on which video libraries crash."""
     try:
         path.encode()
     except UnicodeEncodeError:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +17,22 @@ from tqdm import tqdm
 
 from face_d2.data.image_file import read_pages
 from face_d2.predictor.api import FaceDetector
-from face_d2.predictor.copies import (
-    Page,
-    PictureSink,
-    copy_format,
-    read_page,
-    read_pages_as_stored,
-)
-from face_d2.predictor.drawing import (
-    crop_faces,
-    draw_faces,
-    picture_name,
-    redact_faces,
-    save_image,
-)
+from face_d2.predictor.copies import Page, PictureSink, copy_format, read_page, read_pages_as_stored
+from face_d2.predictor.drawing import crop_faces, draw_faces, picture_name, redact_faces, save_image
 from face_d2.predictor.hidden_video import HiddenVideo
 from face_d2.predictor.images import load_image
 from face_d2.predictor.records import Journal, make_record
-from face_d2.predictor.results import FaceResult
+from face_d2.predictor.results import FaceResult, first_faces
 from face_d2.predictor.sources import Source
 from face_d2.predictor.steady import SteadyFaces, SteadyFrame
 from face_d2.predictor.video import Frame, open_reader, open_sink
 
-__all__ = ["Pictures", "Worker", "escaped"]
+__all__ = ["Pictures", "Worker", "escaped", "say"]
 
 #: Formats whose frames follow each other in time; the pages of others do not.
 _ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 _Image = NDArray[np.uint8]
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -77,14 +67,7 @@ class Pictures:
         return [*painted, f"crops/{source.name}"] if self.crop else painted
 
     def page(self, kind: str, page: Page, image: _Image, result: FaceResult) -> Page:
-        """The drawn or blurred version of a page.
-
-        Args:
-            kind: the folder, "drawn" or "blurred".
-            page: the page as stored in its file.
-            image: the page as it was searched.
-            result: its faces.
-        """
+        """The "drawn" or "blurred" version of a page; ``image`` is the page as it was searched."""
         if kind == "drawn":
             return page.painted(self.drawn(image, result))
         return self.without(page, self.hidden(result).boxes)
@@ -114,23 +97,15 @@ class Pictures:
                 save_image(face, self.folder / "crops" / source.name / f"{prefix}{number:04d}.png")
 
     def _shown(self, result: FaceResult) -> FaceResult:
-        number = int((result.scores >= self.shown_from).sum())  # results are sorted by score
-        return replace(
-            result,
-            boxes=result.boxes[:number],
-            scores=result.scores[:number],
-            levels=result.levels[:number],
-        )
+        return first_faces(result, int((result.scores >= self.shown_from).sum()))
 
 
 class Worker:
     """Searches one part of the sources.
 
     Args:
-        detector: finds the faces.
         sources: the sources of all parts.
         shard: (I, N), this part and the number of parts, from 1.
-        pictures: the pictures to write in addition to the records.
         max_frames: maximum number of frames of a camera; None for no limit.
     """
 
@@ -142,11 +117,8 @@ class Worker:
         pictures: Pictures,
         max_frames: int | None = None,
     ) -> None:
-        self.detector = detector
-        self.shard = shard
-        self.sources = sources
-        self.pictures = pictures
-        self.max_frames = max_frames
+        self.detector, self.sources, self.shard = detector, sources, shard
+        self.pictures, self.max_frames = pictures, max_frames
         self.journal = Journal(pictures.folder, shard, pictures.of)
 
     def work(self) -> None:
@@ -154,9 +126,9 @@ class Worker:
         part, parts = self.shard
         own = self.sources[part - 1 :: parts]
         left = [source for source in own if not self.journal.is_done(source)]
-        print(f"{self.detector.runtime}, part {part} of {parts}", file=sys.stderr)
+        say(f"{self.detector.runtime}, part {part} of {parts}")
         if len(left) < len(own):
-            print(f"{len(own) - len(left)} of {len(own)} are finished already", file=sys.stderr)
+            say(f"{len(own) - len(left)} of {len(own)} are finished already")
         single = [source for source in left if source.kind == "image" and source.pages == 1]
         paged = [source for source in left if source.kind == "image" and source.pages > 1]
         total = len(single) + sum(source.pages for source in paged)
@@ -176,8 +148,7 @@ class Worker:
         try:
             yield
         except (ValueError, OSError) as error:
-            record = {"file": source.file, "name": source.name, "error": str(error)}
-            self.journal.add(source, record)
+            self.journal.add(source, {"error": str(error)})
 
     def _work_on_images(self, images: Sequence[Source], progress: tqdm) -> None:
         results = self.detector.stream(source.file for source in images)
@@ -221,11 +192,9 @@ class Worker:
             pages = read_pages_as_stored(source.file, source.pages, keep) if sinks else None
             waiting: deque[_Image] = deque()
             images = _put_aside(read_pages(source.file), waiting)
-            blurred = sinks.get("blurred") if source.format in _ANIMATED else None
             animation = None
-            if blurred is not None:
-                del sinks["blurred"]
-                animation = _HiddenAnimation(blurred, self.pictures)
+            if "blurred" in sinks and source.format in _ANIMATED:
+                animation = _HiddenAnimation(sinks.pop("blurred"), self.pictures)
             for number, result in enumerate(self.detector.stream(images)):
                 image = waiting.popleft()
                 if pages is not None:
@@ -240,8 +209,7 @@ class Worker:
                 progress.update()
             if animation is not None:
                 animation.finish()
-        done = {"file": source.file, "name": source.name, "frames": source.pages}
-        self.journal.add(source, done)
+        self.journal.add(source, {"frames": source.pages})
 
     def _work_on_video(self, source: Source) -> None:
         self.journal.begin(source)
@@ -265,9 +233,9 @@ class Worker:
                 tqdm(total=total or None, unit="frame", disable=self.shard[0] > 1)
             )
             waiting: deque[Frame] = deque()
-            frames = islice(reader, self.max_frames if live else None)
+            frames = _put_aside(islice(reader, self.max_frames if live else None), waiting)
             count, stopped = 0, False
-            results = self.detector.stream(_pixels_put_aside(frames, waiting))
+            results = self.detector.stream(frame.pixels for frame in frames)
             while (result := _next(results, live)) is not None:
                 if isinstance(result, KeyboardInterrupt):  # keep what was recorded
                     stopped = True
@@ -284,25 +252,17 @@ class Worker:
                 self.journal.add(source, make_record(source, result, self.detector.levels, **times))
                 count += 1
                 progress.update()
-        self.journal.add(source, {"file": source.file, "name": source.name, "frames": count})
+        self.journal.add(source, {"frames": count})
         if count < reader.frames and not live:
-            announced = f"{reader.frames} frames are declared"
-            print(escaped(f"{source.name}: {announced}, {count} could be decoded"), file=sys.stderr)
+            say(f"{source.name}: {reader.frames} frames are declared, {count} could be decoded")
         if sinks and reader.loses:
-            print(
-                escaped(f"{source.name}: its copy lacks {'; '.join(reader.loses)}"), file=sys.stderr
-            )
+            say(f"{source.name}: its copy lacks {'; '.join(reader.loses)}")
         if stopped:
             raise KeyboardInterrupt
 
 
 class _HiddenAnimation:
-    """Hides faces in an animation, also in frames in which they are not found.
-
-    Args:
-        sink: the copy.
-        pictures: how they are hidden.
-    """
+    """Hides faces in an animation, also in frames in which they are not found."""
 
     def __init__(self, sink: PictureSink, pictures: Pictures) -> None:
         self._sink, self._pictures = sink, pictures
@@ -329,11 +289,11 @@ class _HiddenAnimation:
             self._sink.write(self._pictures.without(self._pages.popleft(), boxes))
 
 
-def _put_aside(images: Iterator[_Image], waiting: deque[_Image]) -> Iterator[_Image]:
-    """Yields the images, and also keeps each of them until its result arrives."""
-    for image in images:
-        waiting.append(image)
-        yield image
+def _put_aside(items: Iterable[_Item], waiting: deque[_Item]) -> Iterator[_Item]:
+    """Yields images or frames, and also keeps each of them until its result arrives."""
+    for item in items:
+        waiting.append(item)
+        yield item
 
 
 def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInterrupt | None:
@@ -346,12 +306,11 @@ def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInt
         return interrupt
 
 
-def _pixels_put_aside(frames: Iterable[Frame], waiting: deque[Frame]) -> Iterator[_Image]:
-    for frame in frames:
-        waiting.append(frame)
-        yield frame.pixels
-
-
 def escaped(what: object) -> str:
     """A text or path in which bytes that are not UTF-8 are escaped."""
     return str(what).encode(errors="backslashreplace").decode()
+
+
+def say(text: str) -> None:
+    """Prints a line to stderr, escaped."""
+    print(escaped(text), file=sys.stderr)

@@ -8,12 +8,7 @@ __all__ = ["check_choice"]
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Checks that a setting has one of its values.
-
-    Args:
-        name: the setting, for example "MODEL.LFFD.BOX_LOSS".
-        value: its value.
-        choices: the allowed values.
+    """Checks that a setting, such as "MODEL.LFFD.BOX_LOSS", has one of its values.
 
     Raises:
         ValueError: the value is not allowed; the message names the setting and the choices.

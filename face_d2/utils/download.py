@@ -33,11 +33,7 @@ def git_blob_id(data: bytes) -> str:
 
 
 def checksum(file: str | Path, kind: str = "sha256") -> str:
-    """Checksum of a file as ``"<kind>:<hex digits>"``.
-
-    Args:
-        file: the file to read.
-        kind: "sha256" or "git-blob" (see :func:`git_blob_id`).
+    """Checksum of a file as ``"<kind>:<hex digits>"``; ``kind`` is "sha256" or "git-blob".
 
     Raises:
         ValueError: the kind is unknown.
@@ -126,9 +122,10 @@ def _fetch(url: str, part: Path, size: int | None, quiet: bool) -> None:
     there = part.stat().st_size if part.exists() else 0
     if size is not None and there >= size:
         there = 0  # it belongs to another file, or is complete and wrong
-    response = _open(url, there)
-    with response:
-        if there and not _continues(response, there):
+    with _open(url, there) as response:
+        # The server may send the whole file instead of the bytes after the first ``there``.
+        begins = response.headers.get("Content-Range", "").startswith(f"bytes {there}-")
+        if response.status != 206 or not begins:
             there = 0
         total = _total(response, there)
         if size is not None and total not in (None, size):
@@ -172,12 +169,6 @@ def _open(url: str, there: int) -> HTTPResponse:
             error.close()
             return _open(url, 0)
         raise
-
-
-def _continues(response: HTTPResponse, there: int) -> bool:
-    """Whether the server sends only the bytes after the first ``there``, not the whole file."""
-    begins = f"bytes {there}-"
-    return response.status == 206 and response.headers.get("Content-Range", "").startswith(begins)
 
 
 def _total(response: HTTPResponse, there: int) -> int | None:

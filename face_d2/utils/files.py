@@ -32,11 +32,8 @@ def replaced_file(file: str | Path) -> Iterator[Path]:
     temporary = file.with_name(f".tmp-{os.getpid()}-{file.name[-60:]}")
     try:
         yield temporary
-        handle = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

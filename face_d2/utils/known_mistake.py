@@ -10,11 +10,7 @@ _HEAD = 512
 
 
 def known_mistake(path: str | os.PathLike[str]) -> str:
-    """Describes a file that is a common mistake; "" for other files.
-
-    These are Git LFS pointers, web pages saved in place of a file, empty files and archives that
-    were not unpacked.
-    """
+    """Describes a file that is empty, a Git LFS pointer or a web page; "" for other files."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

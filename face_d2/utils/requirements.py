@@ -16,10 +16,7 @@ REQUIRED_MODULES = {
 
 
 def require(extra: str) -> None:
-    """Checks that the packages of an extra are installed. Imports none of them.
-
-    Args:
-        extra: a key of :data:`REQUIRED_MODULES`.
+    """Checks that the packages of an extra, a key of :data:`REQUIRED_MODULES`, are installed.
 
     Raises:
         ModuleNotFoundError: a package is missing; the message is the command that installs it.
@@ -29,8 +26,7 @@ def require(extra: str) -> None:
         verb = "is" if len(missing) == 1 else "are"
         names = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
         raise ModuleNotFoundError(
-            f"{names} {verb} not installed: pip install 'face-d2[{extra}]'",
-            name=missing[0],
+            f"{names} {verb} not installed: pip install 'face-d2[{extra}]'", name=missing[0]
         )
 
 
