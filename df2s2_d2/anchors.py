@@ -13,6 +13,8 @@ import torch
 from detectron2.modeling.box_regression import Box2BoxTransform
 from torch import Tensor
 
+from face_d2.modeling.rectangles import part_indices
+
 __all__ = ["AnchorGrid", "AnchorGridCache", "decode_maps", "lay_anchors"]
 
 
@@ -54,30 +56,21 @@ class AnchorGrid:
         offset: float,
         sizes: Sequence[tuple[int, int]],
     ) -> AnchorGrid:
-        """Places the anchor shapes in all cells.
-
-        Args:
-            cell_anchors: per level (A, 4) XYXY, centered at the origin.
-            strides: per level, in pixels.
-            offset: position of the first center, in strides.
-            sizes: per level (rows, columns) of the feature map.
-        """
-        boxes, levels, centers, rows = [], [], [], []
+        """Places the anchor shapes in all cells; the arguments are those of :func:`lay_anchors`,
+        per level."""
+        boxes, centers, rows = [], [], []
         first = 0
-        for level, (shapes, stride, (height, width)) in enumerate(
-            zip(cell_anchors, strides, sizes)
-        ):
-            boxes.append(lay_anchors(shapes, stride, offset, (height, width)))
-            levels.append(torch.full((len(boxes[-1]),), level, device=shapes.device))
+        for level, (shapes, stride, size) in enumerate(zip(cell_anchors, strides, sizes)):
+            boxes.append(lay_anchors(shapes, stride, offset, size))
             centers.append((shapes[:, :2] + shapes[:, 2:]) / 2 + offset * stride)
             for a in range(len(shapes)):
-                rows.append((level, stride, width, height, first + a, len(shapes)))
+                rows.append((level, stride, *size[::-1], first + a, len(shapes)))
             first += len(boxes[-1])
         table = torch.tensor(rows, dtype=torch.int64, device=cell_anchors[0].device)
         every = torch.cat(list(cell_anchors))
         return AnchorGrid(
             boxes=torch.cat(boxes),
-            levels=torch.cat(levels),
+            levels=part_indices(boxes),
             shape_sizes=every[:, 2:] - every[:, :2],
             shape_centers=torch.cat(centers),
             shape_levels=table[:, 0],
@@ -90,20 +83,17 @@ class AnchorGrid:
 
 
 class AnchorGridCache:
-    """Builds a grid once per image size; training crops have only one size.
+    """Builds a grid once per image size, and keeps the ``keep`` grids that were used last.
 
     A grid belongs to the shape tensors from which it was built. After a model is moved to another
     device or precision, its shape tensors are new, so new grids are built. Grids are not kept while
     tracing. Grids from PyTorch's inference mode cannot be used in training, so they are kept
     separately.
-
-    Args:
-        keep: number of grids to keep; the least recently used one is dropped first.
     """
 
     def __init__(self, keep: int = 4) -> None:
         self._keep = keep
-        self._build = lru_cache(maxsize=keep)(_build_grid)
+        self._build = lru_cache(maxsize=keep)(lambda inference, *key: AnchorGrid.build(*key))
 
     def __call__(
         self,
@@ -118,35 +108,23 @@ class AnchorGridCache:
             return AnchorGrid.build(cell_anchors, strides, offset, sizes)
         # A tensor is hashed by identity, and the key keeps it alive.
         key = (tuple(cell_anchors), tuple(strides), offset, tuple(sizes))
-        return self._build(*key, torch.is_inference_mode_enabled())
+        return self._build(torch.is_inference_mode_enabled(), *key)
 
     def __reduce__(self) -> tuple[type, tuple[int]]:
         # Copies of a model, in memory or in a file, start with an empty cache.
         return AnchorGridCache, (self._keep,)
 
 
-def _build_grid(
-    cell_anchors: Sequence[Tensor],
-    strides: Sequence[int],
-    offset: float,
-    sizes: Sequence[tuple[int, int]],
-    inference: bool,
-) -> AnchorGrid:
-    """``inference`` makes the cache keep separate grids for inference mode."""
-    return AnchorGrid.build(cell_anchors, strides, offset, sizes)
-
-
 def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:
-    """Anchors of one level; also works while tracing, when the size of the map is symbolic.
+    """(rows columns A, 4) XYXY anchors of one level, ordered by row, column and shape.
+
+    It also works while tracing, when the size of the map is symbolic.
 
     Args:
         shapes: (A, 4) XYXY, centered at the origin.
         stride: pixels between neighboring cells.
         offset: position of the first center, in strides.
         size: (rows, columns) of the feature map.
-
-    Returns:
-        (rows columns A, 4) XYXY, ordered by row, column and shape.
     """
     centers = _centers(shapes, stride, offset, size).permute(1, 2, 0).repeat(1, 1, 2)
     return (centers[:, :, None] + shapes).reshape(-1, 4)
@@ -155,7 +133,7 @@ def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int
 def decode_maps(
     deltas: Tensor, shapes: Tensor, stride: int, offset: float, transform: Box2BoxTransform
 ) -> Tensor:
-    """The boxes of all anchors of one level, as ``transform.apply_deltas`` computes them.
+    """(N, rows columns A, 4) XYXY boxes of one level, as ``transform.apply_deltas`` computes them.
 
     Anchors of one shape differ only in their centers, so that whole maps are computed at once. In
     an exported network this is several times as fast as a computation row by row. It also works
@@ -163,11 +141,7 @@ def decode_maps(
 
     Args:
         deltas: (N, 4A, rows, columns), the output of the head.
-        shapes, stride, offset: see :func:`lay_anchors`.
-        transform: the meaning of the deltas.
-
-    Returns:
-        (N, rows columns A, 4) XYXY, in the order of :func:`lay_anchors`.
+        shapes, stride, offset: see :func:`lay_anchors`, which also gives the order.
     """
     images, _, rows, columns = deltas.shape
     weights = deltas.new_tensor(transform.weights).view(4, 1, 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
 from detectron2.config import CfgNode as CN
 
 __all__ = ["add_df2s2_config"]
 
 
-def add_df2s2_config(cfg: CfgNode) -> None:
+def add_df2s2_config(cfg: CN) -> None:
     """Adds ``MODEL.FFP``, ``MODEL.TIMM`` and ``MODEL.DF2S2`` to a Detectron2 config, in place."""
     cfg.MODEL.FFP = CN()
     # The stages to fuse, shallow to deep. The stages of timm networks have the same names.

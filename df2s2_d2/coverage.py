@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,31 +39,24 @@ class AnchorCoverage(CoverageRule):
             f"low quality, IoU >= {floor:g}" if floor < 1 else "low quality (off)",
         )
         self.levels = tuple(model.in_features)
-        self._matcher = matcher
-        self._strides = model.strides
-        self._divisor = max(model.size_divisibility, 1)
-        self._shapes = list(model.anchor_generator.cell_anchors)
-        self._offset = model.anchor_generator.offset
-        # Images are sorted by size, so a small cache of grids is enough.
-        self._grid = lru_cache(maxsize=4)(self._build_grid)
+        self._model = model
 
     def __call__(
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], size: tuple[int, int]
     ) -> FaceCoverage:
         grid = self._grid(size)
         faces = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        found = self._matcher(grid, faces, torch.as_tensor(ignore))
+        found = self._model.matcher(grid, faces, torch.as_tensor(ignore))
         positive = found.labels == 1
         owner, level = found.faces[positive], grid.levels[positive]
-        count, levels = len(boxes), len(self._strides)
+        count, levels = len(boxes), len(self.levels)
         positives = torch.bincount(owner * levels + level, minlength=count * levels)
         by_threshold = torch.bincount(found.faces[positive & ~found.forced], minlength=count) > 0
         positives = positives.view(count, levels)
         outcomes = torch.where(by_threshold, 0, torch.where(positives.any(dim=1), 1, 2))
         return FaceCoverage(outcomes.numpy(), positives.numpy())
 
-    def _build_grid(self, size: tuple[int, int]) -> AnchorGrid:
-        padded = [-(-side // self._divisor) * self._divisor for side in size]
+    def _grid(self, size: tuple[int, int]) -> AnchorGrid:
+        height, width = self._model.padded_size(*size)
         # The network rounds up whenever it halves a map.
-        sizes = [(-(-padded[0] // s), -(-padded[1] // s)) for s in self._strides]
-        return AnchorGrid.build(self._shapes, self._strides, self._offset, sizes)
+        return self._model._grid([(-(-height // s), -(-width // s)) for s in self._model.strides])

@@ -141,9 +141,9 @@ class FFP(Backbone):
         super().__init__()
         shapes = bottom_up.output_shape()
         _check_stages(in_features, shapes)
-        strides = [shapes[name].stride for name in in_features]
         self.bottom_up = bottom_up
         self.in_features = tuple(in_features)
+        strides = [shapes[name].stride for name in in_features]
         widths = [shapes[name].channels for name in in_features]
         self.f_blocks = nn.ModuleList(
             FBlock(
@@ -164,14 +164,8 @@ class FFP(Backbone):
         self.projections = nn.ModuleList()
         if out_channels:
             for width in widths:
-                # The normalization layer has its own bias.
-                projection = Conv2d(
-                    width,
-                    out_channels,
-                    1,
-                    bias=not norm,
-                    norm=build_norm("MODEL.FFP.NORM", norm, out_channels),
-                )
+                layer = build_norm("MODEL.FFP.NORM", norm, out_channels)  # it has its own bias
+                projection = Conv2d(width, out_channels, 1, bias=not norm, norm=layer)
                 _xavier(projection)
                 self.projections.append(projection)
             widths = [out_channels] * len(widths)
@@ -204,14 +198,6 @@ class FFP(Backbone):
         """The same for Detectron2 main, which reads this property first."""
         return {"size_divisibility": self._size_divisibility} if self._size_divisibility else {}
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {
-            name: ShapeSpec(
-                channels=self._out_feature_channels[name], stride=self._out_feature_strides[name]
-            )
-            for name in self._out_features
-        }
-
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
@@ -219,28 +205,24 @@ def build_resnet_ffp_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
     A config without ``MODEL.FFP``, for example of another Detectron2 project, gets the defaults.
 
-    With ``MODEL.FFP.FUSION`` "fpn" the result is Detectron2's own FPN with P6 and P7 convolved from
-    res5, as in the RetinaNet baseline. Its outputs are named ``p2`` to ``p7``.
-
-    Stages of the ResNet that are deeper than the fused ones are not trained.
-
     Raises:
-        ValueError: an option is unknown, the ResNet does not have the stages, or the width of an
-            FPN is 0.
+        ValueError: see :func:`build_pyramid`.
     """
-    ffp = cfg.MODEL.get("FFP") or _default_settings()
-    return build_pyramid(build_resnet_backbone(cfg, input_shape), ffp, input_shape.channels)
+    bottom_up = build_resnet_backbone(cfg, input_shape)
+    if not cfg.MODEL.get("FFP"):
+        cfg = CfgNode({"MODEL": CfgNode()})
+        add_df2s2_config(cfg)
+    return build_pyramid(bottom_up, cfg.MODEL.FFP, input_shape.channels)
 
 
 def build_pyramid(bottom_up: Backbone, settings: CfgNode, channels: int) -> Backbone:
     """Builds the pyramid described by ``settings`` on top of a network.
 
     With ``FUSION`` "fpn" the result is Detectron2's own FPN with P6 and P7 convolved from the
-    deepest stage. Its outputs are named ``p2`` to ``p7``. Stages that are not fused are not
-    trained.
+    deepest stage, as in the RetinaNet baseline. Its outputs are named ``p2`` to ``p7``. Stages that
+    are not fused are not trained.
 
     Args:
-        bottom_up: the network.
         settings: the config node ``MODEL.FFP``.
         channels: channels of the images.
 
@@ -278,12 +260,6 @@ def build_pyramid(bottom_up: Backbone, settings: CfgNode, channels: int) -> Back
         activation=settings.PSI_ACTIVATION,
         init_gain=settings.PSI_INIT_GAIN,
     )
-
-
-def _default_settings() -> CfgNode:
-    cfg = CfgNode({"MODEL": CfgNode()})
-    add_df2s2_config(cfg)
-    return cfg.MODEL.FFP
 
 
 def _check_stages(in_features: Sequence[str], shapes: Mapping[str, ShapeSpec]) -> None:

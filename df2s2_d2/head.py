@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -68,14 +69,11 @@ class DF2S2Head(nn.Module):
                     f"MODEL.DF2S2.{key} is {prior}; expected a score between 0 and 1, "
                     "neither of them included."
                 )
-        separate_boxes = share_tower == "none"
-        separate_masks = segmentation and share_tower != "all"
-        self.cls_subnet = _tower(in_channels, conv_dim, num_convs, norm)
+        tower = partial(_tower, in_channels, conv_dim, num_convs, norm)
+        self.cls_subnet = tower()
         # None: the branch uses the classification tower.
-        self.bbox_subnet = (
-            _tower(in_channels, conv_dim, num_convs, norm) if separate_boxes else None
-        )
-        self.seg_subnet = _tower(in_channels, conv_dim, num_convs, norm) if separate_masks else None
+        self.bbox_subnet = tower() if share_tower == "none" else None
+        self.seg_subnet = tower() if segmentation and share_tower != "all" else None
         width = conv_dim if num_convs else in_channels
         self.cls_score = _conv3x3(width, num_anchors)
         self.bbox_pred = _conv3x3(width, 4 * num_anchors)
@@ -96,11 +94,7 @@ class DF2S2Head(nn.Module):
     def forward(
         self, features: Sequence[Tensor], *, segment: bool = False
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Runs the head over all levels.
-
-        Args:
-            features: per level (N, C, H, W).
-            segment: whether the segmentation branch runs.
+        """Runs the head over the features of all levels, (N, C, H, W) each.
 
         Returns:
             Per level: logits (N, A, H, W), box deltas (N, 4A, H, W), and mask logits (N, 1, H, W),

@@ -12,8 +12,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss
 
-from face_d2.modeling.iou_loss import IOU_LOSSES
-from face_d2.modeling.reduce import sum_over_processes
+from face_d2.modeling.losses import IOU_LOSSES, sum_over_processes
 
 __all__ = [
     "BOX_LOSSES",
@@ -106,13 +105,9 @@ def classification_loss(
 
 
 def box_loss(deltas: Tensor, targets: Tensor, weights: Tensor, beta: float) -> Tensor:
-    """Smooth L1 of the positives' box deltas, summed over the four coordinates.
+    """Smooth L1 of the positives' box deltas (P, 4), summed over the four coordinates.
 
-    Args:
-        deltas: (P, 4) predicted.
-        targets: (P, 4).
-        weights: (P,).
-        beta: error at which the loss changes from quadratic to linear.
+    At an error of ``beta``, the loss changes from quadratic to linear. ``weights`` is (P,).
     """
     loss = F.smooth_l1_loss(deltas.float(), targets, beta=beta, reduction="none")
     return (loss.sum(dim=1) * weights).sum()
@@ -131,8 +126,7 @@ def iou_box_loss(
     Args:
         kind: "giou", "diou" or "ciou".
         deltas: (P, 4) predicted.
-        anchors: (P, 4) XYXY.
-        boxes: (P, 4) XYXY, the target of each anchor.
+        anchors, boxes: (P, 4) XYXY, the positive anchors and their targets.
         weights: (P,).
         transform: converts deltas to boxes.
     """

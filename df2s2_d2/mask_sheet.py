@@ -28,10 +28,7 @@ def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path)
     Args:
         model: with a segmentation branch, in evaluation mode.
         inputs: training items with ``image`` (3, H, W) and ``instances``.
-        path: PNG to write.
-
-    Returns:
-        ``path``.
+        path: PNG to write; it is returned.
 
     Raises:
         ValueError: when there is no input, or the model was built without the branch.
@@ -40,45 +37,30 @@ def mask_sheet(model: DF2S2, inputs: Sequence[dict[str, Any]], path: str | Path)
         raise ValueError("there is no image to draw masks for.")
     rows = []
     for item in inputs:
-        images = model.preprocess_image([item])
-        predicted = model.segment(images.tensor)
-        sizes = [tuple(level.shape[-2:]) for level in predicted]
-        true = _true_masks(model, item, sizes)
+        faces = item["instances"].to(model.device)
+        predicted = [mask[0, 0] for mask in model.segment(model.preprocess_image([item]).tensor)]
+        on_level = model.levels_of_faces(faces, [tuple(mask.shape) for mask in predicted])
         image = np.ascontiguousarray(item["image"].numpy().transpose(1, 2, 0)[..., :3])
         if model.input_format == "RGB":
             image = image[..., ::-1]
-        tiles = [_tile(image, "image")]
-        for level, (wanted, found) in enumerate(zip(true, predicted)):
-            stride = model.strides[level]
-            height, width = item["image"].shape[-2:]
+        tile = _tile(image, "image")
+        tiles = [np.vstack([tile, np.full_like(tile, 255)])]
+        for level, (stride, mask) in enumerate(zip(model.strides, predicted)):
+            target = box_mask(faces.gt_boxes.tensor[on_level[:, level]], stride, tuple(mask.shape))
             pair = [
-                _tile(_gray(mask, stride, (height, width)), f"stride {stride}, {name}")
-                for mask, name in ((wanted.float(), "true"), (found[0, 0], "predicted"))
+                _tile(_gray(pixels, stride, image.shape[:2]), f"stride {stride}, {name}")
+                for pixels, name in ((target.float(), "true"), (mask, "predicted"))
             ]
             tiles.append(np.vstack(pair))
-        tiles[0] = np.vstack([tiles[0], np.full_like(tiles[0], 255)])
         rows.append(np.hstack(tiles))
     width = max(row.shape[1] for row in rows)
-    sheet = np.vstack(
-        [
-            np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0)), constant_values=255)
-            for row in rows
-        ]
-    )
-    if not cv2.imwrite(str(path), sheet):
+    sheet = [
+        np.pad(row, ((0, 8), (0, width - row.shape[1]), (0, 0)), constant_values=255)
+        for row in rows
+    ]
+    if not cv2.imwrite(str(path), np.vstack(sheet)):
         raise OSError(f"{path} cannot be written.")
     return Path(path)
-
-
-def _true_masks(
-    model: DF2S2, item: dict[str, Any], sizes: Sequence[tuple[int, int]]
-) -> list[Tensor]:
-    boxes = item["instances"].gt_boxes.tensor.to(model.device)
-    on_level = model.levels_of_faces(item["instances"].to(model.device), sizes)
-    return [
-        box_mask(boxes[on_level[:, level]], stride, size)
-        for level, (stride, size) in enumerate(zip(model.strides, sizes))
-    ]
 
 
 def _gray(mask: Tensor, stride: int, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -17,14 +17,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from df2s2_d2.anchors import AnchorGrid
+from face_d2.modeling.rectangles import part_indices
 
-__all__ = ["AnchorLabels", "FaceAnchorMatcher", "image_indices"]
+__all__ = ["AnchorLabels", "FaceAnchorMatcher"]
 
 # At most this many face-anchor pairs are compared at a time, which limits the memory.
 _PAIRS_AT_A_TIME = 1 << 19
@@ -100,26 +102,19 @@ class FaceAnchorMatcher:
                 f"MODEL.DF2S2.LOW_QUALITY_TOPK is {low_quality_topk}; expected at least 1 "
                 "(LOW_QUALITY_MIN_IOU 1 forces no match)."
             )
-        self.background_below, self.positive_from = low, high
-        self.low_quality_min_iou = low_quality_min_iou
         if not 0 <= min_face < math.inf:
             raise ValueError(
                 f"MODEL.DF2S2.MIN_FACE is {min_face}; expected pixels, at least 0 (0: no face is "
                 "ignored)."
             )
+        self.background_below, self.positive_from = low, high
+        self.low_quality_min_iou = low_quality_min_iou
         self.low_quality_topk = low_quality_topk
         self.min_face = min_face
 
     def __call__(self, grid: AnchorGrid, boxes: Tensor, ignore: Tensor) -> AnchorLabels:
-        """Labels all anchors of an image.
-
-        Args:
-            grid: the anchors.
-            boxes: (M, 4) XYXY faces, with positive sides.
-            ignore: (M,) ignored faces.
-        """
-        (found,) = self.label_batch(grid, [boxes], [ignore])
-        return found
+        """Labels the anchors of one image; see :meth:`label_batch`."""
+        return self.label_batch(grid, [boxes], [ignore])[0]
 
     @torch.no_grad()
     def label_batch(
@@ -129,22 +124,21 @@ class FaceAnchorMatcher:
 
         Args:
             grid: the anchors of an image; the same for all.
-            boxes: per image (M, 4).
-            ignore: per image (M,).
+            boxes: per image (M, 4) XYXY faces, with positive sides.
+            ignore: per image (M,) ignored faces.
         """
         counts = [len(faces) for faces in boxes]
-        image = image_indices(boxes)
+        image = part_indices(boxes)
         found = self._label(grid, torch.cat(list(boxes)), torch.cat(list(ignore)), image, counts)
         labels, faces, forced = (
             rows.view(len(counts), -1) for rows in (found.labels, found.faces, found.forced)
         )
         on_level, ignored = found.on_level.split(counts), found.ignore.split(counts)
-        results, start = [], 0
-        for n, count in enumerate(counts):
+        results = []
+        for n, start in enumerate(accumulate(counts[:-1], initial=0)):
             # Anchors without a face have face index 0 in every image.
             own = (faces[n] - start).clamp_(min=0)
             results.append(AnchorLabels(labels[n], own, forced[n], on_level[n], ignored[n]))
-            start += count
         return results
 
     def _label(
@@ -155,21 +149,13 @@ class FaceAnchorMatcher:
         image: Tensor,
         counts: Sequence[int],
     ) -> AnchorLabels:
-        """Labels the N R anchors of all images; anchors and faces are concatenated over images.
-
-        Args:
-            grid: the anchors of an image.
-            boxes: (M, 4) the faces of all images.
-            ignore: (M,).
-            image: (M,) int64, the image of each face.
-            counts: faces per image.
-        """
+        """Labels the N R anchors of all images; ``image`` (M,) is the image of each face."""
         num_faces, num_levels = len(boxes), grid.num_levels
         num_anchors = len(counts) * len(grid.boxes)
-        labels = torch.zeros(num_anchors, dtype=torch.int8, device=boxes.device)
-        faces = torch.zeros(num_anchors, dtype=torch.int64, device=boxes.device)
+        labels = boxes.new_zeros(num_anchors, dtype=torch.int8)
+        faces = boxes.new_zeros(num_anchors, dtype=torch.int64)
         if num_faces == 0:
-            on_level = torch.zeros(0, num_levels, dtype=torch.bool, device=boxes.device)
+            on_level = boxes.new_zeros(0, num_levels, dtype=torch.bool)
             return AnchorLabels(labels, faces, labels > 0, on_level, ignore)
         if self.min_face > 0:
             sizes = boxes[:, 2:] - boxes[:, :2]
@@ -215,17 +201,6 @@ class FaceAnchorMatcher:
         on_level |= unmatched & (_fitting_level(grid, boxes)[:, None] == levels)
         on_level &= ~ignore[:, None]
         return AnchorLabels(labels, faces, forced, on_level, ignore)
-
-
-def image_indices(boxes: Sequence[Tensor]) -> Tensor:
-    """(M,) int64: the image index of each face of a batch, given (M_n, 4) boxes per image."""
-    # Created on the device, because copying a list to a GPU would make the host wait.
-    return torch.cat(
-        [
-            torch.full((len(faces),), n, dtype=torch.int64, device=faces.device)
-            for n, faces in enumerate(boxes)
-        ]
-    )
 
 
 def _pairs(grid: AnchorGrid, boxes: Tensor, min_iou: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -303,14 +278,8 @@ def _best_per(group: Tensor, value: Tensor, item: Tensor, size: int) -> tuple[Te
 
 
 def _nth_largest(group: Tensor, value: Tensor, n: int, size: int) -> Tensor:
-    """(size,) per group its ``n``-th largest value, of fewer the smallest; 0 for an empty group.
-
-    Args:
-        group: (P,) int64.
-        value: (P,) float32 in [0, 1].
-        n: at least 1.
-        size: number of groups.
-    """
+    """(size,) per group its ``n``-th largest value in [0, 1]; if there are fewer, the smallest; 0
+    for an empty group."""
     # One sort orders by group, then by falling value; float64 holds both exactly.
     order = (2 * group.double() - value.double()).argsort()
     count = torch.zeros(size, dtype=torch.int64, device=group.device)

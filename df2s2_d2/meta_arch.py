@@ -1,8 +1,5 @@
 """DF2S2: anchors, labels, losses and inference (arXiv 1811.08557, section 3).
 
-Long because a Detectron2 meta-architecture names each of its settings three times: in the
-docstring, as an argument and in ``from_config``.
-
 Letters: N = images, L = levels, A = anchors per location, R = anchors of all levels, M = faces.
 """
 
@@ -19,7 +16,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_anchor_generator, build_backbone
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.box_regression import Box2BoxTransform
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
@@ -54,13 +51,9 @@ class DF2S2(OneStageDetector):
     With an FPN, separate towers and no segmentation branch, this is the RetinaNet baseline.
 
     Args:
-        backbone: computes the feature maps.
-        in_features: the maps used for detection, shallow to deep. Layers that no chosen map depends
-            on are not trained.
-        head: predicts on all of them.
+        in_features: the maps of the backbone used for detection, shallow to deep. Layers on which
+            no chosen map depends are not trained.
         anchor_generator: its shapes, strides and offset are used.
-        matcher: labels anchors.
-        box2box_transform: box deltas to boxes and back.
         cls_norm, focal_loss_alpha, focal_loss_gamma, focal_loss_margin: classification loss.
         box_loss: "smooth_l1" of the deltas, or "giou", "diou", "ciou" of the boxes.
         smooth_l1_beta: used by "smooth_l1" only.
@@ -207,23 +200,16 @@ class DF2S2(OneStageDetector):
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Raw maps of normalized images, for export and measurement.
+        """See :meth:`OneStageDetector.forward_maps`.
 
-        Args:
-            images: (N, 3, H, W), normalized.
-
-        Returns:
-            Per level, shallow to deep: logits (N, A, H, W), then box deltas (N, 4A, H, W).
+        Per level, shallow to deep: logits (N, A, H, W), then box deltas (N, 4A, H, W).
         """
         logits, deltas, _ = self.head(self._features(images))
         return tuple(part for level in zip(logits, deltas) for part in level)
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """Names of the maps of :meth:`forward_maps`.
-
-        ``logits_<level>``, then ``deltas_<level>``, for each level from shallow to deep.
-        """
+        """``logits_<level>`` and ``deltas_<level>`` of each level, shallow to deep."""
         return tuple(f"{kind}_{name}" for name in self.in_features for kind in ("logits", "deltas"))
 
     def decode(self, maps: Sequence[Tensor]) -> Candidates:
@@ -231,14 +217,9 @@ class DF2S2(OneStageDetector):
         boxes, scores, levels = [], [], []
         for index, (logits, deltas) in enumerate(zip(maps[::2], maps[1::2])):
             flat = logits.permute(0, 2, 3, 1).flatten(1)  # (N, h w A)
+            shapes, offset = self._shapes()[index], self.anchor_generator.offset
             boxes.append(
-                decode_maps(
-                    deltas,
-                    self._shapes()[index],
-                    self.strides[index],
-                    self.anchor_generator.offset,
-                    self.box2box_transform,
-                )
+                decode_maps(deltas, shapes, self.strides[index], offset, self.box2box_transform)
             )
             scores.append(flat.sigmoid())
             levels.append(torch.full_like(flat[0], index, dtype=torch.int64))
@@ -272,13 +253,8 @@ class DF2S2(OneStageDetector):
         return AnchorCoverage(self)
 
     def segment(self, images: Tensor) -> list[Tensor]:
-        """Predicted face masks of every level.
-
-        Args:
-            images: (N, 3, H, W), normalized.
-
-        Returns:
-            Per level (N, 1, H, W) probabilities.
+        """Predicted face masks of normalized images (N, 3, H, W): per level (N, 1, H, W)
+        probabilities.
 
         Raises:
             ValueError: when the model was built without the branch.
@@ -295,7 +271,7 @@ class DF2S2(OneStageDetector):
             target: ``gt_boxes`` and optionally ``gt_ignore``.
             sizes: (rows, columns) of every level.
         """
-        boxes, ignore = target.gt_boxes.tensor, self._ignored(target)
+        boxes, ignore = target.gt_boxes.tensor, self.ignored(target)
         return self._shown_on(self.matcher(self._grid(sizes), boxes, ignore), boxes)
 
     def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
@@ -305,7 +281,7 @@ class DF2S2(OneStageDetector):
         )
         grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         boxes = [target.gt_boxes.tensor for target in targets]
-        ignore = [self._ignored(target) for target in targets]
+        ignore = [self.ignored(target) for target in targets]
         matches = self.matcher.label_batch(grid, boxes, ignore)
         losses = self.detection_losses(grid, logits, deltas, boxes, matches)
         if self.head.segmentation:
@@ -324,14 +300,8 @@ class DF2S2(OneStageDetector):
         boxes: Sequence[Tensor],
         matches: Sequence[AnchorLabels],
     ) -> dict[str, Tensor]:
-        """Classification and box loss.
-
-        Args:
-            grid: the anchors.
-            logits, deltas: per level, the outputs of the head.
-            boxes: per image (M, 4) XYXY faces.
-            matches: per image, the result of the matcher.
-        """
+        """Classification and box loss, of the outputs of the head per level, and the faces (M, 4)
+        XYXY and the result of the matcher per image."""
         flat_logits = torch.cat([_flatten(level, 1) for level in logits], dim=1)[..., 0]  # (N, R)
         flat_deltas = torch.cat([_flatten(level, 4) for level in deltas], dim=1)  # (N, R, 4)
         labels = torch.stack([match.labels for match in matches])  # (N, R)
@@ -341,7 +311,12 @@ class DF2S2(OneStageDetector):
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
         starts = accumulate(map(len, boxes[:-1]), initial=0)
         faces = torch.stack([match.faces + start for match, start in zip(matches, starts)])
-        matched = torch.cat(list(boxes))[faces[image, anchor]]
+        box_losses = self._box_loss(
+            flat_deltas[image, anchor],
+            grid.boxes[anchor],
+            torch.cat(list(boxes))[faces[image, anchor]],
+            box_weights[grid.levels[anchor]],
+        )
         get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))
         return {
             "loss_cls": classification_loss(
@@ -352,13 +327,7 @@ class DF2S2(OneStageDetector):
                 self.focal_loss_gamma,
                 self.focal_loss_margin,
             ),
-            "loss_box_reg": self.box_weight
-            * self._box_loss(
-                flat_deltas[image, anchor],
-                grid.boxes[anchor],
-                matched,
-                box_weights[grid.levels[anchor]],
-            ),
+            "loss_box_reg": self.box_weight * box_losses,
         }
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor, weights: Tensor) -> Tensor:
@@ -368,10 +337,7 @@ class DF2S2(OneStageDetector):
         return iou_box_loss(self.box_loss, deltas, anchors, boxes, weights, self.box2box_transform)
 
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detections of a padded, normalized batch, XYXY in its pixels, best score first.
-
-        In addition to Detectron2's fields, there is ``pred_levels``, an index into ``in_features``.
-        """
+        """See :meth:`OneStageDetector.detect`; ``pred_levels`` are indices into ``in_features``."""
         logits, deltas, _ = self.head(self._features(images.tensor))
         grid = self._grid([tuple(level.shape[-2:]) for level in logits])
         scores = [_flatten(level, 1)[..., 0].sigmoid() for level in logits]
@@ -389,35 +355,19 @@ class DF2S2(OneStageDetector):
         anchors: Sequence[Tensor],
         image_size: tuple[int, int],
     ) -> Instances:
-        kept_scores, kept_boxes, kept_levels = [], [], []
-        for level, (level_scores, level_deltas, level_anchors) in enumerate(
-            zip(scores, deltas, anchors)
-        ):
-            above = (level_scores > self.test_score_thresh).nonzero(as_tuple=True)[0]
-            best = level_scores[above].topk(min(self.test_topk_candidates, len(above))).indices
-            best = above[best]
-            kept_scores.append(level_scores[best])
-            kept_boxes.append(
-                self.box2box_transform.apply_deltas(level_deltas[best], level_anchors[best])
-            )
-            kept_levels.append(torch.full_like(best, level))
-        all_scores, all_boxes = torch.cat(kept_scores), Boxes(torch.cat(kept_boxes))
-        finite = torch.isfinite(all_boxes.tensor).all(dim=1)
-        all_scores, all_boxes = all_scores[finite], all_boxes[finite]
-        all_levels = torch.cat(kept_levels)[finite]
+        candidates = []
+        for level, (values, moves, places) in enumerate(zip(scores, deltas, anchors)):
+            above = (values > self.test_score_thresh).nonzero(as_tuple=True)[0]
+            best = above[values[above].topk(min(self.test_topk_candidates, len(above))).indices]
+            found = self.box2box_transform.apply_deltas(moves[best], places[best])
+            candidates.append((found, values[best], torch.full_like(best, level)))
+        boxes, scores, levels = (torch.cat(parts) for parts in zip(*candidates))
+        finite = torch.isfinite(boxes).all(dim=1)
+        boxes, scores, levels = boxes[finite], scores[finite], levels[finite]
         # As in Detectron2's RetinaNet, boxes are clipped at the image border after NMS.
-        keep = first_kept(
-            partial(nms, iou_threshold=self.test_nms_thresh),
-            all_boxes.tensor,
-            all_scores,
-            self.max_detections_per_image,
-        )
-        found = Instances(image_size)
-        found.pred_boxes = all_boxes[keep]
-        found.scores = all_scores[keep]
-        found.pred_classes = torch.zeros_like(keep)
-        found.pred_levels = all_levels[keep]
-        return found
+        suppress = partial(nms, iou_threshold=self.test_nms_thresh)
+        kept = first_kept(suppress, boxes, scores, self.max_detections_per_image)
+        return self.detections(image_size, boxes[kept], scores[kept], levels[kept])
 
     def _features(self, images: Tensor) -> list[Tensor]:
         maps = self.backbone(images)
@@ -434,12 +384,6 @@ class DF2S2(OneStageDetector):
             return match.on_level
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
         return area_levels(boxes, torch.stack(areas).sqrt()) & ~match.ignore[:, None]
-
-    @staticmethod
-    def _ignored(target: Instances) -> Tensor:
-        if target.has("gt_ignore"):
-            return target.gt_ignore
-        return torch.zeros(len(target), dtype=torch.bool, device=target.gt_boxes.device)
 
 
 def _flatten(level: Tensor, per_anchor: int) -> Tensor:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor
 
-from df2s2_d2.matching import image_indices
-from face_d2.modeling.reduce import sum_over_processes
+from face_d2.modeling.losses import sum_over_processes
+from face_d2.modeling.rectangles import part_indices, sum_rectangles
 
 __all__ = ["area_levels", "box_mask", "box_masks", "segmentation_loss", "segmentation_targets"]
 
@@ -27,14 +27,8 @@ def area_levels(boxes: Tensor, base_sizes: Tensor) -> Tensor:
     """Finds the levels whose mask shows a face, by the face's area.
 
     A level with the smallest anchor side S shows faces with an area from S^2 / 2 to 2 (1.58 S)^2
-    (FAN, arXiv 1711.07246).
-
-    Args:
-        boxes: (M, 4) XYXY, in pixels of the network's input.
-        base_sizes: (L,) S of every level, in the same pixels.
-
-    Returns:
-        (M, L) bool.
+    (FAN, arXiv 1711.07246). From boxes (M, 4) XYXY and S of every level (L,), in pixels of the
+    network's input, the result is (M, L) bool.
     """
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
     relative = areas[:, None] / base_sizes[None] ** 2
@@ -42,20 +36,7 @@ def area_levels(boxes: Tensor, base_sizes: Tensor) -> Tensor:
 
 
 def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
-    """Union of boxes on the grid of a level.
-
-    A cell is set if its center is inside a box. A box that contains no cell center sets the cell in
-    which it lies.
-
-    Args:
-        boxes: (M, 4) XYXY pixels of the image.
-        stride: stride of the level; cell (x, y) has its center at ((x + 0.5) stride, (y + 0.5)
-            stride).
-        size: (rows, columns) of the level.
-
-    Returns:
-        (rows, columns) bool.
-    """
+    """(rows, columns) bool: the union of boxes on the grid of a level; see :func:`box_masks`."""
     first = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     return box_masks(boxes, first, 1, stride, size)[0]
 
@@ -63,38 +44,28 @@ def box_mask(boxes: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
 def box_masks(
     boxes: Tensor, mask: Tensor, num_masks: int, stride: int, size: tuple[int, int]
 ) -> Tensor:
-    """Computes several masks at once; see :func:`box_mask`.
+    """Masks of boxes on the grid of a level.
+
+    A cell is set if its center is inside a box. A box that contains no cell center sets the cell in
+    which it lies.
 
     Args:
-        boxes: (M, 4) XYXY pixels.
+        boxes: (M, 4) XYXY pixels of the image.
         mask: (M,) int64, index of the mask that shows each box; -1 for none.
         num_masks: number of masks (K).
-        stride, size: stride and size of the level, see :func:`box_mask`.
+        stride: stride of the level; cell (x, y) has its center at ((x + 0.5) stride, (y + 0.5)
+            stride).
+        size: (rows, columns) of the level.
 
     Returns:
         (K, rows, columns) bool.
     """
-    height, width = size
-    first = torch.ceil(boxes[:, :2] / stride - 0.5).long()  # (M, 2) first x, y inside
-    past = torch.ceil(boxes[:, 2:] / stride - 0.5).long()
-    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride).floor().long()
+    first = torch.ceil(boxes[:, :2] / stride - 0.5)  # (M, 2) first x, y inside
+    past = torch.ceil(boxes[:, 2:] / stride - 0.5)
+    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride).floor()
     small = past <= first
-    x0, y0 = torch.where(small, middle, first).unbind(1)
-    x1, y1 = torch.where(small, middle + 1, past).unbind(1)
-    x0, x1 = x0.clamp(0, width), x1.clamp(0, width)
-    y0, y1 = y0.clamp(0, height), y1.clamp(0, height)
-    # Marking corners and summing twice takes the same time for one face and for a crowd. If a box
-    # lies outside the map, its clamped ends are equal and its marks cancel out.
-    corners = torch.zeros(
-        num_masks * (height + 1) * (width + 1), dtype=torch.int32, device=boxes.device
-    )
-    one = (mask >= 0).int()
-    top = mask.clamp(min=0) * (height + 1)
-    for x, y, sign in ((x0, y0, 1), (x1, y1, 1), (x1, y0, -1), (x0, y1, -1)):
-        corners.index_add_(0, (top + y) * (width + 1) + x, sign * one)
-    corners = corners.view(num_masks, height + 1, width + 1)
-    painted = corners.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-    return painted[:, :height, :width] > 0
+    first, past = torch.where(small, middle, first), torch.where(small, middle + 1, past)
+    return sum_rectangles((mask >= 0).int(), mask.clamp(min=0), first, past, (num_masks, *size)) > 0
 
 
 def segmentation_loss(
@@ -112,9 +83,6 @@ def segmentation_loss(
         boxes, ignore, on_level, strides: see :func:`segmentation_targets`.
         reduction: over the pixels of a level: "mean" (over the batches of all processes) or "sum"
             (per image).
-
-    Returns:
-        Scalar.
     """
     sizes = [tuple(level.shape[-2:]) for level in logits]
     levels = segmentation_targets(boxes, ignore, on_level, strides, sizes)
@@ -153,7 +121,7 @@ def segmentation_targets(
     Returns:
         Per level the masks and the weights of their pixels, (N, rows, columns) float32 each.
     """
-    image = image_indices(boxes)
+    image = part_indices(boxes)
     every, shown = torch.cat(list(boxes)), torch.cat(list(on_level))
     ignored = torch.cat(list(ignore))
     levels = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from df2s2_d2.ffp import build_pyramid
 from df2s2_d2.timm_weights import load_weights
+from face_d2.modeling.freeze import reached
 from face_d2.utils.choices import check_choice
 
 __all__ = ["TimmBackbone", "build_timm_ffp_backbone"]
@@ -75,7 +75,6 @@ class TimmBackbone(Backbone):
         super().__init__()
         check_choice("MODEL.TIMM.NORM", norm, NORMS)
         timm = _import_timm()
-        _check_name(timm, name)
         self.network = _create(timm, name, weights, in_channels)
         strides = self.network.feature_info.reduction()
         widths = self.network.feature_info.channels()
@@ -111,12 +110,6 @@ class TimmBackbone(Backbone):
             for stride, stage in _STAGES.items()
         }
 
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return {
-            stage: ShapeSpec(channels=self._out_feature_channels[stage], stride=stride)
-            for stride, stage in _STAGES.items()
-        }
-
     def _freeze(self, name: str, freeze_at: int, in_channels: int) -> None:
         """Sets ``requires_grad`` only for the parameters that are trained.
 
@@ -136,16 +129,16 @@ class TimmBackbone(Backbone):
         self.eval()  # keeps the statistics of normalization
         with torch.enable_grad():
             maps = self._try(name, in_channels)
-            parameters = list(self.network.parameters())
-            used = _reached([maps[self._places[s]] for s in _STAGES], parameters)
-            frozen = _reached([maps[self._places[stride]]], parameters) if stride else set()
+            parameters = [p for p in self.network.parameters() if p.requires_grad]
+            used = reached([maps[self._places[s]] for s in _STAGES], parameters)
+            frozen = reached([maps[self._places[stride]]], parameters) if stride else set()
         self.train(was_training)
         for parameter in parameters:
             parameter.requires_grad_(parameter in used and parameter not in frozen)
-        for parent, child_name, norm in list(_batch_norms(self.network)):
-            if norm.weight is not None and norm.weight in frozen:
-                frozen_norm = _import_timm().layers.freeze_batch_norm_2d(norm)
-                setattr(parent, child_name, frozen_norm)
+        for parent in list(self.network.modules()):
+            for child_name, child in parent.named_children():
+                if isinstance(child, nn.modules.batchnorm._BatchNorm) and child.weight in frozen:
+                    setattr(parent, child_name, _import_timm().layers.freeze_batch_norm_2d(child))
 
     def _try(self, name: str, channels: int) -> list[Tensor]:
         """The maps of a black image of 64 x 64 pixels."""
@@ -255,15 +248,12 @@ def _import_timm() -> ModuleType:
     return timm
 
 
-def _check_name(timm: ModuleType, name: str) -> None:
+def _create(timm: ModuleType, name: str, weights: str, channels: int) -> nn.Module:
+    """The network without its classifier; it returns the list of its maps."""
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else "; timm.list_models() names them."
         raise ValueError(f"MODEL.TIMM.NAME {name!r} is no network of timm {timm.__version__}{hint}")
-
-
-def _create(timm: ModuleType, name: str, weights: str, channels: int) -> nn.Module:
-    """The network without its classifier; it returns the list of its maps."""
     settings = {"features_only": True, "in_chans": channels}
     if weights == "timm":
         try:
@@ -282,19 +272,3 @@ def _create(timm: ModuleType, name: str, weights: str, channels: int) -> nn.Modu
     if weights:
         load_weights(network, timm, name, weights)
     return network
-
-
-def _reached(maps: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> set[nn.Parameter]:
-    """The parameters on which at least one of the maps depends."""
-    total = sum(one.sum() for one in maps)
-    trainable = [p for p in parameters if p.requires_grad]
-    gradients = torch.autograd.grad(total, trainable, allow_unused=True, retain_graph=True)
-    return {p for p, gradient in zip(trainable, gradients) if gradient is not None}
-
-
-def _batch_norms(network: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, layer) of every batch normalization."""
-    for parent in network.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
-                yield parent, name, child

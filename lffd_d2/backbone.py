@@ -25,7 +25,6 @@ def init_conv(conv: nn.Conv2d, init: str) -> None:
     """Initializes the weights of a convolution and sets its bias to zero.
 
     Args:
-        conv: the convolution.
         init: "xavier" (Glorot uniform, as in the released code), or "fixup" (He normal; the caller
             initializes residual units and outputs differently).
 
@@ -55,9 +54,6 @@ class LFFDNet(Backbone):
             no normalization; or "fixup" for short schedules, with which every residual unit starts
             as the identity, so that the scale of the signal is kept (Zhang et al.,
             https://arxiv.org/abs/1901.09321).
-
-    Attributes:
-        variant: the variant of the network.
     """
 
     def __init__(self, variant: Variant, in_channels: int = 3, init: str = "xavier") -> None:
@@ -76,11 +72,7 @@ class LFFDNet(Backbone):
             self._start_units_as_identity()
 
     def forward(self, x: Tensor, taps: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Computes the tapped features.
-
-        Args:
-            x: (N, C, H, W), normalized.
-            taps: the taps to compute, by default all. Layers after the deepest of them are not run.
+        """Computes the features of ``taps``, by default all, of normalized images (N, C, H, W).
 
         Returns:
             ``{"c8": (N, 64, h, w), ...}`` after the ReLU, shallow to deep.

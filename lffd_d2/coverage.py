@@ -36,18 +36,12 @@ class ReceptiveFieldCoverage(CoverageRule):
 
     def __init__(self, model: LFFD, training: bool) -> None:
         self._model = model
-        variant = self._model.backbone.variant
-        used = variant.branches if training else self._model.active_branches
-        self._branches = [(n, b) for n, b in enumerate(variant.branches) if b in used]
+        used = model.branches if training else model.active_branches
+        self._branches = [(n, b) for n, b in enumerate(model.branches) if b in used]
         self.levels = tuple(branch.tap for _, branch in self._branches)
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
-        """See :meth:`CoverageRule.searched_size`; LFFD enlarges images up to a shorter side of
-        ``MODEL.LFFD.MIN_SIDE_TEST``.
-
-        None if the shorter side is below ``MODEL.LFFD.MIN_FACE`` or, after the enlargement, too
-        small for the network.
-        """
+        """See :meth:`CoverageRule.searched_size` and :meth:`LFFD.searched_size`."""
         return self._model.searched_size(height, width)
 
     def __call__(
@@ -58,12 +52,11 @@ class ReceptiveFieldCoverage(CoverageRule):
         map_sizes = model.backbone.variant.map_sizes(*size)
         faces = torch.as_tensor(boxes, dtype=torch.float32)
         out = torch.as_tensor(ignore)
-        positives = torch.stack(
-            [positives_per_face(b, map_sizes[n], faces, out, **rules) for n, b in self._branches],
-            dim=1,
-        )
-        in_range = torch.stack(
-            [faces_in_range(branch, faces, out, **rules)[0] for _, branch in self._branches]
-        ).any(dim=0)
-        outcomes = torch.where(positives.any(dim=1), 0, torch.where(in_range, 2, 1))
+        counts, in_range = [], []
+        for number, branch in self._branches:
+            counts.append(positives_per_face(branch, map_sizes[number], faces, out, **rules))
+            in_range.append(faces_in_range(branch, faces, out, **rules)[0])
+        positives = torch.stack(counts, dim=1)
+        uncovered = torch.where(torch.stack(in_range).any(dim=0), 2, 1)
+        outcomes = torch.where(positives.any(dim=1), 0, uncovered)
         return FaceCoverage(outcomes.numpy(), positives.numpy())

@@ -53,28 +53,15 @@ class LossBranch(nn.Module):
         nn.init.constant_(self.score.bias[1:], math.log((1 - prior_prob) / prior_prob))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Computes the outputs of the branch.
-
-        Args:
-            x: (N, C, h, w), the tap.
-
-        Returns:
-            Logits (N, 2, h, w), channel 0 face and channel 1 background, and box offsets
-            (N, 4, h, w) in units of the branch's divisor.
-        """
+        """From a tap (N, C, h, w): logits (N, 2, h, w), channel 0 face, channel 1 background, and
+        box offsets (N, 4, h, w) in units of the branch's divisor."""
         x = F.relu_(self.shared(x))
         logits = self.score(F.relu_(self.score_hidden(x)))
         return logits, self.box(F.relu_(self.box_hidden(x)))
 
 
 class LFFDHead(nn.ModuleDict):
-    """All loss branches, by tap.
-
-    Args:
-        branches: the variant's branches.
-        channels: width of their hidden layers.
-        init, prior_prob: see :class:`LossBranch`.
-    """
+    """All loss branches, by tap; for the other arguments see :class:`LossBranch`."""
 
     def __init__(
         self,
@@ -95,12 +82,6 @@ class LFFDHead(nn.ModuleDict):
         return cls(variant.branches, variant.branch_channels, init, prior_prob)
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Runs the branches whose taps are given.
-
-        Args:
-            features: tap name to (N, C, h, w).
-
-        Returns:
-            Tap name to logits (N, 2, h, w) and offsets (N, 4, h, w), in the order of ``features``.
-        """
+        """Runs the branches whose taps (N, C, h, w) are given, by name; returns the logits
+        (N, 2, h, w) and offsets (N, 4, h, w) of each, in the same order."""
         return {tap: self[tap](feature) for tap, feature in features.items()}

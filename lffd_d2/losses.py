@@ -15,8 +15,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
-from face_d2.modeling.iou_loss import IOU_LOSSES
-from face_d2.modeling.reduce import sum_over_processes
+from face_d2.modeling.losses import IOU_LOSSES, sum_over_processes
 from face_d2.utils.choices import check_choice
 from lffd_d2.assignment import BranchLabels
 
@@ -95,15 +94,12 @@ class LFFDLoss:
         offsets: list[Tensor],
         labels: list[BranchLabels],
     ) -> tuple[Tensor, Tensor]:
-        """Losses of every branch.
+        """Score losses and weighted box losses, both (branches,); their sums are the objective.
 
         Args:
             logits: per branch, (N, 2, h, w), channel 0 face.
             offsets: per branch, (N, 4, h, w).
             labels: per branch.
-
-        Returns:
-            Score losses and weighted box losses, both (branches,); their sums are the objective.
         """
         processes = comm.get_world_size()
         positives = torch.stack([target.positive.sum() for target in labels])
@@ -133,22 +129,19 @@ class LFFDLoss:
         return score, box_means * (scale * self.box_weight)
 
     def _kept_negatives(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Number of selected negatives of each branch.
-
-        Args:
-            positives: (branches,) float64, positive RFs, per process on average.
-            negatives: (branches,) int64, negative RFs of this process.
-
-        Returns:
-            (branches,) int64.
-        """
+        """(branches,) int64 numbers of selected negatives, from the mean positives per process
+        (float64) and the negatives of this process (int64)."""
         by_ratio = torch.minimum(self.neg_pos_ratio * positives, negatives.double()).long()
         by_share = (self.neg_fraction_no_pos * negatives.double()).long()
         return torch.where(positives > 0, by_ratio, by_share)
 
     def _box_losses(self, offsets: list[Tensor], labels: list[BranchLabels]) -> list[Tensor]:
         """For each branch, the sum of the box losses over the RFs with box targets."""
-        predicted = torch.cat([_at_cells(o, t.box_cells) for o, t in zip(offsets, labels)])
+        predicted = []
+        for branch_offsets, target in zip(offsets, labels):
+            image, row, column = target.box_cells.unbind(1)
+            predicted.append(branch_offsets[image, :, row, column].float())
+        predicted = torch.cat(predicted)  # (P, 4)
         wanted = torch.cat([target.box_targets for target in labels])
         if self.box_loss == "l2":
             losses = (predicted - wanted).square().mean(dim=1)
@@ -159,14 +152,9 @@ class LFFDLoss:
 
 
 def _cross_entropy(logits: Tensor, target: BranchLabels, kept: int) -> Tensor:
-    """Sum of the cross-entropies of the positives and of the hardest negatives.
+    """Sum of the cross-entropies of the positives and of the ``kept`` hardest negatives.
 
     Masks are applied with ``where``, because indexing by a mask makes the host wait for the GPU.
-
-    Args:
-        logits: (N, 2, h, w).
-        target: labels of the branch.
-        kept: number of selected negatives, at most their total number.
     """
     losses = -F.log_softmax(logits.float(), dim=1)
     positive = torch.where(target.positive, losses[:, FACE], 0.0)
@@ -174,30 +162,16 @@ def _cross_entropy(logits: Tensor, target: BranchLabels, kept: int) -> Tensor:
     return positive.sum() + negative.flatten().topk(kept, sorted=False).values.sum()
 
 
-def _at_cells(offsets: Tensor, cells: Tensor) -> Tensor:
-    """(P, 4) float32: the offsets (N, 4, h, w) at cells (P, 3), (image, row, column)."""
-    image, row, column = cells.unbind(1)
-    return offsets[image, :, row, column].float()
-
-
 def _iou_losses(
     loss: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, wanted: Tensor
 ) -> Tensor:
-    """Losses of boxes given by their offsets.
+    """(P,) losses of boxes given by their offsets (P, 4), ``loss`` for XYXY boxes.
 
     An offset is (RF center - corner) / divisor. IoU does not depend on origin and unit, so the
     negated offsets are used as corners. A predicted box can have its right side left of its left
     side, and a network that is initialized with zeros predicts boxes without area. Such boxes have
     no overlap from which to learn. Sides below ``_MIN_SIDE`` are therefore widened to it, and the
     missing length is added to the loss.
-
-    Args:
-        loss: a function of two (P, 4) sets of XYXY boxes.
-        predicted: (P, 4) offsets.
-        wanted: (P, 4) offsets.
-
-    Returns:
-        (P,) losses.
     """
     centers = -(predicted[:, :2] + predicted[:, 2:]) / 2
     sides = predicted[:, :2] - predicted[:, 2:]

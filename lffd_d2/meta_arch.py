@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,7 +26,6 @@ from lffd_d2.backbone import LFFDNet
 from lffd_d2.coverage import ReceptiveFieldCoverage
 from lffd_d2.head import LFFDHead
 from lffd_d2.losses import LFFDLoss
-from lffd_d2.receptive_field import Branch
 
 __all__ = ["LFFD"]
 
@@ -43,16 +42,12 @@ class LFFD(OneStageDetector):
     pixels, or too small for the layers, the result is empty.
 
     Args:
-        backbone: the network.
-        head: its loss branches.
-        loss: the training objective.
         scale_measure, min_face, reg_norm: see ``lffd_d2.assignment``.
         test_min_side: shorter side in pixels to which smaller images are enlarged; 0 never
             enlarges.
         test_score_thresh: detections have a score above this.
         test_topk_candidates: maximum number of candidates per image before NMS.
         test_nms_type, test_nms_thresh: see ``face_d2.modeling.nms``.
-        max_detections_per_image: maximum number of detections per image.
         skip_branches: taps that are not computed at inference.
         pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
 
@@ -109,11 +104,9 @@ class LFFD(OneStageDetector):
         self.test_nms_type = test_nms_type
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
-        self.branches: tuple[Branch, ...] = variant.branches
+        self.branches = variant.branches
         #: The branches used at inference; ``forward_maps`` returns their maps in this order.
-        self.active_branches: tuple[Branch, ...] = tuple(
-            b for b in variant.branches if b.tap not in skip_branches
-        )
+        self.active_branches = tuple(b for b in self.branches if b.tap not in skip_branches)
         self._active_taps = [b.tap for b in self.active_branches]
         self._recent: deque[Tensor] = deque(maxlen=_LOG_PERIOD)
         self.branches[0].divisor(reg_norm)  # reports an unknown REG_NORM before training starts
@@ -155,14 +148,9 @@ class LFFD(OneStageDetector):
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The raw maps for export and measurement, without labels and decoding.
+        """See :meth:`OneStageDetector.forward_maps`.
 
-        Args:
-            images: (N, 3, H, W), normalized.
-
-        Returns:
-            For each active branch: face scores after softmax (N, 1, h, w), then offsets (N, 4, h,
-            w).
+        For each active branch: face scores after softmax (N, 1, h, w), then offsets (N, 4, h, w).
         """
         maps: list[Tensor] = []
         features = self.backbone(images, self._active_taps)
@@ -183,8 +171,10 @@ class LFFD(OneStageDetector):
             zip(self.active_branches, maps[::2], maps[1::2])
         ):
             flat = score.flatten(1)  # (N, h w)
-            rows = torch.arange(score.shape[2], device=score.device, dtype=offset.dtype)
-            columns = torch.arange(score.shape[3], device=score.device, dtype=offset.dtype)
+            rows, columns = (
+                torch.arange(side, device=score.device, dtype=offset.dtype)
+                for side in score.shape[2:]
+            )
             rows, columns = torch.meshgrid(rows, columns, indexing="ij")
             cells = torch.stack([columns, rows, columns, rows])  # (4, h, w)
             centers = branch.rf.start + branch.rf.stride * cells
@@ -197,8 +187,7 @@ class LFFD(OneStageDetector):
     def spec(self, size_rule: SizeRule, config: str) -> DetectorSpec:
         """See :meth:`OneStageDetector.spec`; the sizes of a level are the face range of its
         branch."""
-        min_input = self.backbone.variant.min_input(self._active_taps)
-        min_side = max(self.test_min_side, min_input) if self.test_min_side else 0
+        min_side, min_input = self._min_sides()
         return DetectorSpec(
             detector="LFFD",
             config=config,
@@ -225,15 +214,9 @@ class LFFD(OneStageDetector):
     def losses(self, images: ImageList, targets: list[Instances]) -> dict[str, Tensor]:
         """Training losses.
 
-        Every 20th iteration, when Detectron2's writers write by default, the losses of each branch
-        are put into the event storage, as means over 20 iterations.
-
-        Args:
-            images: N images, padded to the same size.
-            targets: per image ``gt_boxes`` and, optionally, ``gt_ignore``.
-
-        Returns:
-            ``loss_cls`` and ``loss_box_reg``, summed over branches.
+        ``loss_cls`` and ``loss_box_reg`` are summed over branches. Every 20th iteration, when
+        Detectron2's writers write by default, the losses of each branch are put into the event
+        storage, as means over 20 iterations.
         """
         logits, offsets = zip(*self.head(self.backbone(images.tensor)).values())
         map_sizes = [tuple(m.shape[-2:]) for m in logits]
@@ -247,16 +230,11 @@ class LFFD(OneStageDetector):
         self, map_sizes: Sequence[tuple[int, int]], targets: Sequence[Instances]
     ) -> list[BranchLabels]:
         """Labels of every branch; see :func:`lffd_d2.assignment.label_branches`."""
-        boxes = [t.gt_boxes.tensor for t in targets]
-        ignore = [
-            t.gt_ignore if t.has("gt_ignore") else torch.zeros_like(b[:, 0], dtype=torch.bool)
-            for t, b in zip(targets, boxes)
-        ]
         return label_branches(
             self.branches,
             map_sizes,
-            boxes,
-            ignore,
+            [target.gt_boxes.tensor for target in targets],
+            [self.ignored(target) for target in targets],
             reg_norm=self.reg_norm,
             scale_measure=self.scale_measure,
             min_face=self.min_face,
@@ -264,14 +242,8 @@ class LFFD(OneStageDetector):
 
     @torch.no_grad()
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detects the faces in images of the same size.
-
-        Args:
-            images: N images, not padded.
-
-        Returns:
-            Per image ``pred_boxes`` (XYXY, pixels of ``images``), ``scores``, ``pred_classes`` and
-            ``pred_levels`` (index into ``active_branches``), best score first.
+        """See :meth:`OneStageDetector.detect`; ``pred_levels`` are indices into
+        ``active_branches``.
 
         Raises:
             ValueError: an image has no pixels, or the scores are not finite.
@@ -280,34 +252,38 @@ class LFFD(OneStageDetector):
         if min(size) == 0:
             raise ValueError(f"an image has {height} x {width} pixels; at least one is needed")
         searched = self.searched_size(height, width)
-        if searched is None:
-            return [self._instances(size, images.tensor.new_zeros(0, 6)) for _ in images]
         x = images.tensor
+        if searched is None:
+            none = x.new_zeros(0)
+            return [self.detections(size, x.new_zeros(0, 4), none, none.long()) for _ in images]
         if searched != size:
             x = F.interpolate(x, searched, mode="bilinear", align_corners=False)
         maps = self.forward_maps(x)
-        scale = images.tensor.new_tensor([width, height] * 2) / x.new_tensor(
-            [x.shape[-1], x.shape[-2]] * 2
-        )
+        scale = x.new_tensor([width, height] * 2) / x.new_tensor(searched[::-1] * 2)
         return [self._detect_one([m[i].float() for m in maps], scale, size) for i in range(len(x))]
 
     def searched_size(self, height: int, width: int) -> tuple[int, int] | None:
         """Height and width at which an image is processed; None if it is too narrow or too
         small."""
-        min_input = self.backbone.variant.min_input(self._active_taps)
-        target_side = max(self.test_min_side, min_input) if self.test_min_side else 0
+        min_side, min_input = self._min_sides()
         shorter = min(height, width)
-        factor = max(target_side / shorter, 1.0)
+        factor = max(min_side / shorter, 1.0)
         if shorter < self.min_face or shorter * factor < min_input:
             return None
         return round(height * factor), round(width * factor)
+
+    def _min_sides(self) -> tuple[int, int]:
+        """The shorter side to which smaller images are enlarged, or 0, and the smallest side for
+        which the layers can run."""
+        min_input = self.backbone.variant.min_input(self._active_taps)
+        return max(self.test_min_side, min_input) if self.test_min_side else 0, min_input
 
     def _detect_one(
         self, maps: Sequence[Tensor], scale: Tensor, size: tuple[int, int]
     ) -> Instances:
         """Decodes the maps of one image (without batch dimension); ``scale`` (4,) maps boxes to
         ``size``."""
-        found = []
+        candidates = []
         for level, (branch, scores, offsets) in enumerate(
             zip(self.active_branches, maps[::2], maps[1::2])
         ):
@@ -320,33 +296,21 @@ class LFFD(OneStageDetector):
             boxes = decode_boxes(
                 branch, offsets[:, rows, columns].t(), rows, columns, reg_norm=self.reg_norm
             )
-            values = scores[0, rows, columns, None]
-            levels = torch.full_like(values, level)
-            found.append(torch.cat([boxes * scale, values, levels], dim=1))
-        candidates = torch.cat(found)
-        top = min(self.test_topk_candidates, len(candidates))
-        candidates = candidates[candidates[:, 4].topk(top).indices]
-        candidates[:, 0:4:2].clamp_(0, size[1])
-        candidates[:, 1:4:2].clamp_(0, size[0])
-        boxes, scores = candidates[:, :4], candidates[:, 4]
+            candidates.append(
+                (boxes * scale, scores[0, rows, columns], torch.full_like(rows, level))
+            )
+        boxes, scores, levels = (torch.cat(parts) for parts in zip(*candidates))
+        best = scores.topk(min(self.test_topk_candidates, len(scores))).indices
+        boxes, scores, levels = boxes[best], scores[best], levels[best]
+        boxes[:, 0::2].clamp_(0, size[1])
+        boxes[:, 1::2].clamp_(0, size[0])
         kept = first_kept(
             partial(suppress, nms_type=self.test_nms_type, threshold=self.test_nms_thresh),
             boxes,
             scores,
             self.max_detections_per_image,
         )
-        return self._instances(size, candidates[kept])
-
-    @staticmethod
-    def _instances(size: tuple[int, int], detections: Tensor) -> Instances:
-        """Converts detections (D, 6), XYXY, score and level, to ``Instances``."""
-        return Instances(
-            size,
-            pred_boxes=Boxes(detections[:, :4]),
-            scores=detections[:, 4],
-            pred_classes=torch.zeros_like(detections[:, 4], dtype=torch.int64),
-            pred_levels=detections[:, 5].long(),
-        )
+        return self.detections(size, boxes[kept], scores[kept], levels[kept])
 
     def _store(self, score: Tensor, box: Tensor, labels: Sequence[BranchLabels]) -> None:
         positives = torch.stack([target.positive.sum() for target in labels]).to(score)

@@ -12,6 +12,7 @@ anything unexpected raises an :class:`MXNetFileError` with the position. Nothing
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,9 +133,6 @@ def read_ndarrays(path: str | Path) -> dict[str, NDArray[np.floating]]:
 def parse_ndarrays(data: bytes) -> dict[str, NDArray[np.floating]]:
     """Parses the bytes that ``mxnet.nd.save`` writes for a dict of dense floating-point arrays.
 
-    Args:
-        data: the whole file.
-
     Returns:
         Arrays by name (with MXNet's prefix, e.g. "arg:conv1_weight"), in the order of the file.
 
@@ -209,13 +207,10 @@ class _Reader:
             raise MXNetFileError(
                 f"{what} has element type {type_code}; 0, 1 or 2 (32, 64, 16 bit floats) expected"
             )
+        if min(shape) < 1:
+            raise MXNetFileError(f"{what} has shape {shape}")
         dtype = np.dtype(_DTYPES[type_code])
-        elements = 1
-        for side in shape:  # Python integers: no overflow
-            if side < 1:
-                raise MXNetFileError(f"{what} has shape {shape}")
-            elements *= side
-        values = np.frombuffer(self.take(elements * dtype.itemsize, what), dtype)
+        values = np.frombuffer(self.take(math.prod(shape) * dtype.itemsize, what), dtype)
         return values.reshape(shape).astype(dtype.newbyteorder("="))
 
     def name(self, index: int) -> str:
@@ -284,13 +279,13 @@ def convert_names(
         MXNetFileError: names or shapes differ, or a value is not finite.
     """
     expected = expected_shapes(variant)
-    missing = [target for source, (target, _) in expected.items() if source not in arrays]
     unused = [source for source in arrays if source not in expected]
-    weights = {}
+    weights, missing = {}, []
     for source, (target, shape) in expected.items():
-        if source not in arrays:
+        array = arrays.get(source)
+        if array is None:
+            missing.append(target)
             continue
-        array = arrays[source]
         if array.shape != shape:
             raise MXNetFileError(
                 f"{source} has shape {array.shape}, variant {variant.name} needs {shape}; these "

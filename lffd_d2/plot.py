@@ -111,15 +111,12 @@ def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str,
         x = image[None].clone().requires_grad_()
         outputs = model.head(model.backbone(x))
         for branch in branches:
-            logits = outputs[branch.tap][0]
+            logits, rf = outputs[branch.tap][0], branch.rf
             row, column = logits.shape[2] // 2, logits.shape[3] // 2
             score = logits[0, 0, row, column] - logits[0, 1, row, column]
             (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
-            top, left = (
-                branch.rf.start + i * branch.rf.stride - branch.rf.size // 2 for i in (row, column)
-            )
-            size = branch.rf.size
-            seen = gradient[0, :, top : top + size, left : left + size].abs().sum(dim=0)
+            top, left = (rf.start + i * rf.stride - rf.size // 2 for i in (row, column))
+            seen = gradient[0, :, top : top + rf.size, left : left + rf.size].abs().sum(dim=0)
             fields[branch.tap] += (seen / seen.sum()).numpy() / len(images)
     return fields
 
@@ -137,20 +134,18 @@ def effective_size(field: NDArray) -> int:
 def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: str | Path) -> None:
     """Draws one panel per branch, each at its own scale, and one panel that compares them.
 
-    Args:
-        variant: the network.
-        fields: the result of :func:`measure_effective_fields`.
-        path: PNG or SVG to write.
+    ``fields`` is the result of :func:`measure_effective_fields`; ``path`` is a PNG or SVG to write.
     """
     branches = variant.branches
-    columns = math.ceil(math.sqrt(len(branches) + 1))
-    rows = math.ceil((len(branches) + 1) / columns)
+    panels = len(branches) + 1
+    columns = math.ceil(math.sqrt(panels))
+    rows = math.ceil(panels / columns)
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for number, branch in enumerate(branches, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_branch(axes, branch, fields[branch.tap])
-    _draw_comparison(figure.add_subplot(rows, columns, len(branches) + 1), branches, fields)
+    _draw_comparison(figure.add_subplot(rows, columns, panels), branches, fields)
     figure.suptitle(f"LFFD {variant.name}: receptive fields and their face sizes (pixels)")
     figure.savefig(path, dpi=110)
 
@@ -170,18 +165,9 @@ def _draw_branch(axes, branch: Branch, field: NDArray) -> None:
         (low, "lime", "-", None),
     )
     for side, color, style, label in squares:
-        axes.add_patch(
-            Rectangle(
-                (-side / 2, -side / 2),
-                side,
-                side,
-                fill=False,
-                edgecolor=color,
-                linestyle=style,
-                linewidth=1.6,
-                label=label,
-            )
-        )
+        square = Rectangle((-side / 2, -side / 2), side, side, fill=False, label=label)
+        square.set(edgecolor=color, linestyle=style, linewidth=1.6)
+        axes.add_patch(square)
     axes.set_title(f"{branch.tap}, stride {branch.rf.stride}")
     axes.legend(loc="upper right", fontsize=7, facecolor="black", labelcolor="white")
 

@@ -26,12 +26,7 @@ from functools import cached_property
 
 from tabulate import tabulate
 
-__all__ = [
-    "Branch",
-    "ReceptiveField",
-    "Variant",
-    "branch_table",
-]
+__all__ = ["Branch", "ReceptiveField", "Variant", "branch_table"]
 
 _KERNEL = 3
 
@@ -79,12 +74,9 @@ class Branch:
     gray_range: tuple[float, float]
 
     def divisor(self, reg_norm: str) -> float:
-        """The divisor of the regression targets.
-
-        Args:
-            reg_norm: ``"scale"``, half the maximum face size (released code and weights), or
-                ``"rf"``, half the receptive field (arXiv 1904.10633, section 3.4).
-        """
+        """The divisor of the regression targets: for ``"scale"`` half the maximum face size
+        (released code and weights), for ``"rf"`` half the receptive field (arXiv 1904.10633,
+        section 3.4)."""
         if reg_norm == "scale":
             return self.face_range[1] / 2
         if reg_norm == "rf":
@@ -170,10 +162,8 @@ class Variant:
     def map_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
         """Height and width of the map of every branch for an input size (0 if the input is too
         small)."""
-        return tuple(
-            (_map_length(height, b.rf.stride), _map_length(width, b.rf.stride))
-            for b in self.branches
-        )
+        sides = (height, width)
+        return tuple(tuple(_map_length(s, b.rf.stride) for s in sides) for b in self.branches)
 
     def depth(self, taps: Sequence[str] | None = None) -> int:
         """Number of layers that must run for these taps, by default all."""
@@ -255,8 +245,7 @@ class Variant:
                     stacklevel=4,
                 )
         reached = self.face_ranges[0][1]
-        for branch in self.branches[1:]:
-            low, high = branch.face_range
+        for low, high in self.face_ranges[1:]:
             if low > reached:
                 warnings.warn(
                     f"{key}: no branch covers faces between {reached:g} and {low:g} pixels",
@@ -281,45 +270,27 @@ def _map_length(pixels: int, stride: int) -> int:
 
 
 def branch_table(variant: Variant, input_size: int = 640) -> str:
-    """The branches as a Markdown table, as in the paper's Table 2.
-
-    Args:
-        variant: the network.
-        input_size: side of the square input, in pixels, for the column of map sizes.
-    """
-    header = (
-        "branch",
-        "tap",
-        "channels",
-        "RF",
-        "stride",
-        "first center",
-        "face size",
-        "gray zone",
-        f"map @{input_size}",
-        "divisor (scale)",
-        "divisor (rf)",
-        "RF / mean face",
-    )
+    """The branches as a Markdown table, as in the paper's Table 2, with the sizes of the maps of a
+    square input of ``input_size`` pixels."""
     rows = []
     for number, (branch, (_, side)) in enumerate(
         zip(variant.branches, variant.map_sizes(input_size, input_size)), start=1
     ):
         (low, high), (gray_low, gray_high) = branch.face_range, branch.gray_range
         rows.append(
-            (
-                f"{number}",
-                branch.tap,
-                f"{branch.channels}",
-                f"{branch.rf.size}",
-                f"{branch.rf.stride}",
-                f"{branch.rf.start}",
-                f"{low:g}-{high:g}",
-                f"{gray_low:g}-{gray_high:g}",
-                f"{side}",
-                f"{branch.divisor('scale'):g}",
-                f"{branch.divisor('rf'):g}",
-                f"{branch.rf.size / ((low + high) / 2):.1f}",
-            )
+            {
+                "branch": number,
+                "tap": branch.tap,
+                "channels": branch.channels,
+                "RF": branch.rf.size,
+                "stride": branch.rf.stride,
+                "first center": branch.rf.start,
+                "face size": f"{low:g}-{high:g}",
+                "gray zone": f"{gray_low:g}-{gray_high:g}",
+                f"map @{input_size}": side,
+                "divisor (scale)": f"{branch.divisor('scale'):g}",
+                "divisor (rf)": f"{branch.divisor('rf'):g}",
+                "RF / mean face": f"{branch.rf.size / ((low + high) / 2):.1f}",
+            }
         )
-    return tabulate(rows, header, "github", disable_numparse=True)
+    return tabulate(rows, "keys", "github", disable_numparse=True)

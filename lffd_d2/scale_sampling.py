@@ -85,14 +85,8 @@ class RangeSampler:
         self.max_enlarge = max_enlarge
 
     def __call__(self, size: float) -> tuple[int, int]:
-        """Draws a size for a face.
-
-        Args:
-            size: longer side of the face in the original image, in pixels.
-
-        Returns:
-            Index of the range, and the size in pixels.
-        """
+        """Draws the index of a range, and a size in pixels, for a face whose longer side in the
+        original image is ``size`` pixels."""
         count = len(self.face_ranges)
         choices = count + int(np.random.rand() < self.beyond_last_prob)
         for k in range(self.small_face_rules):
@@ -273,15 +267,11 @@ class ScaleSamplingMapper:
         self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_], image_size: tuple[int, int]
     ) -> _View:
         usable = np.flatnonzero(~ignore & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
-        if len(usable) == 0:
+        if len(usable) == 0 or np.random.rand() < self.negative_ratio:
             strip = _draw_strip(boxes, image_size)
-            return self._background_view(strip or (0.0, 0.0, image_size[1], image_size[0]))
-        if np.random.rand() < self.negative_ratio:
-            strip = _draw_strip(boxes, image_size)
-            if strip is not None:
-                return self._background_view(strip)
-        box = boxes[np.random.choice(usable)]
-        return self._face_view(box, image_size)
+            if strip is not None or len(usable) == 0:
+                return self._background_view(strip or (0.0, 0.0, image_size[1], image_size[0]))
+        return self._face_view(boxes[np.random.choice(usable)], image_size)
 
     def _face_view(self, box: NDArray[np.float64], image_size: tuple[int, int]) -> _View:
         longer = float((box[2:] - box[:2]).max())
@@ -307,12 +297,10 @@ class ScaleSamplingMapper:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
         if self.flip == "none" or np.random.rand() < 0.5:
             return crop, boxes
+        axis = 0 if self.flip == "horizontal" else 1  # of x and y
         flipped = boxes.copy()
-        if self.flip == "horizontal":
-            flipped[:, [2, 0]] = self.size - boxes[:, [0, 2]]
-            return crop[:, ::-1], flipped
-        flipped[:, [3, 1]] = self.size - boxes[:, [1, 3]]
-        return crop[::-1], flipped
+        flipped[:, [axis + 2, axis]] = self.size - boxes[:, [axis, axis + 2]]
+        return np.flip(crop, 1 - axis), flipped
 
     def _instances(self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_]) -> Instances:
         kept = _overlap(boxes, (0, 0, self.size, self.size))
@@ -363,22 +351,13 @@ def _draw_strip(
     wide = [s for s in strips if min(s[2] - s[0], s[3] - s[1]) >= _MIN_STRIP]
     if not wide:
         return None
-    drawn = wide[np.random.randint(len(wide))]
-    return float(drawn[0]), float(drawn[1]), float(drawn[2]), float(drawn[3])
+    x1, y1, x2, y2 = wide[np.random.randint(len(wide))]
+    return float(x1), float(y1), float(x2), float(y2)
 
 
 def _render(image: NDArray[np.uint8], shrink: int, view: _View, size: int) -> NDArray[np.uint8]:
-    """Renders a view with bilinear interpolation; only the pixels of the crop are computed.
-
-    Args:
-        image: (H, W, 3), the original with its sides divided by ``shrink``.
-        shrink: see :func:`read_shrunk`.
-        view: the view to render.
-        size: side of the crop.
-
-    Returns:
-        (size, size, 3), black outside the visible part.
-    """
+    """Renders a view of an image with sides divided by ``shrink``, by bilinear interpolation, in
+    (size, size, 3), black outside the visible part. Only the pixels of the crop are computed."""
     x1, y1 = (int(v) // shrink for v in view.visible[:2])
     x2, y2 = (-(-int(v) // shrink) for v in view.visible[2:])
     part = image[y1:y2, x1:x2]

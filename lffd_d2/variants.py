@@ -88,8 +88,6 @@ def slimmed(variant: Variant, name: str, *, width: float = 1.0, bottleneck: floa
     """A cheaper network with the same receptive fields and branches.
 
     Args:
-        variant: the network to make cheaper.
-        name: name of the new network.
         width: factor for all widths, including those of the loss branches; rounded to 8.
         bottleneck: additional factor for the first layer of every residual unit, as in the released
             small network for license plates.

@@ -52,9 +52,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Makes the links of a page hold on the site."""
-    uri = page.file.src_uri
     pages = {f.src_uri for f in files}
-    return relink(markdown, uri, pages, source_url=config.repo_url or "")
+    return relink(markdown, page.file.src_uri, pages, source_url=config.repo_url or "")
 
 
 def relink(markdown: str, uri: str, pages: set[str], *, source_url: str = "") -> str:
@@ -67,11 +66,7 @@ def relink(markdown: str, uri: str, pages: set[str], *, source_url: str = "") ->
         source_url: where the source can be read; without it links to source files become text.
     """
     source = EXTRA_PAGES.get(uri, f"docs/{uri}")
-    site_of = {repository: place for place, repository in EXTRA_PAGES.items()}
-    site_of |= {f"docs/{place}": place for place in pages if place not in EXTRA_PAGES}
-
-    def relative(place: str) -> str:
-        return posixpath.relpath(place, posixpath.dirname(uri) or ".")
+    site_of = {EXTRA_PAGES.get(place, f"docs/{place}"): place for place in {*pages, *EXTRA_PAGES}}
 
     def link(match: re.Match[str]) -> str:
         text, target, anchor = match.group(1), match.group(2), match.group(3) or ""
@@ -79,7 +74,8 @@ def relink(markdown: str, uri: str, pages: set[str], *, source_url: str = "") ->
             return match.group()
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if path in site_of:
-            return f"{text}({relative(site_of[path])}{anchor})"
+            place = posixpath.relpath(site_of[path], posixpath.dirname(uri) or ".")
+            return f"{text}({place}{anchor})"
         if not (ROOT / path).exists():
             logger.warning("%s links to %s, which does not exist", source, target)
             return match.group()
@@ -127,15 +123,13 @@ def _declared_keys(source: str) -> list[tuple[str, str, str]]:
     """Key, default and comment of every ``cfg.KEY = default``, in order."""
     found, above = [], []
     for line in map(str.strip, source.splitlines()):
-        declared = re.match(r"cfg\.([A-Z][\w.]*) = (.+?)(?:  # (.*))?$", line)
-        if declared:
-            key, default, behind = declared.groups()
-            found.append((key, default, " ".join([*above, *([behind] if behind else [])])))
-            above = []
-        elif line.startswith("# "):
+        if line.startswith("# "):
             above.append(line[2:])
-        else:
-            above = []
+            continue
+        if declared := re.match(r"cfg\.([A-Z][\w.]*) = (.+?)(?:  # (.*))?$", line):
+            key, default, behind = declared.groups()
+            found.append((key, default, " ".join(filter(None, [*above, behind]))))
+        above = []
     return found
 
 

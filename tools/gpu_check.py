@@ -51,7 +51,7 @@ from detectron2.utils.events import EventStorage
 from face_d2 import compat
 from face_d2.analysis.cost import build_random, count_flops
 from face_d2.cli.common import CommandParser, run
-from face_d2.config import get_cfg, get_config_file
+from face_d2.config import get_config_file, load_config
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
 from face_d2.engine.finite import FiniteLossTrainer
@@ -69,7 +69,7 @@ CONFIGS = (
 TRAINED = {"df2s2/df2s2_R50_FFP": "bfloat16", "lffd/lffd_25L8S": "float16"}
 PRECISIONS = ("float32", "float16", "bfloat16")
 #: Random weights whose products of maps stay finite.
-FROM_RANDOM = (*("MODEL.WEIGHTS", "", "MODEL.FFP.PSI_INIT_GAIN", 0.1, "MODEL.LFFD.INIT", "fixup"),)
+FROM_RANDOM = ("MODEL.WEIGHTS", "", "MODEL.FFP.PSI_INIT_GAIN", 0.1, "MODEL.LFFD.INIT", "fixup")
 #: With --device cpu: networks and pictures so small that all stages take a minute or two.
 TINY = (
     *("MODEL.RESNETS.RES2_OUT_CHANNELS", 16, "MODEL.RESNETS.WIDTH_PER_GROUP", 4),
@@ -81,7 +81,7 @@ TINY = (
 
 
 class Plan:
-    """What is done how often, on the device that was asked for."""
+    """The stages and their sizes, for the device "cuda" or "cpu"."""
 
     def __init__(self, device: str) -> None:
         tiny = device == "cpu"
@@ -98,7 +98,7 @@ class Plan:
         self.tests = ["tests/face_d2/engine/test_amp.py"] if tiny else ["tests"]
 
     def stages(self) -> dict[str, Callable[[], dict[str, Any]]]:
-        """Their work by name, in order."""
+        """The work of each stage by its name, in order."""
         steps = {f"step/{name}": (lambda n=name: self.steps(n)) for name in self.configs}
         trained = {
             f"evaluation/{name}": (lambda n=name, p=precision: self.training(n, p, processes=1))
@@ -107,7 +107,7 @@ class Plan:
         return {"tests": self.cuda_tests, **steps, **trained, "processes": self.two_processes}
 
     def cuda_tests(self) -> dict[str, Any]:
-        """How the tests that need a GPU end."""
+        """Runs the tests that need a GPU and counts them."""
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.xml"
             command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", f"--junitxml={report}"]
@@ -115,14 +115,15 @@ class Plan:
             if run.returncode:
                 raise RuntimeError(f"pytest ended with {run.returncode}:\n{run.stdout[-3000:]}")
             suite = ElementTree.parse(report).getroot().find("testsuite")
-        counts = {key: int(suite.attrib[key]) for key in ("tests", "skipped")}
-        return {"passed": counts["tests"] - counts["skipped"], "skipped": counts["skipped"]}
+        tests, skipped = (int(suite.attrib[key]) for key in ("tests", "skipped"))
+        return {"passed": tests - skipped, "skipped": skipped}
 
     def steps(self, name: str) -> dict[str, Any]:
         """Training steps of a schedule in every precision."""
         cfg = self.cfg(name, "SOLVER.BASE_LR", 1e-9)
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        side = training_size(cfg)
+        crops = cfg.INPUT.FACE_CROP if cfg.INPUT.MAPPER == "face_crop" else cfg.INPUT.SCALE_SAMPLING
+        side = int(crops.SIZE)
         forward = count_flops(build_random(cfg), (side, side))[""]
         found = {precision: self.step(cfg, side, precision) for precision in self.precisions}
         for row in found.values():  # forward, and backward taken for twice as much
@@ -142,7 +143,7 @@ class Plan:
             torch.cuda.empty_cache()
 
     def step_of(self, cfg: CfgNode, side: int, precision: str, batch: int) -> dict[str, Any]:
-        """Medians of steps of noise, the same at each step, by the trainers of the project."""
+        """Median times of steps on a batch of noise, the same at each step."""
         model = build_random(cfg)
         ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
         items = itertools.repeat(training_items(batch, side, pin=self.on_gpu))
@@ -163,20 +164,16 @@ class Plan:
                 storage.step()
             loss = storage.history("total_loss").latest()
         median = statistics.median(times[3:])
-        mib = {}
-        if self.on_gpu:
-            mib = {
-                "allocated_mib": torch.cuda.max_memory_allocated() / 2**20,
-                "reserved_mib": torch.cuda.max_memory_reserved() / 2**20,
-            }
-        return {
+        found = {
             "batch": batch,
             "images_per_second": batch / median,
             "step_ms": 1e3 * median,
             "ema_ms": 1e3 * statistics.median(averaging[3:]),
-            **mib,
-            "loss": loss,
         }
+        if self.on_gpu:
+            found["allocated_mib"] = torch.cuda.max_memory_allocated() / 2**20
+            found["reserved_mib"] = torch.cuda.max_memory_reserved() / 2**20
+        return {**found, "loss": loss}
 
     def training(self, name: str, precision: str, processes: int) -> dict[str, Any]:
         """The training command on generated pictures, with evaluations inside."""
@@ -184,9 +181,9 @@ class Plan:
             run = Path(folder) / "run"
             train, val = self.images
             generate(folder, train_images=train, val_images=val, progress=False)
-            flags = ["--num-gpus", str(processes if self.on_gpu else 0)]
+            flags = ["--num-gpus", str(processes)]
             if not self.on_gpu:
-                flags += ["--num-processes", str(processes)]
+                flags = ["--num-gpus", "0", "--num-processes", str(processes)]
             keys = (
                 *(*FROM_RANDOM, *self.opts, "SOLVER.IMS_PER_BATCH", self.batch * processes),
                 # Frozen norms of random weights do not normalize.
@@ -199,10 +196,8 @@ class Plan:
             )
             command = [sys.executable, "-m", "face_d2.train_net", "--config-file"]
             command += [get_config_file(f"{name}.yaml"), *flags, *map(str, keys)]
-            environment = {**os.environ, "DETECTRON2_DATASETS": folder}
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True
-            )
+            env = {**os.environ, "DETECTRON2_DATASETS": folder}
+            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
             output = done.stdout + done.stderr
             if done.returncode:
                 raise RuntimeError(f"training ended with {done.returncode}:\n{output[-3000:]}")
@@ -212,6 +207,7 @@ class Plan:
             if "bbox/AP" not in last or not math.isfinite(last["total_loss"]):
                 raise RuntimeError(f"no evaluation, or no finite loss, in {last}")
             memory = re.findall(r"max_mem: (\d+)M", output)
+            passes = re.findall(r"Total inference pure compute.*?\((\S+) s", output)
             return {
                 "precision": precision,
                 "processes": processes,
@@ -219,10 +215,7 @@ class Plan:
                 "iterations": self.iterations,
                 "step_seconds": last["time"],
                 "data_seconds": last["data_time"],
-                "evaluation_pass": [
-                    float(seconds)
-                    for seconds in re.findall(r"Total inference pure compute.*?\((\S+) s", output)
-                ],
+                "evaluation_pass": [float(seconds) for seconds in passes],
                 "max_mem_mib": int(memory[-1]) if memory else None,
                 "loss": last["total_loss"],
             }
@@ -240,13 +233,11 @@ class Plan:
 
     def cfg(self, name: str, *overrides: object) -> CfgNode:
         """A shipped config on the device, from random weights."""
-        cfg = get_cfg()
-        cfg.merge_from_file(get_config_file(f"{name}.yaml"))
-        cfg.merge_from_list([*FROM_RANDOM, *self.opts, "MODEL.DEVICE", self.device, *overrides])
-        return cfg
+        keys = [*FROM_RANDOM, *self.opts, "MODEL.DEVICE", self.device, *overrides]
+        return load_config(f"{name}.yaml", keys)
 
     def seconds(self, work: Callable[[], Any]) -> float:
-        """What the work takes, the GPU's part included."""
+        """The time that the work takes, including its part on the GPU."""
         if self.on_gpu:
             torch.cuda.synchronize()
         begun = time.perf_counter()
@@ -254,12 +245,6 @@ class Plan:
         if self.on_gpu:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
-
-
-def training_size(cfg: CfgNode) -> int:
-    """Side of the training crops in pixels."""
-    crops = cfg.INPUT.MAPPER == "face_crop"
-    return int(cfg.INPUT.FACE_CROP.SIZE if crops else cfg.INPUT.SCALE_SAMPLING.SIZE)
 
 
 def training_items(batch: int, side: int, *, pin: bool) -> list[dict[str, Any]]:
@@ -279,7 +264,7 @@ def training_items(batch: int, side: int, *, pin: bool) -> list[dict[str, Any]]:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What the figures depend on; results of another environment are not gone on with."""
+    """What the figures depend on; results of another environment are measured again."""
     found: dict[str, Any] = {
         "device": device,
         "torch": torch.__version__,
@@ -351,8 +336,7 @@ def check(device: str, path: Path, minutes: float, fresh: bool) -> int:
     if path.is_file() and not fresh:
         earlier = json.loads(path.read_text())
         if earlier["environment"] == result["environment"]:
-            good = {k: v for k, v in earlier["stages"].items() if "error" not in v}
-            result["stages"] = good
+            result["stages"] = {k: v for k, v in earlier["stages"].items() if "error" not in v}
         else:
             print(f"{path} is of another environment; all stages run again.", flush=True)
     names = list(Plan(device).stages())

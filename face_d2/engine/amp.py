@@ -46,9 +46,7 @@ class MixedPrecisionTrainer(FiniteLossTrainer):
     checkpoint, keeps gradients from vanishing. bf16 has the range of fp32 and needs no loss scale.
 
     Args:
-        model: the model, with or without DistributedDataParallel, as for Detectron2's trainers.
-        data_loader: batches of training items.
-        optimizer: the optimizer of the model.
+        model, data_loader, optimizer: as for Detectron2's trainers.
         device: type of the device, "cuda" or "cpu".
         dtype: result of :func:`amp_dtype`.
     """

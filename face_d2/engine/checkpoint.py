@@ -223,12 +223,10 @@ class _ArrayUnpickler(pickle.Unpickler):
     # NumPy 2 moved these functions; files use the old or the new module.
     _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
     _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
+    # The first is for bytes in the pickle protocol of Python 2.
+    _OTHERS = (("_codecs", "encode"), ("collections", "OrderedDict"))
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        if module in self._MODULES and name in self._NAMES:
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):  # bytes in the pickle protocol of Python 2
-            return super().find_class(module, name)
-        if (module, name) == ("collections", "OrderedDict"):
+        if (module in self._MODULES and name in self._NAMES) or (module, name) in self._OTHERS:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which holds no array")

@@ -30,13 +30,10 @@ class ModelEMA:
 
     Args:
         model: the model without its distributed wrapper, on its device.
-        decay: maximum of d, at least 0 and below 1.
+        decay: maximum of d, at least 0 and below 1; otherwise a ValueError is raised.
 
     Attributes:
         updates: number of steps averaged so far.
-
-    Raises:
-        ValueError: ``decay`` is out of range.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

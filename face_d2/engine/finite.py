@@ -9,7 +9,7 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from face_d2.modeling.reduce import sum_over_processes
+from face_d2.modeling.losses import sum_over_processes
 
 __all__ = ["FiniteLossTrainer", "NonFiniteLossError"]
 
@@ -17,12 +17,7 @@ __all__ = ["FiniteLossTrainer", "NonFiniteLossError"]
 class NonFiniteLossError(FloatingPointError):
     """Raised in every process if at least one of them has an infinite or NaN loss.
 
-    Args:
-        iteration: the iteration.
-        losses: the losses of this process.
-
-    Attributes:
-        is_own: whether the losses of this process are infinite or NaN.
+    ``is_own`` tells whether it is this process, whose ``losses`` are in the message.
     """
 
     def __init__(self, iteration: int, losses: dict[str, Tensor]) -> None:

@@ -23,6 +23,8 @@ from face_d2.utils.files import replaced_file
 
 __all__ = ["BestCheckpoint", "PeriodicCheckpoints", "StopOnSignal", "UnreadableImages"]
 
+logger = logging.getLogger(__name__)
+
 #: Parts of the names of metrics in evaluation results: WIDER FACE and COCO, FDDB.
 _METRICS = ("/AP", "fddb/")
 
@@ -36,7 +38,6 @@ class BestCheckpoint(HookBase):
 
     Args:
         model: the model without its distributed wrapper.
-        output_dir: folder of the file.
         metric: name in the evaluation results; larger is better, e.g. "widerface/AP_hard".
         ema: if given, its averaged weights are saved, because they were evaluated.
     """
@@ -63,7 +64,7 @@ class BestCheckpoint(HookBase):
             if self._metric in kept:
                 self._best = float(kept[self._metric])
             else:
-                logging.getLogger(__name__).warning(
+                logger.warning(
                     "%s was kept for another TEST.BEST_METRIC; the next evaluation's %s replaces "
                     "it.",
                     self._path,
@@ -71,12 +72,6 @@ class BestCheckpoint(HookBase):
                 )
 
     def after_step(self) -> None:
-        self._keep_if_best()
-
-    def after_train(self) -> None:
-        self._keep_if_best()
-
-    def _keep_if_best(self) -> None:
         latest = self.trainer.storage.latest().get(self._metric)
         if latest is None:
             self._warn_if_missing()
@@ -96,20 +91,17 @@ class BestCheckpoint(HookBase):
         }
         with replaced_file(self._path) as temporary:
             torch.save(state, temporary)
-        logging.getLogger(__name__).info(
-            "%s %.2f at iteration %d is the best so far: %s",
-            self._metric,
-            value,
-            iteration,
-            self._path,
-        )
+        message = "%s %.2f at iteration %d is the best so far: %s"
+        logger.info(message, self._metric, value, iteration, self._path)
+
+    after_train = after_step
 
     def _warn_if_missing(self) -> None:
         names = self.trainer.storage.latest()
         evaluated = any(part in name for name in names for part in _METRICS)
         if evaluated and not self._warned:
             self._warned = True
-            logging.getLogger(__name__).warning(
+            logger.warning(
                 "TEST.BEST_METRIC %s is not among the evaluated metrics; no best checkpoint is "
                 "kept.",
                 self._metric,
@@ -124,7 +116,6 @@ class PeriodicCheckpoints(HookBase):
     hook in the main process only.
 
     Args:
-        checkpointer: saves the checkpoints.
         period: iterations between two checkpoints.
         minutes: a checkpoint is saved after the current iteration if the last one is older than
             this; 0 disables checkpoints by time.
@@ -190,8 +181,7 @@ class PeriodicCheckpoints(HookBase):
         if self._saved_iteration == self.trainer.iter:
             return
         self._save(f"model_{self.trainer.iter:07d}")
-        file = Path(self._checkpointer.get_checkpoint_file())
-        self._kept.append(file)
+        self._kept.append(Path(self._checkpointer.get_checkpoint_file()))
         while self._max_to_keep and len(self._kept) > self._max_to_keep:
             self._kept.pop(0).unlink(missing_ok=True)
 
@@ -215,9 +205,6 @@ class StopOnSignal(HookBase):
     The current training step is finished first, but not a running evaluation. A second signal ends
     the run immediately. Register this hook directly after ``checkpoints``, and only in
     single-process training: several processes would have to agree on the iteration.
-
-    Args:
-        checkpoints: saves the checkpoint.
 
     Raises:
         KeyboardInterrupt: raised by the training on SIGINT.
@@ -244,7 +231,7 @@ class StopOnSignal(HookBase):
     def after_train(self) -> None:
         if self._received is not None and not self._is_stepping():
             self._checkpoints.save()
-            logging.getLogger(__name__).info("Stopped. --resume goes on from this checkpoint.")
+            logger.info("Stopped. --resume goes on from this checkpoint.")
         self._restore()
 
     def _receive(self, number: int, frame: object) -> None:
@@ -253,7 +240,7 @@ class StopOnSignal(HookBase):
         if again:
             self._restore()
         elif self._is_stepping():
-            logging.getLogger(__name__).info(
+            logger.info(
                 "%s: this iteration is finished and a checkpoint is saved; once more to stop at "
                 "once.",
                 signal.Signals(number).name,
@@ -276,11 +263,7 @@ class StopOnSignal(HookBase):
 
 
 class UnreadableImages(HookBase):
-    """Logs at the end of training which images could not be decoded.
-
-    Args:
-        loader: the training loader.
-    """
+    """Logs at the end of training which images the loader could not decode."""
 
     def __init__(self, loader: TrainLoader) -> None:
         self._loader = loader
@@ -290,7 +273,7 @@ class UnreadableImages(HookBase):
         if self.trainer.iter == self.trainer.max_iter:  # after an error, others do not answer
             files = set().union(*comm.gather(files))
         if files:
-            logging.getLogger(__name__).warning(
+            logger.warning(
                 "%d training images could not be decoded; others took their place: %s",
                 len(files),
                 ", ".join(sorted(files)),

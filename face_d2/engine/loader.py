@@ -33,7 +33,6 @@ class TrainLoader:
     cannot be decoded are replaced by others and counted.
 
     Args:
-        dataset: dataset dicts.
         mapper: maps a dataset dict to a training item; returns None if the image cannot be decoded.
         batches: the images of every batch, in order.
         num_workers: number of worker processes; 0 loads in this process.
@@ -67,7 +66,7 @@ class TrainLoader:
             _MappedDraws(dataset, mapper, batches),
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=_as_list,
+            collate_fn=list,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts,
             # A separate generator, so that the loader does not change torch's global one.
@@ -142,10 +141,6 @@ def _seeded(seed: int, position: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.random.set_rng_state(states[2])
-
-
-def _as_list(items: list[DatasetDict]) -> list[DatasetDict]:
-    return items
 
 
 def _ignore_interrupts(worker: int) -> None:

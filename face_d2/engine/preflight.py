@@ -37,10 +37,7 @@ def check_one_class(model: object, names: Sequence[str]) -> None:
 
 
 def check_files(names: Sequence[str]) -> None:
-    """Reads data sets and checks that their image files exist, before any process starts.
-
-    Args:
-        names: registered data sets.
+    """Reads registered data sets and checks that their image files exist.
 
     Raises:
         FileNotFoundError: labels or images are missing; for images, the message has their number

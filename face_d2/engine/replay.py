@@ -17,14 +17,7 @@ __all__ = ["load_batch", "save_batch"]
 def save_batch(
     path: str | Path, batch: list[dict[str, Any]], model: nn.Module, iteration: int
 ) -> None:
-    """Writes a training batch and the weights before the step, as tensors and plain values.
-
-    Args:
-        path: file to write.
-        batch: training items: ``file_name``, ``image`` and ``instances``.
-        model: the model before its weights are changed.
-        iteration: the iteration of the step.
-    """
+    """Writes a training batch and the weights before the step, as tensors and plain values."""
     items = [
         {
             "file_name": item["file_name"],

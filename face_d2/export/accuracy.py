@@ -33,10 +33,6 @@ _FACE_SCORE = 0.5
 def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) -> None:
     """Checks the inputs of :func:`face_d2.export.quantize.quantize` before the export starts.
 
-    Args:
-        images: see :func:`face_d2.export.quantize.quantize`.
-        ground_truth: see :func:`face_d2.export.quantize.quantize`.
-
     Raises:
         ValueError: there is no image, an image cannot be decoded, two images have the same event
             and name, or an image is not in the ground truth.
@@ -47,13 +43,12 @@ def check_images(images: Sequence[str | Path], ground_truth: str | Path | None) 
     names = _image_names(images)
     if ground_truth is not None:
         named = set(read_ground_truth(ground_truth).names)
-        unknown = [(name, path) for name, path in zip(names, images) if name not in named]
-        if unknown:
-            name, path = unknown[0]
-            raise ValueError(
-                "FOLDER must be the folder of EVENT folders that the ground truth names; "
-                f"{ground_truth} names {min(named)}, but not {name} ({path})"
-            )
+        for name, path in zip(names, images):
+            if name not in named:
+                raise ValueError(
+                    "FOLDER must be the folder of EVENT folders that the ground truth names; "
+                    f"{ground_truth} names {min(named)}, but not {name} ({path})"
+                )
     for path in images:
         load_image(path)
 
@@ -75,9 +70,8 @@ def find_faces(
     for name, result in zip(_image_names(images), detector.stream(images)):
         if result.error is not None:
             raise result.error
-        sides = result.boxes[:, 2:] - result.boxes[:, :2]
-        rows = np.column_stack([result.boxes[:, :2], sides, result.scores])
-        predictions[name] = rows.astype(np.float64)
+        corners, sides = result.boxes[:, :2], result.boxes[:, 2:] - result.boxes[:, :2]
+        predictions[name] = np.column_stack([corners, sides, result.scores]).astype(np.float64)
     return predictions
 
 
@@ -95,10 +89,8 @@ def _image_names(images: Sequence[str | Path]) -> list[str]:
 
 
 def own_faces(predictions: Mapping[str, NDArray[np.float64]]) -> WiderFaceGroundTruth:
-    """Detections with a score of at least 0.5, as ground truth for the int8 detector.
-
-    Args:
-        predictions: the result of :func:`find_faces`.
+    """Detections of :func:`find_faces` with a score of at least 0.5, as ground truth for the int8
+    detector.
 
     Raises:
         ValueError: there are no such detections.
@@ -120,15 +112,9 @@ def average_precisions(
     images: Sequence[str | Path],
     truth: WiderFaceGroundTruth | str | Path,
 ) -> dict[str, float]:
-    """AP_easy, AP_medium and AP_hard of a detector on images, in percent.
+    """AP_easy, AP_medium and AP_hard of a detector on images, in percent; see :func:`find_faces`.
 
-    Args:
-        detector: a detector with a low score threshold.
-        images: image files named ``event/name``.
-        truth: WIDER FACE's annotation text or ``.mat`` folder.
-
-    Raises:
-        Exception: the error of an image that cannot be read.
+    ``truth`` may also be WIDER FACE's annotation text or ``.mat`` folder.
     """
     return average_precisions_of(find_faces(detector, images), truth)
 

@@ -17,7 +17,6 @@ class ExportGraph(nn.Module):
     """Wraps a model for export, so that the model has no code for it.
 
     Args:
-        model: the detector.
         min_side: the network enlarges images whose shorter side is below this, in pixels.
         maps: return the raw maps instead of candidates.
     """
@@ -29,10 +28,7 @@ class ExportGraph(nn.Module):
         self.maps = maps
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Prepares the images as the model does and runs it.
-
-        Args:
-            images: (N, H, W, 3) uint8 in the model's channel order, resized by the spec's rule.
+        """Prepares images (N, H, W, 3), uint8 in the model's channel order, and runs the model.
 
         Returns:
             The maps of ``forward_maps``, for the enlarged and padded images; or boxes (N, R, 4)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 import face_d2
 from face_d2.export.graph import ExportGraph
 from face_d2.export.graph_passes import tidy
+from face_d2.export.session import open_session
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.nms import select
 from face_d2.ops.resize import SizeRule
@@ -119,9 +119,8 @@ def _trace(graph: ExportGraph, path: Path, opset: int) -> None:
     if graph.maps:
         axes |= {name: {0: "images", 2: f"{name}_rows", 3: f"{name}_columns"} for name in names}
     else:
-        candidates = {1: "candidates"}
-        axes |= {"boxes": {0: "images", **candidates}, "scores": {0: "images", **candidates}}
-        axes |= {"levels": {0: "candidates"}}
+        axes |= {name: {0: "images", 1: "candidates"} for name in ("boxes", "scores")}
+        axes["levels"] = {0: "candidates"}
     images = torch.randint(0, 256, (2, 160, 192, 3), dtype=torch.uint8)
     traced(graph, images, path, opset, names, axes)
 
@@ -138,11 +137,10 @@ def traced(
 
     Args:
         graph: takes ``images``.
-        images: an example of the input, called ``image``.
-        path: the file to write.
-        opset: ONNX operator set.
-        names: of the outputs.
-        axes: of input and outputs, those whose size is free.
+        images: an example of the input, which the file calls ``image``.
+        path, opset: see :func:`export_onnx`.
+        names: names of the outputs.
+        axes: the dimensions of free size, by input and output, see ``torch.onnx.export``.
 
     Raises:
         ValueError: this PyTorch cannot write the operator set.
@@ -248,9 +246,7 @@ def _git_revision() -> str:
 
 
 def _compare(graph: ExportGraph, spec: DetectorSpec, file: bytes) -> list[Comparison]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session = open_session(file)
     names = [output.name for output in session.get_outputs()]
     generator = np.random.default_rng(0)
     comparisons = []
@@ -274,14 +270,12 @@ def check_close(
     shape: tuple[int, int, int],
     runtime: str = "ONNX Runtime",
 ) -> Comparison:
-    """Compares the outputs of a file with PyTorch's.
+    """Compares the outputs that ``runtime`` computes from a file with PyTorch's.
 
     Args:
-        names: of the outputs.
-        expected: PyTorch's.
-        found: the file's.
+        names: names of the outputs.
+        expected, found: the outputs of PyTorch and of the file.
         shape: (images, height, width) of the batch.
-        runtime: what ran the file.
 
     Raises:
         RuntimeError: they differ.
@@ -313,10 +307,8 @@ def _suppressed(candidates: Sequence[np.ndarray], settings: Suppression) -> np.n
     scores = scores * (boxes[..., 2:] > boxes[..., :2]).all(axis=-1)
     unlimited = replace(settings, topk=scores.shape[1])
     rows = []
-    for image in range(len(scores)):
-        chosen = select(boxes[image], scores[image], levels, unlimited)
-        number = np.full(len(chosen), image)
-        rows.append(
-            np.column_stack([number, boxes[image, chosen], scores[image, chosen], levels[chosen]])
-        )
+    for number, (own_boxes, own_scores) in enumerate(zip(boxes, scores)):
+        kept = select(own_boxes, own_scores, levels, unlimited)
+        columns = [np.full(len(kept), number), own_boxes[kept], own_scores[kept], levels[kept]]
+        rows.append(np.column_stack(columns))
     return np.concatenate(rows).astype(np.float32)

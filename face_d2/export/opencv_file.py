@@ -15,7 +15,6 @@ import face_d2.register  # isort: skip  (patches Detectron2 before its first imp
 import cv2
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import helper
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from face_d2.export.onnx_file import Comparison, check_close, file_metadata, traced
+from face_d2.export.session import open_session
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
 from face_d2.utils.files import replaced_file
@@ -33,12 +33,7 @@ _NAMES = ("boxes", "scores")
 
 
 class _FixedGraph(nn.Module):
-    """The network for float images of one size.
-
-    Args:
-        model: the detector.
-        size: (height, width).
-    """
+    """The network for float images of one size (height, width)."""
 
     def __init__(self, model: OneStageDetector, size: tuple[int, int]) -> None:
         super().__init__()
@@ -76,13 +71,9 @@ def export_for_opencv(
     check fails, there is no file.
 
     Args:
-        model: the detector, on the CPU.
-        path: the ``.onnx`` to write.
         size: (height, width) of the images.
-        size_rule: the size rule of the config.
-        config: the name of the config, for the metadata.
-        weights: the checkpoint; its hash is stored in the metadata.
-        opset: ONNX operator set.
+        model, path, size_rule, config, weights, opset: see
+            :func:`face_d2.export.onnx_file.export_onnx`.
 
     Raises:
         ValueError: the size is below the shortest side that the network searches.
@@ -106,8 +97,10 @@ def export_for_opencv(
         onnx.save(file, temporary)
         with torch.no_grad():
             expected = [output.numpy() for output in graph(image)]
-        found = {"ONNX Runtime": _by_onnxruntime(temporary, image.numpy())}
-        found["cv2.dnn"] = _by_opencv(temporary, image.numpy())
+        found = {
+            "ONNX Runtime": open_session(temporary).run(list(_NAMES), {"image": image.numpy()}),
+            "cv2.dnn": _by_opencv(temporary, image.numpy()),
+        }
         return [
             check_close(_NAMES, expected, outputs, (1, *size), runtime)
             for runtime, outputs in found.items()
@@ -124,19 +117,9 @@ def _picture(size: tuple[int, int]) -> NDArray[np.float32]:
 def _folded(path: Path) -> onnx.ModelProto:
     """The graph with what does not depend on the image as constants, in standard operators."""
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(Path(folder, "folded.onnx"))
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(options.optimized_model_filepath)
-
-
-def _by_onnxruntime(path: Path, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(list(_NAMES), {"image": image})
+        folded = Path(folder, "folded.onnx")
+        open_session(path, folded)
+        return onnx.load(folded)
 
 
 def _by_opencv(path: Path, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -24,6 +23,7 @@ from face_d2.export.accuracy import (
     own_faces,
 )
 from face_d2.export.saturation import saturating_convolutions
+from face_d2.export.session import open_session
 from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
@@ -92,7 +92,6 @@ def quantize(
 
     Args:
         source: a file of ``face-d2-export`` with the outputs "candidates".
-        path: the file to write.
         images: images that resemble those of the application, for calibration and for the loss.
         ground_truth: WIDER FACE's annotation text or ``.mat`` folder for these images, which are
             then named ``event/name``. Without it, boxes of the float file with a score of at least
@@ -172,7 +171,6 @@ def write_int8(
     Args:
         detector: the detector of the float file.
         source: the float file.
-        path: the file to write.
         images: images for measuring value ranges.
         kept_float: names of convolutions that remain in float.
         weight_bits: one of ``WEIGHT_BITS``.
@@ -229,11 +227,7 @@ def _optimize(source: str | Path, path: Path) -> None:
     them, and weights that are stored in half precision would be rounded like activations.
     Convolutions keep their names.
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3  # errors only; the file is not for running
-    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    open_session(source, path)
     file = onnx.load(path)
     used = {node.domain for node in file.graph.node}  # ONNX Runtime declares all that it knows
     for opset in [opset for opset in file.opset_import if opset.domain not in used]:
@@ -252,9 +246,8 @@ def _free_outputs(file: onnx.ModelProto) -> None:
     for conv in [node for node in graph.node if node.op_type in _CONVOLUTIONS]:
         if _next_convolutions(conv, users):
             continue
-        for quantizer in users[conv.output[0]]:
-            if quantizer.op_type != "QuantizeLinear":
-                continue
+        quantizers = [q for q in users[conv.output[0]] if q.op_type == "QuantizeLinear"]
+        for quantizer in quantizers:
             for dequantizer in users[quantizer.output[0]]:
                 for user in users[dequantizer.output[0]]:
                     place = list(user.input).index(dequantizer.output[0])
@@ -292,11 +285,8 @@ def _clip_bytes(file: onnx.ModelProto) -> None:
 def _round_bias(graph: onnx.GraphProto, inputs: Sequence[onnx.NodeProto]) -> None:
     """Rounds the bias of a convolution with the product of the scales of its input and weights.
 
-    ONNX Runtime computes a convolution in int8 only if the bias has this scale.
-
-    Args:
-        graph: changed in place.
-        inputs: the convolution's three DequantizeLinear nodes.
+    ONNX Runtime computes a convolution in int8 only if the bias has this scale. ``inputs`` are the
+    convolution's three DequantizeLinear nodes.
     """
     constants = {constant.name: constant for constant in graph.initializer}
 

@@ -33,8 +33,8 @@ def saturating_convolutions(file: onnx.ModelProto) -> tuple[str, ...]:
         if node.op_type == "DequantizeLinear"
     }
     names = []
-    for node in file.graph.node:
-        weights = constants.get(sources.get(node.input[1], "")) if node.op_type == "Conv" else None
+    for node in [node for node in file.graph.node if node.op_type == "Conv"]:
+        weights = constants.get(sources.get(node.input[1], ""))
         if weights is not None and _may_saturate(numpy_helper.to_array(weights)):
             names.append(node.name)
     return tuple(names)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from face_d2.modeling.coverage_rule import CoverageRule
@@ -67,7 +67,10 @@ class OneStageDetector(nn.Module):
         raise NotImplementedError
 
     def detect(self, images: ImageList) -> list[Instances]:
-        """Detections of a padded, normalized batch, XYXY in its pixels, best score first."""
+        """Detections of a padded, normalized batch, XYXY in its pixels, best score first.
+
+        In addition to Detectron2's fields, there is ``pred_levels``, the index of the level.
+        """
         raise NotImplementedError
 
     @property
@@ -98,11 +101,8 @@ class OneStageDetector(nn.Module):
         raise NotImplementedError
 
     def coverage_rule(self, training: bool) -> CoverageRule:
-        """The rule that decides which faces the detector can learn or detect.
-
-        Args:
-            training: use the levels that are trained instead of those used at inference.
-        """
+        """The rule that decides which faces the detector can learn, or, if not ``training``, which
+        it can detect."""
         raise NotImplementedError
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
@@ -149,18 +149,39 @@ class OneStageDetector(nn.Module):
         # largest image of the batch, the detections of an image would depend on the other images.
         groups: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index, item in enumerate(batched_inputs):
-            groups[self._padded_size(*item["image"].shape[-2:])].append(index)
+            groups[self.padded_size(*item["image"].shape[-2:])].append(index)
         results: list[dict[str, Instances]] = [{} for _ in batched_inputs]
         for indices in groups.values():
             inputs = [batched_inputs[i] for i in indices]
-            for index, item, found in zip(
-                indices, inputs, self.detect(self.preprocess_image(inputs))
-            ):
+            detected = self.detect(self.preprocess_image(inputs))
+            for index, item, found in zip(indices, inputs, detected):
                 height = item.get("height", found.image_size[0])
                 width = item.get("width", found.image_size[1])
                 results[index] = {"instances": detector_postprocess(found, height, width)}
         return results
 
-    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of an image after padding to multiples of ``size_divisibility``."""
         divisor = max(self.size_divisibility, 1)
         return (-(-height // divisor) * divisor, -(-width // divisor) * divisor)
+
+    @staticmethod
+    def ignored(target: Instances) -> Tensor:
+        """(M,) bool: the ignored faces of a training target; none without ``gt_ignore``."""
+        if target.has("gt_ignore"):
+            return target.gt_ignore
+        return torch.zeros(len(target), dtype=torch.bool, device=target.gt_boxes.device)
+
+    @staticmethod
+    def detections(
+        image_size: tuple[int, int], boxes: Tensor, scores: Tensor, levels: Tensor
+    ) -> Instances:
+        """The result of :meth:`detect` for an image, from boxes (D, 4), scores (D,) and the level
+        indices (D,) int64."""
+        return Instances(
+            image_size,
+            pred_boxes=Boxes(boxes),
+            scores=scores,
+            pred_classes=torch.zeros_like(levels),
+            pred_levels=levels,
+        )

@@ -72,12 +72,8 @@ class CoverageRule(ABC):
 
 
 def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
-    """Builds the model of a config on the CPU and returns its rule.
-
-    Args:
-        cfg: a config whose meta-architecture has a method ``coverage_rule(training)``, as in
-            :class:`face_d2.modeling.base.OneStageDetector`.
-        training: use the levels that are trained instead of those used at inference.
+    """Builds the model of a config on the CPU and returns its ``coverage_rule(training)``; see
+    :class:`face_d2.modeling.base.OneStageDetector`.
 
     Raises:
         ValueError: the meta-architecture is unknown or does not have this method.

@@ -29,8 +29,7 @@ def first_kept(
     Args:
         suppress: maps boxes (m, 4) and scores (m,) to the indices of the kept boxes, best score
             first.
-        boxes: (N, 4).
-        scores: (N,).
+        boxes, scores: (N, 4) and (N,).
         limit: maximum number of boxes to keep, at least 1.
 
     Returns:
@@ -47,10 +46,7 @@ def first_kept(
 
 
 def _nms_iom(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
-    """NMS by the intersection over the area of the lower-scored box, on the CPU.
-
-    Arguments and result are those of :func:`suppress`.
-    """
+    """NMS by the intersection over the area of the lower-scored box, on the CPU."""
     order = scores.argsort(descending=True, stable=True)
     sorted_boxes = boxes[order].detach().cpu().numpy()
     kept = suppress_arrays(sorted_boxes, "iom", threshold, len(sorted_boxes))
@@ -61,11 +57,9 @@ NMS_TYPES = {"iou": nms_iou, "iom": _nms_iom}
 
 
 def suppress(boxes: Tensor, scores: Tensor, nms_type: str, threshold: float) -> Tensor:
-    """Greedy class-agnostic NMS.
+    """Greedy class-agnostic NMS of boxes (N, 4) XYXY in pixels with scores (N,).
 
     Args:
-        boxes: (N, 4) XYXY pixels.
-        scores: (N,).
         nms_type: "iou", or "iom" for the measure of LFFD's released tool.
         threshold: boxes with a larger overlap are suppressed.
 

@@ -126,12 +126,11 @@ class MultiScaleTTA(nn.Module):
     Args:
         model: the detector, single-stage with one class; any meta-architecture that returns
             ``pred_boxes`` and ``scores``.
-        scales: the test sizes.
         flip: also process each size mirrored.
         merge: one of ``MERGES``.
         merge_iou: boxes of different passes with a larger IoU are the same face.
         max_pixels: scaled images of more pixels are processed in tiles.
-        max_detections: maximum number of detections per image.
+        max_detections: maximum per image.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -216,15 +215,12 @@ class MultiScaleTTA(nn.Module):
         rows = np.concatenate(searches)
         search = np.repeat(np.arange(len(searches)), [len(found) for found in searches])
         rows = self._merged(rows, search)[: self.max_detections]
-        found = torch.as_tensor(rows, dtype=torch.float32, device=_device(self.model))
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        found = torch.as_tensor(rows, dtype=torch.float32, device=device)
         boxes = Boxes(found[:, :4])
         boxes.clip(size)
-        instances = Instances(
-            size,
-            pred_boxes=boxes,
-            scores=found[:, 4],
-            pred_classes=torch.zeros(len(found), dtype=torch.int64, device=found.device),
-        )
+        classes = torch.zeros_like(found[:, 4], dtype=torch.int64)
+        instances = Instances(size, pred_boxes=boxes, scores=found[:, 4], pred_classes=classes)
         return instances[boxes.nonempty()]
 
     def _searches(self, image: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
@@ -266,7 +262,3 @@ class MultiScaleTTA(nn.Module):
             boxes, kept = vote(boxes, scores, self.merge_iou, search)
             return np.column_stack([boxes, scores[kept]])
         return rows[nms(boxes, best_first(boxes, scores), self.merge_iou, search)]
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in model.parameters()), torch.device("cpu"))

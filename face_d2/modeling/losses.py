@@ -1,12 +1,21 @@
-"""Counts over all processes, for losses that are normalized over the whole batch."""
+"""What the losses of both detectors share: IoU losses by name, and counts over all processes."""
 
 from __future__ import annotations
 
 import torch
 from detectron2.utils import comm
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
 
-__all__ = ["sum_over_processes"]
+__all__ = ["IOU_LOSSES", "sum_over_processes"]
+
+#: GIoU (arXiv 1902.09630), DIoU and CIoU (arXiv 1911.08287): functions of two (P, 4) sets of XYXY
+#: boxes that return (P,) losses.
+IOU_LOSSES = {
+    "giou": generalized_box_iou_loss,
+    "diou": distance_box_iou_loss,
+    "ciou": complete_box_iou_loss,
+}
 
 
 def sum_over_processes(counts: Tensor) -> Tensor:
