@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -234,12 +235,11 @@ class Worker:
             )
             waiting: deque[Frame] = deque()
             frames = _put_aside(islice(reader, self.max_frames if live else None), waiting)
-            count, stopped = 0, False
-            results = self.detector.stream(frame.pixels for frame in frames)
-            while (result := _next(results, live)) is not None:
-                if isinstance(result, KeyboardInterrupt):  # keep what was recorded
-                    stopped = True
-                    break
+            count = 0
+            results = _UntilInterrupted(self.detector.stream(frame.pixels for frame in frames))
+            if live:  # Ctrl-C is the way to end a recording; what was recorded is kept
+                stack.enter_context(results)
+            for result in results:
                 frame = waiting.popleft()
                 if self.pictures.draw:
                     drawn = self.pictures.drawn(frame.exact, result)
@@ -257,7 +257,7 @@ class Worker:
             say(f"{source.name}: {reader.frames} frames are declared, {count} could be decoded")
         if sinks and reader.loses:
             say(f"{source.name}: its copy lacks {'; '.join(reader.loses)}")
-        if stopped:
+        if results.interrupted:
             raise KeyboardInterrupt
 
 
@@ -296,14 +296,41 @@ def _put_aside(items: Iterable[_Item], waiting: deque[_Item]) -> Iterator[_Item]
         yield item
 
 
-def _next(results: Iterator[FaceResult], live: bool) -> FaceResult | KeyboardInterrupt | None:
-    """The next result; for a camera or stream, Ctrl-C is returned as a result."""
-    try:
-        return next(results, None)
-    except KeyboardInterrupt as interrupt:
-        if not live:
-            raise
-        return interrupt
+class _UntilInterrupted:
+    """Results until Ctrl-C, which ends waiting for a result at once, and other work after it.
+
+    As a context, it receives Ctrl-C. Otherwise Ctrl-C raises KeyboardInterrupt as usual.
+    """
+
+    def __init__(self, results: Iterator[FaceResult]) -> None:
+        self._results = results
+        self._waiting = False
+        self.interrupted = False
+
+    def __enter__(self) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._receive)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _receive(self, *_: object) -> None:
+        self.interrupted = True
+        if self._waiting:
+            raise KeyboardInterrupt
+
+    def __iter__(self) -> Iterator[FaceResult]:
+        while not self.interrupted:
+            try:
+                self._waiting = True
+                result = next(self._results, None)
+                self._waiting = False
+            except KeyboardInterrupt:
+                if not self.interrupted:
+                    raise
+                return
+            if result is None:
+                return
+            yield result
 
 
 def escaped(what: object) -> str:

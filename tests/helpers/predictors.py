@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,12 +55,12 @@ class SquareFinder:
 
 
 def interrupt_at(call: int, backend: SquareFinder, patch: pytest.MonkeyPatch) -> None:
-    """Lets the backend's call of this number, counted from 0, end like a run by Ctrl-C."""
+    """Presses Ctrl-C in the backend's call of this number, counted from 0."""
     detect = backend.detect
 
     def interrupted(images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         if len(backend.calls) == call:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return detect(images)
 
     patch.setattr(backend, "detect", interrupted)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import weakref
@@ -26,7 +27,9 @@ from face_d2 import FaceDetector
 from face_d2.cli import predict as command
 from face_d2.evaluation.wider_face.files import read_predictions
 from face_d2.predictor import job, video
+from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import find_inputs
+from face_d2.predictor.work import Pictures
 from face_d2.pretrained import DEFAULT, PRETRAINED
 
 SQUARES = {
@@ -729,15 +732,38 @@ def test_a_camera_runs_for_the_frames_asked(
     assert opened == [0, 0]
     records = json.loads((folder / "out/detections.json").read_text())
     assert [(r["name"], r["frame"]) for r in records] == [("camera-0", n) for n in range(5)]
-    # Ctrl-C ends the run, and what was recorded until then is kept.
-    interrupt_at(len(backend.calls) + 2, backend, monkeypatch)
-    assert run(folder, "--blur", "--output", str(folder / "kept"), inputs=("0",)) == 130
-    recorded = capture(str(folder / "kept/blurred/camera-0.mp4"))
-    # A clip in place of a camera is faster than its clock: frames of one instant are one.
-    assert 8 <= sum(recorded.read()[0] for _ in range(30)) <= 16
     times = [record["time"] for record in records]
     assert times[0] == 0
     assert times == sorted(set(times))  # those at which the frames came
+
+
+@pytest.mark.parametrize("while_detecting", [True, False])
+def test_ctrl_c_keeps_what_a_camera_has_recorded(
+    backend: SquareFinder,
+    folder: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    while_detecting: bool,
+) -> None:
+    """Also in the middle of the work on a frame, which is finished first."""
+    capture, hidden = cv2.VideoCapture, Pictures.hidden
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: capture(str(clip)))
+    seen: list[object] = []
+
+    def hide(pictures: Pictures, result: FaceResult) -> FaceResult:
+        seen.append(result)
+        if not while_detecting and len(seen) == 12:
+            signal.raise_signal(signal.SIGINT)
+        return hidden(pictures, result)
+
+    monkeypatch.setattr(Pictures, "hidden", hide)
+    if while_detecting:
+        interrupt_at(2, backend, monkeypatch)  # after 16 frames
+    assert run(folder, "--blur", inputs=("0",)) == 130
+    assert len(seen) == (16 if while_detecting else 12)
+    recorded = capture(str(folder / "out/blurred/camera-0.mp4"))
+    # A clip in place of a camera is faster than its clock: frames of one instant are one.
+    assert len(seen) // 2 <= sum(recorded.read()[0] for _ in range(30)) <= len(seen)
 
 
 # --- with a network
