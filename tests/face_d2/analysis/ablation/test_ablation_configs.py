@@ -29,6 +29,10 @@ BASE = get_config_file("quick/df2s2_real.yaml")
 PRETRAINED = FOLDER / "pretrained"
 PRETRAINED_BASE = PRETRAINED / "lite0_df2s2.yaml"
 PRETRAINED_ROWS = sorted(p.stem for p in PRETRAINED.glob("*.yaml") if p != PRETRAINED_BASE)
+#: The rows that change one setting of the recommended configs, based on two of them.
+KEYS = FOLDER / "keys"
+KEY_BASES = ("df2s2_base", "lffd_base")
+KEY_ROWS = sorted(p.stem for p in KEYS.glob("*.yaml") if p.stem not in KEY_BASES)
 
 
 def of_row(row: str) -> str:
@@ -75,14 +79,20 @@ def test_pretrained_rows_build_train_and_evaluate(
     assert (tmp_path / "run" / "inference" / "small_val" / "widerface.json").is_file()
 
 
+def checked_changes(row: Path, base: Path) -> set[str]:
+    """The keys that a row changes; all lines of the row change its base, and only they."""
+    written = yaml.safe_load(row.read_text())
+    assert written.pop("_BASE_") == base.name
+    assert written.pop("OUTPUT_DIR").endswith(f"/{row.stem}")
+    changed = changed_keys(str(row), str(base))
+    assert changed == set(leaves(written))
+    return changed
+
+
 def test_pretrained_rows_change_what_they_say() -> None:
-    changed = {}
-    for row in PRETRAINED_ROWS:
-        written = yaml.safe_load((PRETRAINED / f"{row}.yaml").read_text())
-        assert written.pop("_BASE_") == PRETRAINED_BASE.name
-        assert written.pop("OUTPUT_DIR").endswith(f"/{row}")
-        changed[row] = changed_keys(str(PRETRAINED / f"{row}.yaml"), str(PRETRAINED_BASE))
-        assert changed[row] == set(leaves(written))
+    changed = {
+        row: checked_changes(PRETRAINED / f"{row}.yaml", PRETRAINED_BASE) for row in PRETRAINED_ROWS
+    }
     fusion = "MODEL.FFP.FUSION"
     towers = {"MODEL.DF2S2.SHARE_TOWER", "MODEL.DF2S2.SEG_ENABLED"}
     quick = changed.pop("lite0_quick")
@@ -97,6 +107,31 @@ def test_pretrained_rows_change_what_they_say() -> None:
     # What the row of the quick settings changes has the values of the quick config.
     theirs, ours = settings_of(BASE), settings_of(str(PRETRAINED / "lite0_quick.yaml"))
     assert {key: ours.get(key) for key in quick} == {key: theirs.get(key) for key in quick}
+
+
+@pytest.mark.parametrize("row", KEY_ROWS)
+def test_rows_of_keys_change_what_they_say(row: str) -> None:
+    base = KEYS / f"{row.split('_')[0]}_base.yaml"
+    assert 1 <= len(checked_changes(KEYS / f"{row}.yaml", base)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("row", "shipped", "changed"),
+    [
+        ("keys/df2s2_base", "df2s2/df2s2_lite0_FFP_recommended", {"SOLVER.EMA.ENABLED"}),
+        ("keys/lffd_base", "lffd/lffd_20L5S_recommended", {"INPUT.SCALE_SAMPLING.SIZE"}),
+        ("recommended/long_recommended", "df2s2/df2s2_lite0_FFP_recommended", set()),
+        ("recommended/long_quick", "ablation/pretrained/lite0_quick", set()),
+    ],
+)
+def test_bases_change_the_schedule_of_shipped_configs(
+    row: str, shipped: str, changed: set[str]
+) -> None:
+    keys = changed_keys(of_row(row), get_config_file(f"{shipped}.yaml"))
+    allowed = {"MODEL.WEIGHTS", "TEST.BEST_METRIC", "TEST.EVAL_PERIOD"}
+    schedule = ("MAX_ITER", "WARMUP_ITERS", "BASE_LR", "IMS_PER_BATCH")
+    allowed |= {f"SOLVER.{key}" for key in schedule}
+    assert keys - allowed == changed
 
 
 def settings_of(file: str) -> dict[str, Any]:
@@ -193,7 +228,7 @@ def test_crop_off_changes_the_mapper() -> None:
 def test_suites_name_every_row() -> None:
     suites = [read_suite(name) for name in SUITES]
     named = {row for suite in suites for row in suite.rows}
-    assert {*ROWS, *PRETRAINED_ROWS} <= named
+    assert {*ROWS, *PRETRAINED_ROWS, *KEY_ROWS} <= named
     headline = read_suite("headline")
     assert list(headline.rows) == [
         "retinanet_real",
@@ -202,5 +237,6 @@ def test_suites_name_every_row() -> None:
         "df2s2_real",
         "lffd_small_real",
     ]
-    base = {"pretrained": "lite0_df2s2"}
+    base = {"pretrained": "lite0_df2s2", "recommended": "long_recommended"}
+    base |= {"df2s2_keys": "df2s2_base", "lffd_keys": "lffd_base"}
     assert all(base.get(suite.name, "df2s2_real") in suite.rows for suite in suites)
