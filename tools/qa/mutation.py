@@ -58,6 +58,7 @@ _EVALUATORS = (
 )
 #: Module -> the tests that should detect its mutants.
 TARGETS: dict[str, tuple[str, ...]] = {
+    "df2s2_d2.anchors": ("tests/df2s2_d2/test_anchors.py", "tests/df2s2_d2/test_matching.py"),
     "df2s2_d2.matching": ("tests/df2s2_d2/test_matching.py", "tests/df2s2_d2/test_coverage.py"),
     "df2s2_d2.losses": ("tests/df2s2_d2/test_meta_arch.py",),
     "df2s2_d2.segmentation": ("tests/df2s2_d2/test_segmentation.py",),
@@ -67,6 +68,11 @@ TARGETS: dict[str, tuple[str, ...]] = {
         "tests/lffd_d2/test_meta_arch.py",
     ),
     "lffd_d2.losses": ("tests/lffd_d2/test_losses.py",),
+    "face_d2.modeling.losses": ("tests/df2s2_d2/test_meta_arch.py", "tests/lffd_d2/test_losses.py"),
+    "face_d2.modeling.rectangles": (
+        "tests/df2s2_d2/test_segmentation.py",
+        "tests/lffd_d2/test_assignment.py",
+    ),
     "face_d2.ops.nms": _NMS,
     "face_d2.evaluation.wider_face.protocol": _WIDER,
     "face_d2.evaluation.wider_face.matching": _WIDER,
