@@ -6,12 +6,17 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 # Tests neither use nor fill the user's cache; the data sets' paths are taken when registered.
 _CACHE = tempfile.TemporaryDirectory(prefix="face-d2-tests-")
 os.environ["FACE_D2_CACHE"] = _CACHE.name
+
+# A loaded machine may take any time for an example.
+hypothesis.settings.register_profile("face_d2", deadline=None)
+hypothesis.settings.load_profile("face_d2")
 
 import face_d2.register  # noqa: E402  (mends Detectron2 before test modules import it)
 

@@ -105,7 +105,7 @@ def scenes(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.array(ignore)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(scenes())
 def test_equals_plain_loops(one_shape: AnchorCoverage, scene: tuple) -> None:
     boxes, ignore = scene

@@ -113,7 +113,7 @@ def scenes(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     return boxes, torch.tensor(ignore, dtype=torch.bool)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     scenes(),
     st.sampled_from([(0.4, 0.5), (0.5, 0.5), (0.3, 0.7)]),
@@ -162,7 +162,7 @@ def test_no_pair_is_lost_to_the_windows() -> None:
         assert (whole >= threshold).sum() > 500  # the comparison is not an empty one
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(scenes(), min_size=1, max_size=4))
 def test_images_of_a_batch_do_not_see_each_other(
     batch: list[tuple[torch.Tensor, torch.Tensor]],

@@ -37,7 +37,7 @@ def test_mask_of_no_face_and_of_faces_outside() -> None:
     assert not box_mask(outside, 8, (3, 3)).any()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(*[st.integers(-30, 130)] * 2, *[st.integers(1, 140)] * 2), min_size=1, max_size=6

@@ -55,7 +55,7 @@ face = st.tuples(quarter, quarter, side, side, st.sampled_from([False, False, Fa
 scene = st.lists(face, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     images=st.lists(scene, min_size=1, max_size=3),
     branch=st.sampled_from(get_variant("25L8S").branches[:5]),

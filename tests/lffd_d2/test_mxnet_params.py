@@ -117,7 +117,7 @@ def test_every_truncation_is_an_error(length: int) -> None:
         parse_ndarrays(GOOD[:length])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=6))
 def test_any_damage_is_an_error_or_gives_arrays(changes: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)
@@ -130,7 +130,7 @@ def test_any_damage_is_an_error_or_gives_arrays(changes: list[tuple[int, int]]) 
     assert sum(a.nbytes for a in arrays.values()) < len(GOOD)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_an_error(tail: bytes) -> None:
     for data in (tail, struct.pack("<QQ", 0x112, 0) + tail):

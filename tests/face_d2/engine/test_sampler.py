@@ -23,7 +23,7 @@ def test_every_epoch_is_another_permutation() -> None:
     assert other != epochs[0]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     groups=st.lists(st.integers(0, 1), min_size=1, max_size=20),
     batch_size=st.integers(1, 5),

@@ -26,7 +26,7 @@ def crowd(count: int, extent: float, seed: int) -> tuple[Tensor, Tensor]:
     return boxes, torch.randint(1, 20, (count,), generator=generator) / 20
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from(sorted(MEASURES)),
     st.integers(0, 300),

@@ -35,7 +35,7 @@ box = st.tuples(*[st.integers(0, 40)] * 2, *[st.integers(0, 20)] * 2).map(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(box, max_size=15), st.sampled_from([0.0, 0.25, 0.5, 0.875]), st.randoms())
 def test_iom_equals_plain_loops(boxes: list, threshold: float, random) -> None:
     scores = [(i + 1) / 100 for i in range(len(boxes))]

@@ -30,7 +30,7 @@ def arrays(found: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return boxes, np.array([f[1] / 8 for f in found]), np.array([f[2] for f in found], dtype=int)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(detection, max_size=30), thresholds, st.sampled_from([1, 3, 256]))
 def test_equals_plain_loops(found: list, threshold: float, block: int) -> None:
     boxes, scores, groups = arrays(found)
@@ -45,7 +45,7 @@ def test_equals_plain_loops(found: list, threshold: float, block: int) -> None:
     np.testing.assert_allclose(means, np.reshape(merged, (-1, 4)), rtol=0, atol=1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(box, max_size=8), st.lists(box, max_size=8))
 def test_iou_equals_plain_loops(a: list, b: list) -> None:
     result = pairwise_iou(np.reshape(a, (-1, 4)).astype(float), np.reshape(b, (-1, 4)) * 1.0)
@@ -53,7 +53,7 @@ def test_iou_equals_plain_loops(a: list, b: list) -> None:
     np.testing.assert_allclose(result, np.reshape(expected, (len(a), len(b))), atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     # Rows that differ in nothing but their group may trade places: there are none.
     st.lists(detection, max_size=20, unique_by=lambda row: row[:2]),

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from detectron2.data import transforms as T
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from face_d2.data.augmentation import BoundedResize
@@ -20,7 +20,6 @@ from face_d2.ops.resize import SizeRule, resize
     min_size=st.integers(16, 1200),
     max_size=st.sampled_from([0, 1333, 100000]),
 )
-@settings(deadline=None)
 def test_sizes_are_those_of_evaluation(
     height: int, width: int, min_size: int, max_size: int
 ) -> None:
@@ -39,7 +38,6 @@ def test_size_0_leaves_the_image_alone() -> None:
     new=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     seed=st.integers(0, 99),
 )
-@settings(deadline=None)
 def test_pixels_are_those_of_detectron2(
     size: tuple[int, int], new: tuple[int, int], seed: int
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from face_d2.modeling.nms import suppress as lffd_suppress
@@ -19,7 +19,6 @@ from face_d2.ops.spec import Suppression
     nms_type=st.sampled_from(["iou", "iom"]),
     threshold=st.sampled_from([0.2, 0.4, 0.7]),
 )
-@settings(deadline=None)
 def test_suppression_equals_the_models(
     seed: int, count: int, nms_type: str, threshold: float
 ) -> None:

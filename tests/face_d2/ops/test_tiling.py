@@ -35,7 +35,7 @@ def test_layouts_by_hand() -> None:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_tiles_cover_overlap_and_align(data: st.DataObject) -> None:
     length = data.draw(st.integers(1, 2000))
@@ -115,7 +115,7 @@ def scenes(draw_from: st.DrawFn) -> tuple[int, int, list[tuple[int, int, int]]]:
     return height, width, squares
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scenes(), st.sampled_from([1, 8, 16]))
 def test_every_square_is_found_once(scene: tuple, align: int) -> None:
     height, width, squares = scene
@@ -129,7 +129,7 @@ def test_every_square_is_found_once(scene: tuple, align: int) -> None:
     assert all(box in rows[:, :4].tolist() for box in exact)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(scenes())
 def test_a_sloppy_detector_finds_every_square_once(scene: tuple) -> None:
     """Tiles that disagree by some per cent about a face neither lose nor double it."""

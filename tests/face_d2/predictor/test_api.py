@@ -222,7 +222,7 @@ def test_small_images_are_found_at_the_configs_size() -> None:
     data=st.data(),
 )
 @settings(
-    deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_a_batch_in_any_order_equals_single_images(
     tiny: FaceDetector, sizes: list[tuple[int, int]], data: st.DataObject

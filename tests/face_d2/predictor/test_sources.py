@@ -201,7 +201,7 @@ def plant(folder: Path, tree: dict[str, Any]) -> list[Path]:
     return folders
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=_TREES, other=_TREES, links=_LINKS)
 def test_every_file_of_any_tree_is_an_input_or_named(
     tree: dict[str, Any], other: dict[str, Any], links: list[tuple[int, int, bool]]
