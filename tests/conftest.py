@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch
 # Tests neither use nor fill the user's cache; the data sets' paths are taken when registered.
 _CACHE = tempfile.TemporaryDirectory(prefix="face-d2-tests-")
 os.environ["FACE_D2_CACHE"] = _CACHE.name
+
+# Tests press Ctrl-C, which a suite that a shell started in the background would ignore.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine may take any time for an example.
 hypothesis.settings.register_profile("face_d2", deadline=None)
