@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from scipy.stats import spearmanr
 
 from face_d2.analysis.ablation.differences import differences
 from face_d2.analysis.ablation.report import collect
@@ -42,3 +44,18 @@ def test_the_tables_of_the_suites(repo: Path, name: str, rows: int, with_cost: b
                 cells.append("")
         cells += [f"{runs[0]['gflops']:.2f}"] if with_cost else []
         assert f"| {suite.rows[row][0]} | {' | '.join(cells)} |" in text
+
+
+def test_the_large_false_boxes(repo: Path) -> None:
+    """The rank correlation is that of the recorded counts, which are those of the suite."""
+    recorded = json.loads((repo / "benchmarks" / "results" / "false_boxes.json").read_text())
+    networks = recorded["networks"].values()
+    aps, counts = ([row[key] for row in networks] for key in ("AP_hard", "large"))
+    assert spearmanr(aps, counts).statistic == pytest.approx(recorded["rank_correlation"])
+    text = (repo / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert f"The rank correlation is {recorded['rank_correlation']:.2f};" in text
+    results = collect(
+        read_suite("pretrained"), repo / "benchmarks" / "results" / "ablation_pretrained.jsonl"
+    )
+    suite_aps = [run["AP_hard"] for runs in results.values() for run in runs]
+    assert sorted(aps) == pytest.approx(sorted(suite_aps))

@@ -69,7 +69,8 @@ def test_after_one_command_detectron2_can_be_imported_first(
     assert python("-S", "-c", f"import site; exec(open({str(file)!r}).read())").stderr == ""
     assert python("-m", "face_d2.startup", "--remove").returncode == 0
     assert not file.exists()
-    if not compat.has_compiled_ops():
+    # Detectron2 from 0.6 on can be imported without its compiled operators.
+    if not compat.has_compiled_ops() and compat.detectron2_version().startswith("0.5"):
         assert "cannot import name '_C'" in python("-c", sorted_by_isort).stderr
 
 
