@@ -3,7 +3,7 @@
 Both copies of a network take turns on the same batches, and the times are those of the process.
 
 Claim: with channels last (``torch.channels_last``), which the trainer and the predictor use on
-CPUs, steps of DF2S2 take at most 0.9 and images of both detectors at most 0.8 of the time, and
+CPUs, steps of DF2S2 and images of both detectors take at most 0.9 of the time, and
 steps of LFFD do not get slower.
 
     python benchmarks/memory_format.py [--rounds N] [--threads N] [--json PATH]

@@ -221,9 +221,7 @@ def test_small_images_are_found_at_the_configs_size() -> None:
     sizes=st.lists(st.tuples(st.integers(8, 90), st.integers(8, 90)), min_size=2, max_size=4),
     data=st.data(),
 )
-@settings(
-    max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_batch_in_any_order_equals_single_images(
     tiny: FaceDetector, sizes: list[tuple[int, int]], data: st.DataObject
 ) -> None:
