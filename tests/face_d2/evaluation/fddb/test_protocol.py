@@ -208,11 +208,14 @@ def test_no_detection_at_all(folds, tmp_path):
     assert (tmp_path / "DiscROC.txt").read_text() == "0 0 1.79769e+308\n"
 
 
-def test_value_at_false_positives_reads_the_curve(folds):
+def test_value_at_false_positives_reads_the_curve(folds, tmp_path):
     rows = [[10, 10, 14, 20, 0.9], *([40, 0, 5, 5, 0.8 - n / 100] for n in range(5))]
     result = _score(rows, folds)
     assert result.discrete_at(0) == result.discrete_at(3) == pytest.approx(0.1)
     assert result.fp.tolist() == [5, 4, 3, 2, 1, 0]
+    result.write(tmp_path)
+    written = [line.split()[:2] for line in (tmp_path / "DiscROC.txt").read_text().splitlines()]
+    assert written == [*(["0.1", str(number)] for number in (5, 4, 3, 2, 1, 0)), ["0", "0"]]
 
 
 def test_report_and_text_carry_figures_and_protocol(folds):
