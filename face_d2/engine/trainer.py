@@ -41,6 +41,7 @@ from face_d2.engine.preflight import check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
 from face_d2.evaluation import build_evaluator
+from face_d2.modeling.layout import use_fast_layout
 from face_d2.modeling.tta import MultiScaleTTA
 
 __all__ = ["FaceTrainer"]
@@ -199,11 +200,9 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model of a config. On CPUs, it has the memory layout that convolutions are fastest in
-        (benchmarks/memory_format.py)."""
+        """The model of a config, in the fastest memory layout of its device."""
         model = super().build_model(cfg)
-        if torch.device(cfg.MODEL.DEVICE).type == "cpu":
-            model.to(memory_format=torch.channels_last)
+        use_fast_layout(model)
         return model
 
     @classmethod

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from face_d2.config import load_config, with_weights
 from face_d2.engine.checkpoint import FaceCheckpointer
 from face_d2.modeling.base import OneStageDetector
+from face_d2.modeling.layout import use_fast_layout
 from face_d2.ops.resize import SizeRule
 from face_d2.predictor.results import RawDetections
 from face_d2.utils.malloc import HeapTrimmer
@@ -55,8 +56,7 @@ class TorchBackend:
             detector_node(cfg).SCORE_THRESH_TEST = score_threshold
         cfg.MODEL.DEVICE = _device(device)
         model = build_detector(cfg, weights)
-        if model.device.type == "cpu":  # makes oneDNN's convolutions 1.2 to 1.5 times as fast
-            model.to(memory_format=torch.channels_last)
+        use_fast_layout(model)
         return cls(model, cfg, Path(config_file).stem)
 
     @torch.inference_mode()
