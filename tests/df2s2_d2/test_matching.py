@@ -245,6 +245,42 @@ def test_faces_below_min_face_are_neither_faces_nor_background() -> None:
     assert every.ignore.all()
 
 
+@settings(max_examples=60)
+@given(scenes())
+def test_levels_by_plain_loops(scene: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """The levels of a face's own anchors; without an anchor, the level that fits its shape best."""
+    boxes, ignore = scene
+    grid = make_grid(sizes=((10, 12), (5, 6), (3, 3)))
+    found = FaceAnchorMatcher((0.4, 0.5), 0.45)(grid, boxes, ignore)
+    for face, (box, ignored) in enumerate(zip(boxes, ignore.tolist())):
+        levels = found.on_level[face].nonzero()[:, 0].tolist()
+        own = grid.levels[(found.labels == 1) & (found.faces == face)].unique().tolist()
+        if ignored or own:
+            assert levels == ([] if ignored else own)
+            continue
+        corner = torch.zeros_like(grid.shape_sizes)
+        shapes = Boxes(torch.cat([corner - grid.shape_sizes, corner + grid.shape_sizes], dim=1) / 2)
+        size = (box[2:] - box[:2])[None]
+        fit = pairwise_iou(Boxes(torch.cat([-size, size], dim=1) / 2), shapes)[0]
+        best = fit >= fit.max() - 1e-6
+        (level,) = levels
+        assert best[grid.shape_levels == level].any()
+
+
+def test_nth_largest_of_a_group() -> None:
+    from df2s2_d2.matching import _nth_largest
+
+    group = torch.tensor([3, 0, 3, 0, 1, 3, 1, 4])
+    value = torch.tensor([0.3, 0.5, 0.9, 0.2, 0.8, 0.6, 0.7, 0.4])
+    for n, expected in (
+        (1, [0.5, 0.8, 0.0, 0.9, 0.4, 0.0]),
+        (2, [0.2, 0.7, 0.0, 0.6, 0.4, 0.0]),
+        (3, [0.2, 0.7, 0.0, 0.3, 0.4, 0.0]),
+        (5, [0.2, 0.7, 0.0, 0.3, 0.4, 0.0]),
+    ):
+        assert _nth_largest(group, value, n, 6).tolist() == pytest.approx(expected)
+
+
 def test_levels_of_faces() -> None:
     grid = make_grid(sizes=((20, 24), (10, 12)), strides=(4, 8))
     boxes = torch.tensor([[20.0, 20, 36, 36], [16.0, 16, 56, 56], [4.0, 4, 20, 20]])

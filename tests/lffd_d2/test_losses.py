@@ -268,6 +268,7 @@ def test_two_processes_average_to_the_gradient_of_the_whole_batch(tmp_path: Path
     [
         ({"neg_pos_ratio": 0}, "NEG_POS_RATIO"),
         ({"neg_fraction_no_pos": 1.5}, "NEG_FRACTION_NO_POS"),
+        ({"neg_fraction_no_pos": -0.5}, "NEG_FRACTION_NO_POS"),
         ({"loss_scale": "sum"}, "LOSS_SCALE"),
         ({"box_loss": "smooth_l1"}, "BOX_LOSS"),
         ({"box_norm": "area"}, "BOX_NORM"),

@@ -50,6 +50,7 @@ GOAL = 0.85
 _WIDER = (
     "tests/face_d2/evaluation/wider_face/test_protocol.py",
     "tests/face_d2/evaluation/wider_face/test_breakdown.py",
+    "tests/face_d2/evaluation/test_plausibility.py",
 )
 _NMS = ("tests/face_d2/ops/test_suppression.py", "tests/face_d2/ops/test_box_merging.py")
 _EVALUATORS = (

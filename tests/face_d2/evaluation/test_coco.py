@@ -55,6 +55,18 @@ def test_every_detection_counts():
     assert figures["AR"] == pytest.approx(100.0)
 
 
+def test_each_ap_has_its_own_threshold():
+    """A box with an IoU of 0.72 counts up to 0.7, one with 0.77 up to 0.75."""
+    faces = _crowd_of(2)
+    records = [_record("e/a", faces)]
+    del records[0]["annotations"][0]["iscrowd"]  # the same as 0
+    for height, reached in ((14.4, 5), (15.4, 6)):  # of 20 pixels
+        figures = coco_ap({"e/a": _detect([(x, y, w, height) for x, y, w, _ in faces])}, records)
+        assert figures["AP"] == pytest.approx(100 * reached / 10)
+        assert figures["AP75"] == pytest.approx(100.0 if reached > 5 else 0.0)
+        assert figures["AP50"] == pytest.approx(100.0)
+
+
 def test_two_images_of_one_id_are_an_error():
     faces = _crowd_of(1)
     with pytest.raises(ValueError, match=r"two images .* image_id 'e/a'"):

@@ -15,6 +15,7 @@ from detectron2.structures import Boxes, Instances
 from processes import evaluation as tiny
 
 from face_d2.data.register import load_fddb, register_wider_face
+from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.evaluation import shards, widerface_ap
 from face_d2.evaluation.evaluators import (
     FDDBEvaluator,
@@ -170,13 +171,18 @@ def test_absent_official_lists_fall_back_with_a_warning(records, tmp_path, caplo
 def test_invalid_faces_of_dataset_dicts_do_not_count(records):
     record = dict(records[5])
     record["annotations"] = [
-        dict(face, iscrowd=int(number == 0)) for number, face in enumerate(record["annotations"])
+        dict(face, iscrowd=int(number == 0), blur=2, pose=1)
+        for number, face in enumerate(record["annotations"])
     ]
     DatasetCatalog.remove(NAME)
     DatasetCatalog.register(NAME, lambda: [record])
     truth = dataset_ground_truth(NAME)
     assert not truth.kept["hard"][0]
     assert truth.kept["hard"][1:].all()
+    values = dict(zip(ATTRIBUTES, truth.attributes.T.tolist()))
+    assert set(values["blur"]) == {2}
+    assert set(values["pose"]) == {1}
+    assert values["invalid"] == [1] + [0] * (len(record["annotations"]) - 1)
 
 
 def test_gathering_in_one_process_keeps_order_and_drops_repeats(tmp_path):

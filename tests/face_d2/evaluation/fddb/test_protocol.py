@@ -221,7 +221,7 @@ def test_value_at_false_positives_reads_the_curve(folds, tmp_path):
 def test_report_and_text_carry_figures_and_protocol(folds):
     result = _score([[10, 10, 14, 20, 0.9]], folds)
     report = fddb_report(result, {"NMS": "0.5"})
-    assert report["disc@1000"] == pytest.approx(10.0)
+    assert report["disc@1000"] == report["disc@2000"] == pytest.approx(10.0)
     assert len(report["folds"]) == 10
     assert report["protocol"] == {
         "NMS": "0.5",

@@ -92,6 +92,13 @@ def test_misses_are_listed_by_height_with_their_attributes(result):
     assert [miss.box[3] for miss in result.misses(10, "easy")] == []
 
 
+def test_an_unknown_value_of_an_attribute_is_named_so():
+    truth = ground_truth_from_images([_image("0--E/a.jpg", (0, 0, 40, [7, 0, 0, 0, 3, 2]))], "one")
+    (miss,) = widerface_ap({"0--E/a": np.zeros((0, 5))}, truth).misses(1)
+    unknown = {name for name, value in miss.attributes.items() if value == "unknown"}
+    assert unknown == {"blur", "occlusion", "pose"}
+
+
 def test_breakdowns_cover_every_face_once(result):
     kept = result.ground_truth.kept["hard"].sum()
     assert sum(curve.faces for curve in result.by_height().values()) == kept
