@@ -82,6 +82,15 @@ def test_sizes_are_face_heights():
     assert figures["APl"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("height", "expected"), [(9, ""), (11, "s"), (49, "s"), (51, "m"), (299, "m"), (301, "l")]
+)
+def test_borders_of_the_heights(height, expected):
+    faces = [(0, 0, 40, height)]
+    figures = coco_ap({"e/a": _detect(faces)}, [_record("e/a", faces)])
+    assert [key for key in "sml" if figures[f"AP{key}"] > 0] == list(expected)
+
+
 def test_iscrowd_faces_are_ignored():
     faces = _crowd_of(4)
     records = [_record("e/a", faces, [0, 0, 1, 1])]

@@ -32,6 +32,15 @@ def test_suppression_equals_the_models(
     assert suppress(boxes, nms_type, threshold, 3).tolist() == expected[:3]
 
 
+def test_an_overlap_equal_to_the_threshold_is_kept() -> None:
+    boxes = np.array([[0, 0, 4, 4], [2, 0, 4, 4]], dtype=np.float32)  # IoU 0.5
+    assert suppress(boxes, "iou", 0.5, 10).tolist() == [0, 1]
+    assert suppress(boxes, "iou", 0.49, 10).tolist() == [0]
+    apart = np.array([[0, 0, 4, 4], [3, 0, 7, 2]], dtype=np.float32)  # (1 + 1) (2 + 1) of 8 pixels
+    assert suppress(apart, "iom", 0.75, 10).tolist() == [0, 1]
+    assert suppress(apart, "iom", 0.74, 10).tolist() == [0]
+
+
 def test_an_unknown_measure_is_named() -> None:
     with pytest.raises(ValueError, match='"iou" or "iom"'):
         suppress(np.zeros((0, 4), np.float32), "soft", 0.5, 1)
