@@ -59,7 +59,8 @@ def test_each_ap_has_its_own_threshold():
     """A box with an IoU of 0.72 counts up to 0.7, one with 0.77 up to 0.75."""
     faces = _crowd_of(2)
     records = [_record("e/a", faces)]
-    del records[0]["annotations"][0]["iscrowd"]  # the same as 0
+    for face in records[0]["annotations"]:
+        del face["iscrowd"]  # the same as 0
     for height, reached in ((14.4, 5), (15.4, 6)):  # of 20 pixels
         figures = coco_ap({"e/a": _detect([(x, y, w, height) for x, y, w, _ in faces])}, records)
         assert figures["AP"] == pytest.approx(100 * reached / 10)
@@ -83,7 +84,8 @@ def test_sizes_are_face_heights():
 
 
 @pytest.mark.parametrize(
-    ("height", "expected"), [(9, ""), (11, "s"), (49, "s"), (51, "m"), (299, "m"), (301, "l")]
+    ("height", "expected"),
+    [(9, ""), (10.5, "s"), (49.5, "s"), (50.5, "m"), (299.5, "m"), (300.5, "l")],
 )
 def test_borders_of_the_heights(height, expected):
     faces = [(0, 0, 40, height)]
