@@ -21,7 +21,7 @@ import lffd_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from face_d2.analysis.benchmark.timing import medians
 from face_d2.cli.common import print_result
 from face_d2.config import load_config
+from face_d2.data.mapper import ground_truth_instances
 
 HEIGHT, WIDTH = 480, 640
 
@@ -85,10 +86,8 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
 def random_faces(count: int, size: int, generator: torch.Generator) -> Instances:
     corners = torch.rand(count, 2, generator=generator) * size
     sides = 8 * (size / 16) ** torch.rand(count, 1, generator=generator)
-    faces = Instances((size, size))
-    faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
-    faces.gt_ignore = torch.zeros(count, dtype=torch.bool)
-    return faces
+    boxes = torch.cat([corners, corners + sides], dim=1)
+    return ground_truth_instances(boxes, torch.zeros(count, dtype=torch.bool), (size, size))
 
 
 def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[str, Any]:

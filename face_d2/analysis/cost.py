@@ -13,12 +13,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, Instances
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from face_d2.config import with_weights
-from face_d2.data.mapper import FaceDatasetMapper
+from face_d2.data.mapper import FaceDatasetMapper, ground_truth_instances
 from face_d2.engine.checkpoint import FaceCheckpointer
 
 __all__ = ["FLOPS_SIZE", "build_random", "count_flops", "measure_cost", "noise_batch"]
@@ -61,10 +60,8 @@ def noise_batch(images: int, side: int, *, pin: bool = False) -> list[dict[str, 
         image = torch.randint(256, (3, side, side), dtype=torch.uint8, generator=generator)
         corners = torch.rand(10, 2, generator=generator) * side * 0.7
         sides = 8 + torch.rand(10, 1, generator=generator) * side * 0.2
-        faces = Instances((side, side))
-        faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
-        faces.gt_classes = torch.zeros(10, dtype=torch.int64)
-        faces.gt_ignore = torch.zeros(10, dtype=torch.bool)
+        boxes = torch.cat([corners, corners + sides], dim=1)
+        faces = ground_truth_instances(boxes, torch.zeros(10, dtype=torch.bool), (side, side))
         batch.append({"image": image.pin_memory() if pin else image, "instances": faces})
     return batch
 
