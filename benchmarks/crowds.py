@@ -17,10 +17,8 @@ machine change less than a clock; every memory figure is from a process of its o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -38,8 +36,11 @@ from torchvision.ops import nms
 import lffd_d2
 from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import box_mask
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.modeling.nms import first_kept, suppress
+from face_d2.utils.processor import peak_memory
 
 FACES = (500, 1000, 2000)
 SIZES = {"df2s2": (800, 1333), "lffd": (640, 640)}
@@ -49,7 +50,6 @@ SPREADS = {"dense": 600.0, "sparse": 40_000.0}
 GOALS = {"label_seconds": 1.0, "label_mb": 300.0, "nms_seconds": 5.0, "nms_mb": 300.0}
 
 _CONFIGS = {"df2s2": "df2s2/df2s2_R50_FFP.yaml", "lffd": "lffd/lffd_25L8S.yaml"}
-_TURNS = 3  # of the interleaving that warm up
 
 
 def crowd(count: int, size: tuple[int, int]) -> Tensor:
@@ -92,8 +92,7 @@ def suppression(detector: str, model: nn.Module) -> Callable[[Tensor, Tensor], T
 
 def jobs(detector: str) -> dict[str, Callable[[], Any]]:
     """Everything that is measured of a detector, by name."""
-    cfg = load_config(_CONFIGS[detector])
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = load_config(_CONFIGS[detector], ["MODEL.DEVICE", "cpu"])
     model, size = build_model(cfg), SIZES[detector]
     label = df2s2_labels if detector == "df2s2" else lffd_labels
     found: dict[str, Callable[[], Any]] = {
@@ -105,16 +104,10 @@ def jobs(detector: str) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def medians(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each; they take turns, so that all see the machine alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(-_TURNS, rounds):
-        for name, function in functions.items():
-            begun = time.process_time()
-            function()
-            if turn >= 0:
-                times[name].append(time.process_time() - begun)
-    return {name: statistics.median(values) for name, values in times.items()}
+def median_seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each."""
+    found = medians(functions, rounds=rounds, clock=time.process_time)
+    return {name: milliseconds / 1000 for name, milliseconds in found.items()}
 
 
 def peak_mb(detector: str, name: str, threads: int) -> float:
@@ -122,25 +115,17 @@ def peak_mb(detector: str, name: str, threads: int) -> float:
     torch.set_num_threads(threads)
     job = jobs(detector)[name]
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
-    before = resident("VmRSS")
+    before = peak_memory()
     job()
-    return (resident("VmHWM") - before) / 1e6
-
-
-def resident(field: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (most so far) of this process, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {field}")
+    return (peak_memory() - before) * 2**20 / 1e6
 
 
 def measure(detector: str, rounds: int, threads: int) -> dict[str, Any]:
     functions = jobs(detector)
-    seconds = medians({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
+    seconds = median_seconds({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
     for name in functions:
         if name.startswith("nms"):
-            seconds |= medians({name: functions[name]}, 3)
+            seconds |= median_seconds({name: functions[name]}, 3)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         arguments = [(detector, name, threads) for name in functions]
         memory = dict(zip(functions, pool.starmap(peak_mb, arguments, chunksize=1)))
@@ -172,9 +157,7 @@ def main() -> None:
         print(f"  label time ~ faces ^ {found['label_exponent']:.2f}")
         met &= found["label_exponent"] <= 1.1
     result["met"] = met
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ Claims measured, on one image of random pixels (weights do not change the cost o
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -30,6 +29,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from face_d2.analysis.cost import count_flops
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 
 GOALS = {"flops_heads_ratio": 0.60, "flops_ratio": 0.65, "time_ratio": 0.75}
@@ -52,8 +52,7 @@ class OperatorList(TorchDispatchMode):
 
 def build(config: str, device: str, *overrides: object) -> df2s2_d2.DF2S2:
     """The model of a shipped config in evaluation mode, with random weights."""
-    cfg = load_config(config)
-    cfg.merge_from_list(["MODEL.DEVICE", device, *overrides])
+    cfg = load_config(config, ["MODEL.DEVICE", device, *overrides])
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     return model.to(memory_format=torch.channels_last)
@@ -184,9 +183,7 @@ def main() -> None:
         f"ratio {segmentation['time_ratio']:.4f} [{low:.4f}, {high:.4f}] over {args.pairs} pairs"
     )
     result = {"size": list(size), "device": on, **baseline, "segmentation": segmentation}
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

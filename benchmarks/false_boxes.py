@@ -14,7 +14,6 @@ Claim: the number of large false boxes nearly orders the runs of the suite `pret
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from tabulate import tabulate
 
+from face_d2.cli.common import print_result
 from face_d2.evaluation.wider_face.files import read_predictions
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
 from face_d2.evaluation.wider_face.matching import IOU_THRESHOLD
@@ -92,9 +92,7 @@ def main() -> None:
     result = {"networks": networks, "rank_correlation": correlation}
     if options.plot:
         plot(networks, options.best, options.large, options.plot)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import numpy as np
 import onnx
 
 from face_d2.analysis.benchmark.timing import medians
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.evaluation.wider_face.protocol import widerface_ap
 from face_d2.export.accuracy import find_faces, own_faces
@@ -44,7 +45,7 @@ from face_d2.predictor.int8_probe import int8_sums_saturate
 from face_d2.predictor.runtimes import RUNTIMES
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, configured_size_rule
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 
 #: By name: the whole processor ("none"), then limits of limit_processor.c.
 LIMITS = ("none", "avx512vnni", "avxvnni", "avx512", "avx2")
@@ -69,8 +70,7 @@ def write_files(options: argparse.Namespace) -> None:
     """
     files = {form: options.folder / f"{form}.onnx" for form in FORMS}
     if not files["fp32"].exists():
-        cfg = load_config(options.config_file, options.opts)
-        cfg.MODEL.DEVICE = "cpu"
+        cfg = load_config(options.config_file, [*options.opts, "MODEL.DEVICE", "cpu"])
         export_onnx(
             build_detector(cfg, options.weights),
             files["fp32"],
@@ -218,8 +218,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.limit:
         found = measure(options)
-        with replaced_file(options.folder / f"{options.limit}.json") as file:
-            file.write_text(json.dumps(found))
+        write_text(json.dumps(found), options.folder / f"{options.limit}.json")
         return
     options.folder.mkdir(parents=True, exist_ok=True)
     write_files(options)
@@ -232,9 +231,7 @@ def main() -> None:
     }
     add_differences(result, options.folder)
     show(result)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ below 20 px left out of every other image.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from tqdm import tqdm
 
 from face_d2.analysis.compare.measures import MeasureSettings, differences, measure
 from face_d2.analysis.compare.recorded import RecordedDetections
+from face_d2.cli.common import print_result
 from face_d2.detectors import Detections
 from face_d2.evaluation import read_ground_truth
 
@@ -76,9 +75,7 @@ def main() -> None:
         "population_difference": gaps,
         "coverage": {key: count / options.samples for key, count in inside.items()},
     }
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"RESULT {json.dumps(result)}")
+    print_result(result, options.json)
 
 
 def _without_small(found: Detections) -> Detections:

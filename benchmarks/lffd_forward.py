@@ -13,9 +13,6 @@ Claims measured, each as the ratio of interleaved medians on this machine:
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,28 +21,21 @@ import lffd_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.structures import ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
+from face_d2.data.mapper import ground_truth_instances
 
 HEIGHT, WIDTH = 480, 640
 
 
-def interleaved_medians(
-    functions: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 3
-) -> dict[str, float]:
-    """Median seconds of each function; they take turns, so that all see the machine alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(warm_up + rounds):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if turn >= warm_up:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+def median_seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    return {name: time / 1000 for name, time in medians(functions, rounds=rounds).items()}
 
 
 def flops(function: Callable[[], Any]) -> int:
@@ -56,8 +46,7 @@ def flops(function: Callable[[], Any]) -> int:
 
 
 def build(variant: str) -> lffd_d2.LFFD:
-    cfg = load_config(f"lffd/lffd_{variant}.yaml")
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = load_config(f"lffd/lffd_{variant}.yaml", ["MODEL.DEVICE", "cpu"])
     return build_model(cfg).to(memory_format=torch.channels_last)
 
 
@@ -79,7 +68,7 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
         functions[f"conv_{name}"] = lambda lone=lone, f=f: lone(f)
     with torch.no_grad():
         operations = [flops(functions[f"{name}_float32"]) for name in ("forward", "conv")]
-        seconds = interleaved_medians(functions, rounds)
+        seconds = median_seconds(functions, rounds)
     rates = [o / seconds[f"{n}_float32"] for o, n in zip(operations, ("forward", "conv"))]
     return {
         "seconds": seconds,
@@ -97,10 +86,8 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
 def random_faces(count: int, size: int, generator: torch.Generator) -> Instances:
     corners = torch.rand(count, 2, generator=generator) * size
     sides = 8 * (size / 16) ** torch.rand(count, 1, generator=generator)
-    faces = Instances((size, size))
-    faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
-    faces.gt_ignore = torch.zeros(count, dtype=torch.bool)
-    return faces
+    boxes = torch.cat([corners, corners + sides], dim=1)
+    return ground_truth_instances(boxes, torch.zeros(count, dtype=torch.bool), (size, size))
 
 
 def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[str, Any]:
@@ -130,10 +117,8 @@ def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[
         return model.label([tuple(m.shape[-2:]) for m, _ in maps], targets)
 
     with EventStorage():
-        seconds = interleaved_medians(
-            {"step": step, "labels_and_losses": labels_and_losses, "labels": only_labels},
-            rounds,
-            warm_up=1,
+        seconds = median_seconds(
+            {"step": step, "labels_and_losses": labels_and_losses, "labels": only_labels}, rounds
         )
     return {
         "seconds": seconds,
@@ -177,9 +162,7 @@ def main() -> None:
         f"  labels and losses {training['labels_and_losses_share'] * 100:.1f} % of a training step "
         "(goal below 10)"
     )
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ with several threads it counts their waiting for each other as well.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -35,6 +34,7 @@ from detectron2.modeling import build_model
 
 from face_d2.analysis.benchmark.routes import file_routes, torch_routes
 from face_d2.analysis.benchmark.timing import medians
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import write_int8
@@ -63,8 +63,7 @@ def threshold(model: lffd_d2.LFFD, image: np.ndarray) -> float:
 
 def functions(variant: str, threads: int, folder: Path) -> dict[str, Callable[[], Any]]:
     """What is timed, by row and "network" or "end to end"."""
-    cfg = load_config(f"lffd/lffd_{variant}.yaml")
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = load_config(f"lffd/lffd_{variant}.yaml", ["MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     image = picture()
@@ -124,9 +123,7 @@ def main() -> None:
         print(f"  int8 in OpenVINO: {row['int8_speedup']:.2f} x as fast (goal 3)")
         print(f"  detect / forward: {row['detect_over_forward']:.3f} (goal at most 1.15)")
     result["load_after"] = os.getloadavg()[0]
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ forms of the network at 640 x 480, in medians of interleaved calls. Train them f
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from matplotlib.figure import Figure
 
 from face_d2.analysis.benchmark.timing import medians
 from face_d2.analysis.cost import FLOPS_SIZE, count_flops
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.export.accuracy import average_precisions
 from face_d2.export.onnx_file import export_onnx
@@ -62,8 +62,7 @@ def measure(folder: Path, place: Path, threads: int, rounds: int) -> dict[str, d
     timed = {}
     for weights in sorted(folder.glob("*/model_final.pth"), key=lambda p: float(p.parent.name)):
         name = weights.parent.name
-        cfg = load_config(CONFIG)
-        cfg.merge_from_list(overrides(float(name)))
+        cfg = load_config(CONFIG, overrides(float(name)))
         model = build_detector(cfg, weights)
         files = {form: place / f"{name}_{form}.onnx" for form in FORMS}
         export_onnx(model, files["fp32"], size_rule=SizeRule(), config=CONFIG, weights=weights)
@@ -137,9 +136,7 @@ def main() -> None:
     result = {"size": [HEIGHT, WIDTH], "threads": args.threads, "networks": rows}
     if args.plot:
         plot(rows, args.plot)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

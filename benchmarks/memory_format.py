@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
-from face_d2.analysis.cost import build_random
+from face_d2.analysis.benchmark.timing import medians
+from face_d2.analysis.cost import build_random, noise_batch
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 
 CONFIGS = (
@@ -38,32 +37,13 @@ CONFIGS = (
 FORMATS = {"first": torch.contiguous_format, "last": torch.channels_last}
 
 
-def random_batch(images: int, side: int) -> list[dict[str, Any]]:
-    """Noise with ten faces of 16 to 128 pixels per image."""
-    batch = []
-    for _ in range(images):
-        size = torch.rand(10, 1) * 112 + 16
-        corner = torch.rand(10, 2) * (side - size)
-        faces = Instances((side, side))
-        faces.gt_boxes = Boxes(torch.cat([corner, corner + size], dim=1))
-        faces.gt_classes = torch.zeros(10, dtype=torch.int64)
-        faces.gt_ignore = torch.zeros(10, dtype=torch.bool)
-        batch.append({"image": torch.rand(3, side, side) * 255, "instances": faces})
-    return batch
-
-
 def measure(config: str, args: argparse.Namespace) -> dict[str, float]:
     """Median seconds of a step and of one image, with both layouts, and their ratios."""
     overrides = ["MODEL.DEVICE", "cpu", "MODEL.TIMM.WEIGHTS", "", "SEED", 0]
     model = build_random(load_config(config, overrides))
     models = {name: copy.deepcopy(model).to(memory_format=f) for name, f in FORMATS.items()}
-    batch = random_batch(args.batch, args.side)
-    times: dict[str, list[float]] = defaultdict(list)
-
-    def timed(name: str, work: Callable[[], Any]) -> None:
-        begun = time.process_time()
-        work()
-        times[name].append(time.process_time() - begun)
+    batch = noise_batch(args.batch, args.side)
+    image = batch[0]["image"][None].float()
 
     def step(network: torch.nn.Module) -> None:
         sum(network(batch).values()).backward()
@@ -71,14 +51,15 @@ def measure(config: str, args: argparse.Namespace) -> dict[str, float]:
 
     def detect(network: torch.nn.Module) -> None:
         with torch.inference_mode():
-            network.forward_maps(batch[0]["image"][None])
+            network.forward_maps(image)
 
+    functions: dict[str, Callable[[], Any]] = {}
+    for name, network in models.items():
+        functions[f"step_{name}"] = partial(step, network)
+        functions[f"image_{name}"] = partial(detect, network)
     with EventStorage():
-        for _ in range(args.rounds + 1):
-            for name, network in models.items():
-                timed(f"step_{name}", lambda n=network: step(n))
-                timed(f"image_{name}", lambda n=network: detect(n))
-    median = {name: statistics.median(values[1:]) for name, values in times.items()}
+        times = medians(functions, rounds=args.rounds, clock=time.process_time)
+    median = {name: milliseconds / 1000 for name, milliseconds in times.items()}
     ratios = {
         f"{work}_ratio": median[f"{work}_last"] / median[f"{work}_first"]
         for work in ("step", "image")
@@ -99,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     result = {config: measure(config, args) for config in args.configs}
     for config, found in result.items():
         print(f"{config}: step {found['step_ratio']:.2f}, image {found['image_ratio']:.2f}")
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ From the picture in memory to its faces, in ONNX Runtime with float32; medians o
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import onnxruntime
 
 from face_d2 import FaceDetector
 from face_d2.analysis.benchmark.timing import Timing, interleaved
+from face_d2.cli.common import print_result
 from face_d2.predictor.images import load_image
 from face_d2.pretrained import PRETRAINED
 from face_d2.utils.processor import processor_name
@@ -57,9 +57,7 @@ def main() -> None:
         assert isinstance(timing, Timing), f"{name}: {timing}"
         result["detectors"][name] = {"milliseconds": timing.median, "quartiles": timing.quartiles}
         print(f"{name:20} {timing.median:7.1f} ms")
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ the same settings. Differences are those of a paired bootstrap over the photogra
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from face_d2.cli.common import print_result
 from face_d2.evaluation.wider_face.breakdown import percentile_interval, resampled_aps
 from face_d2.evaluation.wider_face.ground_truth import read_ground_truth
 from face_d2.evaluation.wider_face.protocol import widerface_ap
@@ -74,9 +74,7 @@ def main() -> None:
                 }
             result["files"].setdefault(name, {})[way] = row
             print(f"{name:20} {way:14} {row}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, options.json)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ Claim: four workers load faster than the steps consume.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
 import statistics
 import time
@@ -40,8 +38,10 @@ from torch import nn
 from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import segmentation_targets
 from face_d2.analysis.cost import build_random
+from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.engine.trainer import FaceTrainer
+from face_d2.utils.processor import usable_cores
 
 #: DF2S2 and the baseline: small ones for a CPU, and those of arXiv 1811.08557, section 3.4.
 PAIRS = {
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for file in LOADED
         if args.workers
     }
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(usable_cores())
     on = torch.cuda.get_device_name() if args.device != "cpu" else f"CPU, {args.threads} thread(s)"
     result = {
         "device": on,
@@ -217,9 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "loading": loading,
     }
     report(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
 
 
 def report(result: dict[str, Any]) -> None:

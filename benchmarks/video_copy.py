@@ -9,7 +9,6 @@ python benchmarks/video_copy.py --json output/video_copy.json
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from face_d2.cli.common import print_result
 from face_d2.predictor.av_video import AvReader, AvSink
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.video import OpenCvReader, OpenCvSink, Reader, Sink
@@ -53,10 +53,7 @@ def main() -> None:
         },
         "bytes": sizes,
     }
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("RESULT", json.dumps(result))
+    print_result(result, options.json)
 
 
 def write_clip(path: Path, frames: int) -> None:

@@ -14,9 +14,7 @@ test set's 16,097 images at 750 boxes while its memory is watched.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import os
 import statistics
 import sys
 import tempfile
@@ -27,11 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from face_d2.cli.common import print_result
 from face_d2.data.fddb import read_folds
 from face_d2.evaluation.fddb.protocol import fddb_roc
 from face_d2.evaluation.wider_face.files import write_predictions
 from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth, read_ground_truth
 from face_d2.evaluation.wider_face.protocol import widerface_ap
+from face_d2.utils.files import datasets_root
+from face_d2.utils.processor import peak_memory, usable_cores
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from references.wider_face_reference import widerface_ap_reference
@@ -63,7 +64,7 @@ def memory_from_files(folder: str, ground_truth: str) -> dict[str, float]:
     start = time.perf_counter()
     widerface_ap(folder, truth)
     seconds = time.perf_counter() - start
-    return {"seconds_from_files": seconds, "peak_memory_mb": _peak_memory_mb()}
+    return {"seconds_from_files": seconds, "peak_memory_mb": peak_memory()}
 
 
 def time_sizes(
@@ -114,9 +115,9 @@ def _seconds_of(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, value
 
 
-def time_fddb(folds: Path, repeats: int, seed: int = 0) -> dict[str, float]:
+def time_fddb(folds: Path, repeats: int) -> dict[str, float]:
     """Seconds for all of FDDB with 50 false positives an image."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     found = {}
     for fold in read_folds(folds):
         for image in fold:
@@ -145,7 +146,7 @@ def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
 
     MetadataCatalog.get("unlabeled").set(evaluator_type="widerface", annotation_file=None)
     generator = torch.Generator().manual_seed(seed)
-    before = _peak_memory_mb()
+    before = peak_memory()
     with tempfile.TemporaryDirectory() as folder:
         evaluator = WiderFaceEvaluator("unlabeled", folder)
         start = time.perf_counter()
@@ -161,17 +162,9 @@ def stream_test_set(images: int, boxes: int, seed: int) -> dict[str, float]:
     return {
         "detections": images * boxes,
         "seconds": seconds,
-        "peak_memory_mb": _peak_memory_mb(),
+        "peak_memory_mb": peak_memory(),
         "memory_of_the_imports_mb": before,
     }
-
-
-def _peak_memory_mb() -> float:
-    """Of this process alone; getrusage would carry the parent's over."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("/proc/self/status has no VmHWM line; this benchmark runs on Linux")
 
 
 def main() -> None:
@@ -179,7 +172,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
+        default=datasets_root(),
         help="holds widerface/eval_tools/ground_truth and fddb/FDDB-folds (%(default)s)",
     )
     parser.add_argument("--repeats", type=int, default=5)
@@ -192,7 +185,7 @@ def main() -> None:
     sets = [generate(truth, size, options.seed) for size in SIZES]
     counts = [sum(map(len, detections.values())) for detections in sets]
     result: dict[str, Any] = {
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(usable_cores()),
         "numpy": np.__version__,
         "images": len(truth),
         "sizes": [
@@ -221,10 +214,7 @@ def main() -> None:
     result["fddb"] = time_fddb(options.data / "fddb" / "FDDB-folds", options.repeats)
     with context.Pool(1) as pool:
         result["streaming"] = pool.apply(stream_test_set, (16_097, 750, options.seed))
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"RESULT {json.dumps(result)}")
+    print_result(result, options.json)
 
 
 if __name__ == "__main__":

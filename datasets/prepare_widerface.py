@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -17,7 +16,8 @@ from face_d2.cli.common import CommandParser, run
 from face_d2.data.image_size import image_sizes
 from face_d2.data.labels.model import Findings, LabeledImage, Labels
 from face_d2.data.labels.write import coco_content
-from face_d2.data.wider_face import read_annotations
+from face_d2.data.wider_face import read_annotations, split_paths
+from face_d2.utils.files import datasets_root
 
 # archive -> (what it unpacks to, images expected below it)
 ARCHIVES = {
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--root",
         type=Path,
-        default=Path(os.environ.get("DETECTRON2_DATASETS", "datasets")),
+        default=datasets_root(),
         metavar="DIR",
         help="default: $DETECTRON2_DATASETS, else datasets/",
     )
@@ -70,10 +70,10 @@ def prepare(archives: Path, target: Path, coco: bool) -> int:
     problems = check(target)
     if coco:
         for split in ("train", "val"):
-            text = target / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+            images, text = split_paths(target, split)
             if text.is_file():
                 path = text.with_name(f"wider_face_{split}_coco.json")
-                path.write_text(json.dumps(to_coco(target / f"WIDER_{split}" / "images", text)))
+                path.write_text(json.dumps(to_coco(images, text)))
                 print(f"wrote {path}")
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
@@ -116,7 +116,7 @@ def check(target: Path) -> list[str]:
             if found != expected:
                 problems.append(f"{path}: {found:,} images, expected {expected:,}")
     for split in ("train", "val"):
-        text = target / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+        _, text = split_paths(target, split)
         if text.is_file():
             images = read_annotations(text)
             faces = sum(len(image.boxes) for image in images)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +22,8 @@ import numpy as np
 from face_d2.cli.common import CommandParser, run
 from face_d2.data.labels import LabeledImage, is_notation, read_labels
 from face_d2.data.labels.write import write_wider
-from face_d2.data.wider_face import ATTRIBUTES
+from face_d2.data.wider_face import ATTRIBUTES, split_paths
+from face_d2.utils.files import datasets_root
 
 _MIN_HEIGHT = 10  # pixels; smaller faces are not in WIDER FACE's Hard
 
@@ -72,7 +72,6 @@ def select(options: argparse.Namespace) -> None:
     images = images[: options.count]
     if not images:
         raise ValueError(f"{options.source}: no face has this attribute")
-    options.target.parent.mkdir(parents=True, exist_ok=True)
     kept = replace(labels, images=sorted(images, key=lambda image: image.file))
     notation = write_wider(kept, options.target)
     print(
@@ -90,10 +89,8 @@ def _condition(text: str) -> tuple[int, int]:
 def _notation(source: str) -> str:
     if is_notation(source) or not source.startswith("widerface_"):
         return source
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "widerface"
-    split = source.removeprefix("widerface_")
-    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
-    return f"wider:{text}:{root / f'WIDER_{split}' / 'images'}"
+    images, text = split_paths(datasets_root() / "widerface", source.removeprefix("widerface_"))
+    return f"wider:{text}:{images}"
 
 
 def _only(image: LabeledImage, attribute: int, value: int) -> LabeledImage:

@@ -15,7 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from face_d2.cli.common import CommandParser, run
-from face_d2.data.wider_face import WiderFaceImage, read_annotations, write_annotations
+from face_d2.data.wider_face import (
+    WiderFaceImage,
+    read_annotations,
+    split_paths,
+    write_annotations,
+)
 from face_d2.utils.files import replaced_folder
 
 
@@ -48,9 +53,8 @@ def split(options: argparse.Namespace) -> None:
         FileNotFoundError: an image of the list does not exist.
         ValueError: a part would have no image.
     """
-    text = options.source / "wider_face_split" / f"wider_face_{options.split}_bbx_gt.txt"
+    pictures, text = split_paths(options.source, options.split)
     images = read_annotations(text)
-    pictures = options.source / f"WIDER_{options.split}" / "images"
     missing = [image.name for image in images if not (pictures / image.name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -64,9 +68,10 @@ def split(options: argparse.Namespace) -> None:
         raise ValueError(f"no image of {text} falls into the {empty[0]} set; nothing is written")
     with replaced_folder(options.root / "widerface") as target:
         for part, chosen in parts.items():
-            write_annotations(target / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt", chosen)
-            (target / f"WIDER_{part}").mkdir()
-            (target / f"WIDER_{part}" / "images").symlink_to(pictures.resolve())
+            link, text = split_paths(target, part)
+            write_annotations(text, chosen)
+            link.parent.mkdir()
+            link.symlink_to(pictures.resolve())
         if (official := options.source / "eval_tools").is_dir():
             (target / "eval_tools").symlink_to(official.resolve())
     print(

@@ -23,6 +23,7 @@ __all__ = [
     "get_cfg",
     "get_config_file",
     "load_config",
+    "with_overrides",
     "with_weights",
 ]
 
@@ -149,6 +150,14 @@ def _call_that_adds(key: str) -> str | None:
         if key in _keys(cfg):
             return f"{add.__module__}.{add.__name__}"
     return None
+
+
+def with_overrides(cfg: CfgNode, overrides: Sequence[Any]) -> CfgNode:
+    """A copy of the config that may be changed, with KEY, VALUE, ... merged into it."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.merge_from_list(list(overrides))
+    return cfg
 
 
 def with_weights(cfg: CfgNode, weights: str | os.PathLike[str]) -> CfgNode:

@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import torch
 from detectron2.modeling import build_model
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -141,7 +140,6 @@ def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: st
     columns = math.ceil(math.sqrt(panels))
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     for number, branch in enumerate(branches, start=1):
         axes = figure.add_subplot(rows, columns, number)
         _draw_branch(axes, branch, fields[branch.tap])

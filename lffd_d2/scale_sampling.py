@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import Instances
 from numpy.typing import NDArray
 
 from face_d2.data.image_file import read_shrunk
-from face_d2.data.mapper import MAPPERS, face_arrays
+from face_d2.data.mapper import MAPPERS, face_arrays, ground_truth_instances
 from lffd_d2.color_distortion import distort_colors
 from lffd_d2.config import variant_from_config
 
@@ -304,11 +304,7 @@ class ScaleSamplingMapper:
 
     def _instances(self, boxes: NDArray[np.float64], ignore: NDArray[np.bool_]) -> Instances:
         kept = _overlap(boxes, (0, 0, self.size, self.size))
-        instances = Instances((self.size, self.size))
-        instances.gt_boxes = Boxes(torch.as_tensor(boxes[kept], dtype=torch.float32))
-        instances.gt_classes = torch.zeros(int(kept.sum()), dtype=torch.int64)
-        instances.gt_ignore = torch.as_tensor(ignore[kept])
-        return instances
+        return ground_truth_instances(boxes[kept], ignore[kept], (self.size, self.size))
 
     def _report(self, path: str, error: Exception) -> None:
         if path not in self._reported:

@@ -36,6 +36,7 @@ from face_d2.cli.common import CommandParser, run
 from face_d2.config import get_config_file
 from face_d2.data.mapper import FaceDatasetMapper, face_arrays, face_instances
 from face_d2.data.register import register_wider_face
+from face_d2.data.wider_face import split_paths
 from face_d2.evaluation import widerface_ap
 from face_d2.evaluation.evaluators import dataset_ground_truth
 from face_d2.evaluation.wider_face.files import read_predictions
@@ -153,11 +154,7 @@ def _data(options: argparse.Namespace) -> list[object]:
     if not (root / "widerface").is_dir():
         generate(root, train_images=24, val_images=8)
     for split in ("train", "val"):
-        register_wider_face(
-            f"widerface_smoke_{split}",
-            root / "widerface" / f"WIDER_{split}" / "images",
-            root / "widerface" / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
-        )
+        register_wider_face(f"widerface_smoke_{split}", *split_paths(root / "widerface", split))
     return [
         *("DATASETS.TRAIN", ("widerface_smoke_train",)),
         *("DATASETS.TEST", ("widerface_smoke_val",)),

@@ -45,18 +45,17 @@ from xml.etree import ElementTree
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer
-from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from face_d2 import compat
-from face_d2.analysis.cost import build_random, count_flops
+from face_d2.analysis.cost import build_random, count_flops, noise_batch
 from face_d2.cli.common import CommandParser, run
 from face_d2.config import get_config_file, load_config
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
 from face_d2.engine.finite import FiniteLossTrainer
 from face_d2.synthetic.dataset import generate
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = (
@@ -146,7 +145,7 @@ class Plan:
         """Median times of steps on a batch of noise, the same at each step."""
         model = build_random(cfg)
         ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
-        items = itertools.repeat(training_items(batch, side, pin=self.on_gpu))
+        items = itertools.repeat(noise_batch(batch, side, pin=self.on_gpu))
         optimizer = build_optimizer(cfg, model)
         if precision == "float32":
             trainer = FiniteLossTrainer(model, items, optimizer)
@@ -247,22 +246,6 @@ class Plan:
         return time.perf_counter() - begun
 
 
-def training_items(batch: int, side: int, *, pin: bool) -> list[dict[str, Any]]:
-    """Noise with ten faces an image, as the loaders give them."""
-    generator = torch.Generator().manual_seed(0)
-    items = []
-    for _ in range(batch):
-        image = torch.randint(256, (3, side, side), dtype=torch.uint8, generator=generator)
-        corners = torch.rand(10, 2, generator=generator) * side * 0.7
-        sides = 8 + torch.rand(10, 1, generator=generator) * side * 0.2
-        faces = Instances((side, side))
-        faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
-        faces.gt_classes = torch.zeros(10, dtype=torch.int64)
-        faces.gt_ignore = torch.zeros(10, dtype=torch.bool)
-        items.append({"image": image.pin_memory() if pin else image, "instances": faces})
-    return items
-
-
 def environment(device: str) -> dict[str, Any]:
     """What the figures depend on; results of another environment are measured again."""
     found: dict[str, Any] = {
@@ -351,9 +334,7 @@ def check(device: str, path: Path, minutes: float, fresh: bool) -> int:
         found = run_stage(name, device, left)
         result["stages"][name] = found
         print(f"    {'FAILED: ' + found['error'] if 'error' in found else found}", flush=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replaced_file(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n")
+        write_text(json.dumps(result, indent=2) + "\n", path)
     print(table(result))
     print("RESULT " + json.dumps(result))
     ended = result["stages"].values()

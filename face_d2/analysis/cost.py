@@ -17,10 +17,10 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from face_d2.config import with_weights
-from face_d2.data.mapper import FaceDatasetMapper
+from face_d2.data.mapper import FaceDatasetMapper, ground_truth_instances
 from face_d2.engine.checkpoint import FaceCheckpointer
 
-__all__ = ["FLOPS_SIZE", "build_random", "count_flops", "measure_cost"]
+__all__ = ["FLOPS_SIZE", "build_random", "count_flops", "measure_cost", "noise_batch"]
 
 #: (height, width) for counting operations, the size for comparisons in LFFD's paper.
 FLOPS_SIZE = (480, 640)
@@ -50,6 +50,20 @@ def build_random(cfg: CfgNode) -> nn.Module:
         if isinstance(module, FrozenBatchNorm2d) and "conv3" in name:
             module.weight.fill_(0.1)
     return model
+
+
+def noise_batch(images: int, side: int, *, pin: bool = False) -> list[dict[str, Any]]:
+    """Training inputs as the loaders give them: square images of noise with ten faces each."""
+    generator = torch.Generator().manual_seed(0)
+    batch = []
+    for _ in range(images):
+        image = torch.randint(256, (3, side, side), dtype=torch.uint8, generator=generator)
+        corners = torch.rand(10, 2, generator=generator) * side * 0.7
+        sides = 8 + torch.rand(10, 1, generator=generator) * side * 0.2
+        boxes = torch.cat([corners, corners + sides], dim=1)
+        faces = ground_truth_instances(boxes, torch.zeros(10, dtype=torch.bool), (side, side))
+        batch.append({"image": image.pin_memory() if pin else image, "instances": faces})
+    return batch
 
 
 def count_flops(model: nn.Module, size: tuple[int, int] = FLOPS_SIZE) -> dict[str, float]:

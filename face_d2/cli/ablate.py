@@ -74,7 +74,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
     from face_d2.analysis.ablation.report import collect, markdown_table, plot_suite, write_results
     from face_d2.analysis.ablation.suite import SuiteRunner, read_suite, shipped_suites
-    from face_d2.utils.files import replaced_file
+    from face_d2.utils.files import write_text
 
     if options.suite is None:
         for name in shipped_suites():
@@ -104,8 +104,7 @@ def _ablate(options: argparse.Namespace) -> int:
     results = collect(suite, results_folder)
     table = markdown_table(suite, results)
     print(table)
-    with replaced_file(options.output / f"{suite.name}.md") as temporary:
-        temporary.write_text(table, encoding="utf-8")
+    write_text(table, options.output / f"{suite.name}.md")
     if results:
         write_results(results, options.output / f"{suite.name}.jsonl")
         plot_suite(suite, results, options.output / suite.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +110,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores
     from face_d2.analysis.benchmark.report import markdown, plot_efficiency, plot_times
-    from face_d2.utils.files import replaced_file
+    from face_d2.utils.files import write_json, write_text
 
     foreign = dict(_named_file(word) for word in options.onnx)
     settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
@@ -121,9 +120,8 @@ def _benchmark(options: argparse.Namespace) -> None:
     result = measure(BenchmarkSettings(**settings, foreign=foreign))
     name = result["detector"]["config"]
     text = markdown(result)
-    for suffix, content in ((".json", json.dumps(result, indent=1) + "\n"), (".md", text)):
-        with replaced_file(options.output / f"{name}{suffix}") as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_json(result, options.output / f"{name}.json")
+    write_text(text, options.output / f"{name}.md")
     plot_times(result, options.output / f"{name}_times")
     plot_efficiency(result, options.output / f"{name}_e_net")
     print(text)

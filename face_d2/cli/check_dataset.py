@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, DatasetCheck, check
 from face_d2.data.clean import changes_file, write_cleaned
 from face_d2.data.labels import is_notation, read_labels
 from face_d2.data.wider_face import read_annotations
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_json
 
 __all__ = ["main"]
 
@@ -79,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = {"images_folder": str(root), "list": str(text), **check.as_json()}
             if labels is not None:
                 report["changed_when_read"] = labels.findings.counts
-            with replaced_file(args.json) as temporary:
-                temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_json(report, args.json)
         if args.cleaned is not None:
             changes = write_cleaned(args.cleaned, images, check)
             print(f"{args.cleaned} written; {changes} changes, see {changes_file(args.cleaned)}")

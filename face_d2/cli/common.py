@@ -7,13 +7,17 @@ An error is one line on stderr that starts with ``error:``. Every ``main(argv)``
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+
+from face_d2.utils.files import write_text
 
 __all__ = [
     "CONFIG_HELP",
@@ -21,6 +25,7 @@ __all__ = [
     "add_resampling",
     "at_least_one",
     "count",
+    "print_result",
     "run",
     "share",
     "split_overrides",
@@ -146,6 +151,13 @@ def run(work: Callable[[], int | None], *failures: type[Exception]) -> int:
 def _say(text: str) -> None:
     """Prints to stderr; bytes that are not UTF-8 (in file names) are escaped."""
     print(text.encode(errors="backslashreplace").decode(), file=sys.stderr)
+
+
+def print_result(result: Any, file: str | Path | None) -> None:
+    """Prints ``RESULT`` and the result as one line of JSON; a ``file`` gets it indented."""
+    if file:
+        write_text(json.dumps(result, indent=2) + "\n", file)
+    print("RESULT " + json.dumps(result))
 
 
 def add_resampling(parser: argparse.ArgumentParser) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from face_d2.cli.common import CONFIG_HELP, CommandParser, add_resampling, run
 from face_d2.cli.hiding import hiding_main
 from face_d2.data.labels import is_notation
+from face_d2.utils.files import write_json
 from face_d2.utils.requirements import require
 from face_d2.utils.text_lines import numbered_lines
 
@@ -94,11 +95,7 @@ def widerface_main(arguments: Sequence[str] | None = None) -> int:
         if options.plots:
             require("plots")
         from face_d2.evaluation.wider_face.protocol import widerface_ap
-        from face_d2.evaluation.wider_face.report import (
-            format_widerface,
-            widerface_report,
-            write_json,
-        )
+        from face_d2.evaluation.wider_face.report import format_widerface, widerface_report
 
         result = widerface_ap(
             options.predictions,
@@ -157,7 +154,6 @@ def fddb_main(arguments: Sequence[str] | None = None) -> int:
         if options.plots:
             require("plots")
         from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc, format_fddb
-        from face_d2.evaluation.wider_face.report import write_json
 
         result = fddb_roc(
             options.detections, options.folds, tuple(options.canvas), image_root=options.image_root
@@ -215,7 +211,6 @@ def coverage_main(arguments: Sequence[str] | None = None) -> int:
         # torch and Detectron2 are loaded by this command alone.
         from face_d2.analysis.coverage import coverage_report, format_coverage, measure_coverage
         from face_d2.config import load_config
-        from face_d2.evaluation.wider_face.report import write_json
 
         cfg = load_config(options.config_file, ["MODEL.DEVICE", "cpu", *options.opts])
         cfg.freeze()

@@ -79,7 +79,7 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         from face_d2.analysis.compare.data import read_image_set
         from face_d2.analysis.compare.opening import DetectorChoice
         from face_d2.analysis.hiding import HidingSettings, format_hiding, measure_hiding
-        from face_d2.evaluation.wider_face.report import write_json
+        from face_d2.utils.files import write_json, write_text
 
         settings = HidingSettings(
             tuple(options.threshold or HidingSettings.thresholds),
@@ -99,7 +99,6 @@ def hiding_main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             write_json(results, options.json)
         if options.page:
-            options.page.parent.mkdir(parents=True, exist_ok=True)
-            options.page.write_text(text, encoding="utf-8")
+            write_text(text, options.page)
 
     return run(report)

@@ -9,7 +9,7 @@ import numpy as np
 
 from face_d2.data.check import BOX_PROBLEMS, IMAGE_PROBLEMS, CheckedImage, DatasetCheck
 from face_d2.data.wider_face import WiderFaceImage, write_annotations
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 
 __all__ = ["changes_file", "write_cleaned"]
 
@@ -42,8 +42,7 @@ def write_cleaned(path: str | Path, images: Sequence[WiderFaceImage], check: Dat
         raise ValueError(f"{path} is not written: each of the {len(images)} images has a problem.")
     write_annotations(path, (_cleaned(image, checked) for image, checked in kept))
     changes = list(_changes(check))
-    with replaced_file(changes_file(path)) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in changes), encoding="utf-8")
+    write_text("".join(f"{line}\n" for line in changes), changes_file(path))
     return len(changes)
 
 

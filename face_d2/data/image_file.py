@@ -26,6 +26,7 @@ from face_d2.utils.known_mistake import known_mistake
 
 __all__ = [
     "MAX_IMAGE_PIXELS",
+    "PAGED_FORMATS",
     "UnreadableImageError",
     "deep_pixels",
     "image_size",
@@ -57,7 +58,7 @@ _SHRINKS = (1, 2, 4, 8)  # factors by which a JPEG decoder can shrink
 _DEPTHS = (8, 10, 12, 14, 16)
 #: Formats with several pages or frames. The further pictures of an MPO (the other eye, a gain map)
 #: are not pages. Files that Pillow's plugins for single pictures read have one page.
-_PAGED = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")
+PAGED_FORMATS = ("TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF")
 
 _Result = TypeVar("_Result")
 
@@ -313,7 +314,7 @@ def _bytes_of(source: str | Path | bytes) -> Callable[[], bytes]:
 
 
 def _page_count(image: Image.Image) -> int:
-    return int(getattr(image, "n_frames", 1)) if image.format in _PAGED else 1
+    return int(getattr(image, "n_frames", 1)) if image.format in PAGED_FORMATS else 1
 
 
 def _refuse_raw(image: Image.Image) -> None:

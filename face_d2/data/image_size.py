@@ -11,7 +11,7 @@ from pathlib import Path
 
 from face_d2.data.image_file import UnreadableImageError, image_size
 from face_d2.data.locate import ImageFolder, missing_images
-from face_d2.utils.files import cache_dir, replaced_file
+from face_d2.utils.files import cache_dir, write_text
 
 __all__ = ["UNREADABLE_SIZE", "image_sizes"]
 
@@ -76,8 +76,7 @@ def _read_cache(path: Path, count: int) -> list[tuple[int, int]] | None:
 
 def _write_cache(path: Path, sizes: list[tuple[int, int]]) -> None:
     try:
-        with replaced_file(path) as temporary:
-            temporary.write_text(json.dumps(sizes))
+        write_text(json.dumps(sizes), path)
     except OSError as error:
         logger.warning(
             "Image sizes are not cached (%s); they will be read again in the next run. "

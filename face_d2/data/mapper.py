@@ -28,6 +28,7 @@ __all__ = [
     "build_train_mapper",
     "face_arrays",
     "face_instances",
+    "ground_truth_instances",
 ]
 
 #: Functions that build a training mapper from a config, by their name for ``INPUT.MAPPER``.
@@ -212,18 +213,26 @@ def face_instances(
             faces.
 
     Returns:
-        Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool).
+        The faces that are kept; see :func:`ground_truth_instances`.
     """
-    height, width = image_size
     inside = _faces_inside(boxes, image_size)
     kept = inside | (_visible_share(boxes, image_size) >= ignore_visible)
-    ignore = ignore | ~inside
-    instances = Instances((height, width))
-    instances.gt_boxes = Boxes(torch.as_tensor(boxes[kept], dtype=torch.float32))
+    instances = ground_truth_instances(boxes[kept], (ignore | ~inside)[kept], image_size)
     if clip:
-        instances.gt_boxes.clip((height, width))
-    instances.gt_classes = torch.zeros(int(kept.sum()), dtype=torch.int64)
-    instances.gt_ignore = torch.as_tensor(ignore[kept])
+        instances.gt_boxes.clip(image_size)
+    return instances
+
+
+def ground_truth_instances(
+    boxes: NDArray[np.floating] | torch.Tensor,
+    ignore: NDArray[np.bool_] | torch.Tensor,
+    image_size: tuple[int, int],
+) -> Instances:
+    """Instances with ``gt_boxes`` (float32), ``gt_classes`` (all 0) and ``gt_ignore`` (bool)."""
+    instances = Instances(image_size)
+    instances.gt_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
+    instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
+    instances.gt_ignore = torch.as_tensor(ignore)
     return instances
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,10 @@ from face_d2.data.wider_face import (
     check_distinct,
     read_annotations,
     read_file_list,
+    split_paths,
 )
 from face_d2.synthetic.dataset import synthetic_path, synthetic_root
+from face_d2.utils.files import datasets_root
 
 __all__ = ["is_registered", "load_fddb", "load_wider_face", "register_all", "register_wider_face"]
 
@@ -199,26 +200,17 @@ def is_registered(name: str, **files: str | None) -> bool:
 
 def register_all() -> None:
     """Registers every data set of this project."""
-    wider = _datasets_root() / "widerface"
-    for split in ("train", "val", "test"):
-        annotated = split != "test"
-        text = f"wider_face_{split}_bbx_gt.txt" if annotated else "wider_face_test_filelist.txt"
-        register_wider_face(
-            f"widerface_{split}",
-            wider / f"WIDER_{split}" / "images",
-            wider / "wider_face_split" / text,
-            eval_ground_truth=wider / "eval_tools" / "ground_truth" if split == "val" else None,
-            annotated=annotated,
-        )
-    synthetic = synthetic_path() / "widerface"
+    wider = datasets_root() / "widerface"
+    official = wider / "eval_tools" / "ground_truth"
+    for split, ground_truth in (("train", None), ("val", official)):
+        paths = split_paths(wider, split)
+        register_wider_face(f"widerface_{split}", *paths, eval_ground_truth=ground_truth)
+    names = wider / "wider_face_split" / "wider_face_test_filelist.txt"
+    register_wider_face("widerface_test", wider / "WIDER_test" / "images", names, annotated=False)
     for split in ("train", "val"):
-        register_wider_face(
-            f"widerface_synth_{split}",
-            synthetic / f"WIDER_{split}" / "images",
-            synthetic / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt",
-            prepare=synthetic_root,
-        )
-    fddb = _datasets_root() / "fddb"
+        paths = split_paths(synthetic_path() / "widerface", split)
+        register_wider_face(f"widerface_synth_{split}", *paths, prepare=synthetic_root)
+    fddb = datasets_root() / "fddb"
     images, folds = fddb / "originalPics", fddb / "FDDB-folds"
     if "fddb" not in DatasetCatalog.list():
         DatasetCatalog.register("fddb", lambda: load_fddb(images, folds))
@@ -230,9 +222,5 @@ def register_all() -> None:
         )
 
 
-def _datasets_root() -> Path:
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-
-
 def _missing(path: Path, tree: str) -> FileNotFoundError:
-    return FileNotFoundError(f"{path} does not exist; " + tree.format(root=_datasets_root()))
+    return FileNotFoundError(f"{path} does not exist; " + tree.format(root=datasets_root()))

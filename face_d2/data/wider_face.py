@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "image_key",
     "read_annotations",
     "read_file_list",
+    "split_paths",
     "unusable_faces",
     "write_annotations",
 ]
@@ -49,6 +50,12 @@ class WiderFaceImage:
     name: str
     boxes: NDArray[np.float64]
     attributes: NDArray[np.int64]
+
+
+def split_paths(root: Path, split: str) -> tuple[Path, Path]:
+    """Image folder and annotation text of "train" or "val" below the folder of WIDER FACE."""
+    text = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+    return root / f"WIDER_{split}" / "images", text
 
 
 def read_annotations(path: str | Path, *, any_names: bool = False) -> list[WiderFaceImage]:
@@ -142,8 +149,7 @@ def annotation_lines(image: WiderFaceImage) -> list[str]:
 def write_annotations(path: str | Path, images: Iterable[WiderFaceImage]) -> None:
     """Writes an annotation file, which :func:`read_annotations` reads."""
     lines = [line for image in images for line in annotation_lines(image)]
-    with replaced_file(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text("\n".join(lines) + "\n", path)
 
 
 def unusable_faces(image: WiderFaceImage) -> NDArray[np.bool_]:

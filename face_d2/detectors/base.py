@@ -89,7 +89,6 @@ def keep_best(
     scores: NDArray[np.floating],
     score_threshold: float,
     nms_threshold: float,
-    limit: int | None = None,
 ) -> Detections:
     """Applies a score threshold and greedy NMS by IoU.
 
@@ -98,7 +97,6 @@ def keep_best(
         scores: (R,).
         score_threshold: detections need a score above this.
         nms_threshold: boxes with a larger IoU are suppressed; 1 suppresses nothing.
-        limit: maximum number of detections; None for all.
 
     Returns:
         The detections, best first. Boxes that are not finite or have no area are left out.
@@ -109,6 +107,6 @@ def keep_best(
     order = best_first(boxes, scores)
     boxes, scores = boxes[order], scores[order]
     if nms_threshold < 1:
-        chosen = suppress(boxes, "iou", nms_threshold, len(boxes) if limit is None else limit)
+        chosen = suppress(boxes, "iou", nms_threshold, len(boxes))
         boxes, scores = boxes[chosen], scores[chosen]
-    return Detections(boxes[:limit], scores[:limit])
+    return Detections(boxes, scores)

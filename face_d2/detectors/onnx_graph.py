@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from face_d2.utils.onnx_session import open_session
 from face_d2.utils.requirements import require
 
 __all__ = ["OnnxGraph", "Signature", "Tensor"]
@@ -95,14 +96,9 @@ class OnnxGraph:
             raise ImportError(
                 f"ONNX Runtime does not import ({error}): pip install onnxruntime"
             ) from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # old exporters cause many warnings
-        model = _with_free_size(self.path) if free_size else str(self.path)
+        model = _with_free_size(self.path) if free_size else self.path
         try:
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(model, threads)
         except Exception as error:  # ONNX Runtime has its own exceptions
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({error})") from error
         self.runtime = f"ONNX Runtime {onnxruntime.__version__} on CPU"

@@ -18,7 +18,7 @@ from torch import nn
 from face_d2.engine.ema import ModelEMA
 from face_d2.modeling.weight_file import read_weight_file
 from face_d2.pretrained import PRETRAINED, find_pretrained
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import replaced_file, write_text
 from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["FaceCheckpointer", "load_array_pickle", "local_weights"]
@@ -108,8 +108,7 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Makes ``--resume`` continue from this file."""
-        with replaced_file(Path(self.save_dir) / "last_checkpoint") as temporary:
-            temporary.write_text(last_filename_basename)
+        write_text(last_filename_basename, Path(self.save_dir) / "last_checkpoint")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Loads a file, see Detectron2; :meth:`missing` then lists the tensors that it did not

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.structures import Boxes, Instances
 from torch import nn
 
+from face_d2.data.mapper import ground_truth_instances
 from face_d2.utils.files import replaced_file
 
 __all__ = ["load_batch", "save_batch"]
@@ -42,10 +42,7 @@ def load_batch(path: str | Path) -> tuple[list[dict[str, Any]], dict[str, torch.
     saved = torch.load(path, map_location="cpu", weights_only=True)
     batch = []
     for item in saved["batch"]:
-        instances = Instances(item["size"])
-        instances.gt_boxes = Boxes(item["boxes"])
-        instances.gt_classes = torch.zeros(len(item["boxes"]), dtype=torch.int64)
-        instances.gt_ignore = item["ignore"]
+        instances = ground_truth_instances(item["boxes"], item["ignore"], item["size"])
         batch.append(
             {"file_name": item["file_name"], "image": item["image"], "instances": instances}
         )

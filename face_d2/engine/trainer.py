@@ -24,6 +24,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from face_d2.config import with_overrides
 from face_d2.data.catalog import register_data_sets
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
@@ -247,10 +248,8 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        single = cfg.clone()  # the test settings of the single-scale evaluation
-        single.defrost()
-        single.TEST.AUG.ENABLED = False
-        return build_evaluator(single, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+        single_scale = with_overrides(cfg, ["TEST.AUG.ENABLED", False])
+        return build_evaluator(single_scale, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
 
     @classmethod
     def test(
@@ -276,9 +275,8 @@ class FaceTrainer(DefaultTrainer):
             ``inference_TTA``.
         """
         logger.info("Running inference with test-time augmentation ...")
-        original = cfg.clone()
-        original.defrost()
-        original.INPUT.MIN_SIZE_TEST = 0  # all sizes are resized from the original image
+        # All sizes are resized from the original image.
+        original = with_overrides(cfg, ["INPUT.MIN_SIZE_TEST", 0])
         evaluators = [
             build_evaluator(original, name, f"{cfg.OUTPUT_DIR}/inference_TTA")
             for name in cfg.DATASETS.TEST

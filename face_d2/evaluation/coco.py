@@ -16,17 +16,15 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog
-from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from face_d2.evaluation.shards import DetectionShards
+from face_d2.evaluation.shards import ShardedEvaluator
 
 __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
 
@@ -34,24 +32,13 @@ __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
 HEIGHT_RANGES = {"s": (10.0, 50.0), "m": (50.0, 300.0), "l": (300.0, 1e5)}
 
 
-class FaceCOCOEvaluator(DatasetEvaluator):
+class FaceCOCOEvaluator(ShardedEvaluator):
     """AP, AP50, AP75, AP by face height (APs, APm, APl) and AR, all in 0-100, under ``bbox``.
 
     Args:
         dataset_name: a registered data set; annotations with ``iscrowd`` are ignored.
         output_dir: folder for detections while the evaluation runs.
     """
-
-    def __init__(self, dataset_name: str, output_dir: str | Path) -> None:
-        self._dataset_name = dataset_name
-        self._shards = DetectionShards(output_dir)
-
-    def reset(self) -> None:
-        self._shards.reset()
-
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Stores a batch; see :meth:`.shards.DetectionShards.process`."""
-        self._shards.process(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Returns ``{"bbox": {...}}`` in the first process, ``{}`` elsewhere."""

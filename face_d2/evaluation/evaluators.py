@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
@@ -24,7 +24,7 @@ from face_d2.evaluation.coco import FaceCOCOEvaluator
 from face_d2.evaluation.fddb.files import write_fddb_detections
 from face_d2.evaluation.fddb.protocol import FDDBResult, fddb_report, fddb_roc, format_fddb
 from face_d2.evaluation.protocol import describe_test_settings
-from face_d2.evaluation.shards import DetectionShards
+from face_d2.evaluation.shards import ShardedEvaluator
 from face_d2.evaluation.wider_face.files import is_image_name, write_archive, write_image
 from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
@@ -43,7 +43,7 @@ __all__ = ["FDDBEvaluator", "WiderFaceEvaluator", "build_evaluator", "dataset_gr
 _logger = logging.getLogger(__name__)
 
 
-class _StreamingEvaluator(DatasetEvaluator):
+class _StreamingEvaluator(ShardedEvaluator):
     """Base class of both evaluators: detections on disk, results in ``output_dir/dataset_name``
     (with ``-`` in place of characters that a file name should not contain).
 
@@ -58,17 +58,9 @@ class _StreamingEvaluator(DatasetEvaluator):
         *,
         protocol: Mapping[str, str] | None = None,
     ) -> None:
-        self._dataset_name = dataset_name
+        super().__init__(dataset_name, output_dir)
         self._folder = Path(output_dir) / plain_name(dataset_name)
         self._protocol = dict(protocol or {})
-        self._shards = DetectionShards(output_dir)
-
-    def reset(self) -> None:
-        self._shards.reset()
-
-    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
-        """Stores a batch; see :meth:`.shards.DetectionShards.process`."""
-        self._shards.process(inputs, outputs)
 
     def _gather_unreadable(self) -> dict[str, str]:
         """Image id -> reason of all images that could not be decoded; also logs them."""
@@ -217,7 +209,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | Path) -> 
             "COCO json, face_d2.data.coco.register_coco_faces). Labels of your own need no "
             "registering: FORMAT:LABELS:IMAGES in DATASETS.TEST."
         )
-    evaluators: list[DatasetEvaluator] = [
+    evaluators: list[ShardedEvaluator] = [
         WiderFaceEvaluator(dataset_name, output_dir, protocol=protocol)
     ]
     if not _unlabeled(dataset_name):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Instances
 from detectron2.utils import comm
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from face_d2.data.mapper import UNREADABLE
 from face_d2.evaluation.wider_face.files import check_detections
 
-__all__ = ["DetectionShards", "detection_rows"]
+__all__ = ["DetectionShards", "ShardedEvaluator", "detection_rows"]
 
 #: Number of rows that each process sends at a time, 5 MB.
 _BLOCK_ROWS = 1 << 18
@@ -125,3 +126,23 @@ class DetectionShards:
         content = self._file.read(sum(counts) * _COLUMNS * np.dtype(np.float32).itemsize)
         rows = np.frombuffer(content, dtype=np.float32).reshape(-1, _COLUMNS)
         return self._names[start:stop], counts, rows
+
+
+class ShardedEvaluator(DatasetEvaluator):
+    """Base class of the evaluators, which keeps the detections in :class:`DetectionShards`.
+
+    Args:
+        dataset_name: a registered data set.
+        output_dir: folder for detections while the evaluation runs.
+    """
+
+    def __init__(self, dataset_name: str, output_dir: str | Path) -> None:
+        self._dataset_name = dataset_name
+        self._shards = DetectionShards(output_dir)
+
+    def reset(self) -> None:
+        self._shards.reset()
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        """Stores a batch; see :meth:`DetectionShards.process`."""
+        self._shards.process(inputs, outputs)

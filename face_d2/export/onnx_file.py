@@ -21,12 +21,12 @@ from torch import Tensor, nn
 import face_d2
 from face_d2.export.graph import ExportGraph
 from face_d2.export.graph_passes import tidy
-from face_d2.export.session import open_session
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.nms import select
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Suppression
 from face_d2.utils.files import replaced_file
+from face_d2.utils.onnx_session import open_session
 
 __all__ = ["OUTPUTS", "Comparison", "check_close", "export_onnx", "file_metadata", "traced"]
 

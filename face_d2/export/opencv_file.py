@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from face_d2.export.onnx_file import Comparison, check_close, file_metadata, traced
-from face_d2.export.session import open_session
 from face_d2.modeling.base import OneStageDetector
 from face_d2.ops.resize import SizeRule
 from face_d2.utils.files import replaced_file
+from face_d2.utils.onnx_session import open_session
 
 __all__ = ["export_for_opencv"]
 
@@ -118,7 +118,7 @@ def _folded(path: Path) -> onnx.ModelProto:
     """The graph with what does not depend on the image as constants, in standard operators."""
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder, "folded.onnx")
-        open_session(path, folded)
+        open_session(path, folded=folded)
         return onnx.load(folded)
 
 

@@ -23,12 +23,12 @@ from face_d2.export.accuracy import (
     own_faces,
 )
 from face_d2.export.saturation import saturating_convolutions
-from face_d2.export.session import open_session
 from face_d2.ops.resize import resize
 from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.runtimes import RUNTIMES
 from face_d2.utils.files import replaced_file
+from face_d2.utils.onnx_session import open_session
 
 __all__ = [
     "WEIGHT_BITS",
@@ -227,7 +227,7 @@ def _optimize(source: str | Path, path: Path) -> None:
     them, and weights that are stored in half precision would be rounded like activations.
     Convolutions keep their names.
     """
-    open_session(source, path)
+    open_session(source, folded=path)
     file = onnx.load(path)
     used = {node.domain for node in file.graph.node}  # ONNX Runtime declares all that it knows
     for opset in [opset for opset in file.opset_import if opset.domain not in used]:

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from face_d2.analysis.coverage import measure_coverage
-from face_d2.config import load_config
+from face_d2.config import load_config, with_overrides
 from face_d2.pretrained import PRETRAINED, find_pretrained
 
 __all__ = ["DEFAULT_MODEL", "Choices", "choose", "configure"]
@@ -84,7 +84,7 @@ def choose(train: str, model: str | None, overrides: Sequence[str]) -> Choices:
             pairs += _scaled_crops(cfg, sample, size, given)
     key = f"INPUT.{cfg.INPUT.MAPPER.upper()}.SIZE"
     if key not in given:
-        side, reason = _crop(_merged(cfg, pairs), sample, key)
+        side, reason = _crop(with_overrides(cfg, pairs), sample, key)
         reasons.append(reason)
         pairs += [key, side]
     return Choices(model, tuple(pairs), tuple(reasons))
@@ -181,7 +181,7 @@ def _image_size(cfg: CfgNode, sample: str, share: float | None) -> tuple[int, st
     if shares[0] < 1 - _GAIN and cfg.INPUT.MIN_SIZE_TEST == 0:
         for side in _SHORTER_SIDES:
             pairs = ["INPUT.MIN_SIZE_TEST", side, "INPUT.MAX_SIZE_TEST", 2 * side]
-            shares[side] = _covered(_merged(cfg, pairs), sample)
+            shares[side] = _covered(with_overrides(cfg, pairs), sample)
     best = max(shares, key=shares.get)
     if not best or shares[best] - shares[0] < _GAIN:
         kept = cfg.INPUT.MIN_SIZE_TEST
@@ -210,7 +210,8 @@ def _scaled_crops(cfg: CfgNode, sample: str, size: int, given: set[str]) -> list
 def _crop(cfg: CfgNode, sample: str, key: str) -> tuple[int, str]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shares = {
-        side: _covered(_merged(cfg, [key, side]), sample, training=True) for side in _CROPS[device]
+        side: _covered(with_overrides(cfg, [key, side]), sample, training=True)
+        for side in _CROPS[device]
     }
     best = max(shares.values())
     side = next(side for side, share in shares.items() if best - share < _CROP_GAIN)
@@ -219,9 +220,3 @@ def _crop(cfg: CfgNode, sample: str, key: str) -> tuple[int, str]:
         f"Crops of {side} pixels, the smallest that lose less than 5 % of the faces. Faces in "
         f"crops that can be learned: {listed}."
     )
-
-
-def _merged(cfg: CfgNode, pairs: Sequence[Any]) -> CfgNode:
-    cfg = cfg.clone()
-    cfg.merge_from_list(list(pairs))
-    return cfg

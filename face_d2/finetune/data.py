@@ -133,7 +133,6 @@ def _cut(labels: Labels, folder: Path) -> tuple[str, str]:
     # A json has to state the size of every image; an unreadable image has none.
     sized = all(image.height for image in labels.images)
     write, suffix = (write_coco, ".json") if sized else (write_wider, ".txt")
-    folder.mkdir(parents=True, exist_ok=True)
     notations = []
     for name, wanted in (("train", False), ("val", True)):
         images = [i for i, is_val in zip(labels.images, chosen) if is_val == wanted]

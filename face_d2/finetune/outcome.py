@@ -19,6 +19,7 @@ from face_d2.analysis.compare.measures import MeasureSettings, measure
 from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.page import write_results
 from face_d2.analysis.compare.run import run_detector
+from face_d2.config import with_overrides
 from face_d2.detectors import Detections
 from face_d2.export.onnx_file import export_onnx
 from face_d2.export.quantize import Quantization, quantize
@@ -40,9 +41,7 @@ def export(cfg: CfgNode, weights: str, path: Path, name: str) -> None:
         FileNotFoundError, RuntimeError, ValueError: see :func:`export_onnx` and
             :func:`build_detector`.
     """
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = with_overrides(cfg, ["MODEL.DEVICE", "cpu"])
     file = PRETRAINED[weights].weights if weights in PRETRAINED else Path(weights)
     export_onnx(
         build_detector(cfg, weights),

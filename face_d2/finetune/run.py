@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ from face_d2.finetune.request import (
 )
 from face_d2.predictor.torch_backend import build_detector
 from face_d2.pretrained import PRETRAINED
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import replaced_file, write_json, write_text
 
 __all__ = ["fine_tune"]
 
@@ -231,8 +230,7 @@ class _Run:
         finally:  # a run that is stopped goes on with this plan
             self.state["iterations"] = length.iterations
             self._save()
-        with replaced_file(self.output / "config.yaml") as temporary:
-            temporary.write_text(self.cfg.dump(), encoding="utf-8")
+        write_text(self.cfg.dump(), self.output / "config.yaml")
         return learned
 
     def _epochs(self, iterations: int) -> float:
@@ -328,8 +326,7 @@ class _Run:
             "learning_rate": [rate for _, _, rate in losses[::step]],
         }
         page(results, training, self.output / "report")
-        with replaced_file(self.output / "model.md") as temporary:
-            temporary.write_text(format_card(facts, results["detectors"]), encoding="utf-8")
+        write_text(format_card(facts, results["detectors"]), self.output / "model.md")
 
     def _tidy(self) -> None:
         """Deletes what only a stopped run needs."""
@@ -339,8 +336,7 @@ class _Run:
         shutil.rmtree(self.output / "detections", ignore_errors=True)
 
     def _save(self) -> None:
-        with replaced_file(self.output / STATE) as temporary:
-            temporary.write_text(json.dumps(self.state, indent=1) + "\n", encoding="utf-8")
+        write_json(self.state, self.output / STATE)
 
 
 def _threshold(point: dict[str, Any], recall: float) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.config import with_overrides
+
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
 
@@ -87,9 +89,7 @@ def build_coverage_rule(cfg: CfgNode, training: bool) -> CoverageRule:
             f"MODEL.META_ARCHITECTURE {architecture!r} has no coverage rule; "
             f"{' and '.join(sorted(having))} do. Give it a method coverage_rule(training)."
         )
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.DEVICE = "cpu"
+    cfg = with_overrides(cfg, ["MODEL.DEVICE", "cpu"])
     if "TIMM" in cfg.MODEL:
         cfg.MODEL.TIMM.WEIGHTS = ""  # the rule does not depend on weights
     return build_model(cfg).coverage_rule(training)

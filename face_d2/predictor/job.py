@@ -15,7 +15,7 @@ from face_d2.predictor.records import Journal, check_text_names, write_format
 from face_d2.predictor.sources import Inputs, Source, find_inputs
 from face_d2.predictor.work import Pictures, Worker, escaped, say
 from face_d2.utils.choices import check_choice
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_json
 
 __all__ = ["SHOWN_FROM", "PredictJob", "escaped", "predict"]
 
@@ -154,9 +154,7 @@ def _say_left_out(job: PredictJob, inputs: Inputs) -> None:
     path = job.output / "not_searched.json"
     path.unlink(missing_ok=True)
     if inputs.left_out:
-        text = json.dumps([asdict(one) for one in inputs.left_out], indent=1)
-        with replaced_file(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json([asdict(one) for one in inputs.left_out], path)
         for line in inputs.summary():
             say(line)
     if job.blur and not job.keep_exif and any(one.kind == "image" for one in inputs.sources):
@@ -242,8 +240,7 @@ def _check_settings(job: PredictJob) -> None:
                 "choose another --output, or delete that folder"
             )
         return
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(settings, path)
 
 
 def _config_hash(job: PredictJob) -> str | None:

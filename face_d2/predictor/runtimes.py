@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from face_d2.utils.onnx_session import open_session
+
 if TYPE_CHECKING:
     import openvino
 
@@ -58,10 +60,7 @@ def open_graph(path: str | os.PathLike[str], runtime: str, threads: int = 0) -> 
 def _open_in_onnxruntime(path: str, threads: int) -> Graph:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # silence the warning about dynamic shapes
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads)
     (source,) = session.get_inputs()
     return Graph(
         run=lambda images: session.run(None, {source.name: images}),

@@ -16,14 +16,12 @@ from urllib.parse import urlsplit, urlunsplit
 from tqdm import tqdm
 
 from face_d2.data.file_kind import FileKind, kind_of_file
-from face_d2.data.image_file import UnreadableImageError, page_count
+from face_d2.data.image_file import PAGED_FORMATS, UnreadableImageError, page_count
 
 __all__ = ["Inputs", "LeftOut", "Source", "find_inputs"]
 
 #: Temporary files that a killed run leaves behind.
 _UNFINISHED = ".tmp-"
-#: Formats that may have several pages or frames.
-_PAGED = {"TIFF", "GIF", "PNG", "WEBP", "AVIF", "HEIF"}
 
 
 @dataclass(frozen=True)
@@ -243,7 +241,7 @@ def _named_kind(path: Path) -> FileKind:
 
 
 def _pages(file: str, kind: FileKind) -> int:
-    if kind.kind != "image" or kind.format not in _PAGED:
+    if kind.kind != "image" or kind.format not in PAGED_FORMATS:
         return 1
     try:
         return page_count(file)

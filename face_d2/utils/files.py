@@ -1,15 +1,26 @@
-"""Atomic replacement of files and folders."""
+"""Atomic replacement of files and folders, and the standard folders."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replaced_file", "replaced_folder"]
+__all__ = [
+    "cache_dir",
+    "datasets_root",
+    "replaced_file",
+    "replaced_folder",
+    "without_nan",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -59,6 +70,31 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(workplace, ignore_errors=True)
 
 
+def write_text(text: str, file: str | Path) -> None:
+    """Writes UTF-8 text by :func:`replaced_file`."""
+    with replaced_file(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(content: Any, file: str | Path) -> None:
+    """Writes indented JSON by :func:`replaced_file`; see :func:`without_nan`."""
+    write_text(json.dumps(without_nan(content), indent=1) + "\n", file)
+
+
+def without_nan(value: Any) -> Any:
+    """JSON data with None in place of NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def cache_dir() -> Path:
     """The cache folder: ``$FACE_D2_CACHE``, by default ``output/cache``."""
     return Path(os.environ.get("FACE_D2_CACHE", "output/cache"))
+
+
+def datasets_root() -> Path:
+    """The folder of the data sets: ``$DETECTRON2_DATASETS``, by default ``datasets``."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))

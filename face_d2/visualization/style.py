@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 __all__ = ["COLORS", "STYLE", "panel_figure", "save_figure"]
@@ -40,7 +39,6 @@ def panel_figure(
     """
     total = width * (panels if widths is None else sum(widths) / max(widths))
     figure = Figure(figsize=(total, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, sharey=True, squeeze=False, width_ratios=widths)
     return figure, list(axes[0])
 

@@ -11,7 +11,6 @@ from a seeded generator, without a fuzzing library.
 from __future__ import annotations
 
 import importlib.util
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, print_result, run
 
 SUITE = Path(__file__).resolve().parents[2] / "tests" / "face_d2" / "test_parser_fuzz.py"
 
@@ -79,9 +78,7 @@ def fuzz(files: int, seed: int, json_path: Path | None) -> None:
                 counts["read" if read else "refused"] += 1
         result[label_format] = dict(counts)
         print(f"{label_format:12} {dict(counts)}", flush=True)
-    if json_path:
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("RESULT " + json.dumps(result))
+    print_result(result, json_path)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, print_result, run
 
 SUITE = Path(__file__).resolve().parents[2] / "tests" / "face_d2" / "test_parser_fuzz.py"
 KINDS = ("annotations", "file list", "fold", "predictions", "FDDB detections")
@@ -97,9 +97,7 @@ def fuzz_all(inputs: int, seed: int, json_path: Path | None) -> int:
             result[kind] = json.loads(counts.read_text()) if counts.exists() else None
         print(f"{kind:16} {result[kind]}", flush=True)
     result["met"] = not failed
-    if json_path:
-        json_path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("RESULT " + json.dumps(result))
+    print_result(result, json_path)
     return int(failed)
 
 

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from face_d2 import compat
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, print_result, run
 
 compat.apply()  # nothing here may import a module that will be changed
 
@@ -268,9 +268,7 @@ def measure(args: argparse.Namespace) -> int:
         "met": 1 - outcomes["survived"] / total >= GOAL,
         "survivors": survivors,
     }
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
     return int(not result["met"])
 
 

@@ -11,7 +11,6 @@ separate processes.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -30,9 +29,10 @@ from detectron2.config import CfgNode
 from detectron2.engine.hooks import CallbackHook
 
 from face_d2 import FaceDetector
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, print_result, run
 from face_d2.config import load_config
 from face_d2.data.register import register_wider_face
+from face_d2.data.wider_face import split_paths
 from face_d2.engine.trainer import FaceTrainer
 from face_d2.synthetic.dataset import generate
 
@@ -115,11 +115,7 @@ def soak(
     """Trains and predicts in this process; ``root`` holds the generated faces."""
     torch.set_num_threads(threads)
     logging.getLogger("detectron2").setLevel(logging.WARNING)
-    register_wider_face(
-        "soak_train",
-        root / "WIDER_train" / "images",
-        root / "wider_face_split" / "wider_face_train_bbx_gt.txt",
-    )
+    register_wider_face("soak_train", *split_paths(root, "train"))
     cfg = config(detector, folder, iterations)
     folder.mkdir()
     training = Samples()
@@ -188,9 +184,7 @@ def soak_all(args: argparse.Namespace) -> int:
                     f"{detector:6} {part:10} {row['steps']:5} steps: {memory}, open files {files}"
                 )
     result["met"] = all(row["met"] for parts in result.values() for row in parts.values())
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
-    print("RESULT " + json.dumps(result))
+    print_result(result, args.json)
     return int(not result["met"])
 
 

@@ -10,7 +10,6 @@ else is what ``face-d2-predict --blur`` does.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2 import FaceDetector
-from face_d2.cli.common import CommandParser, run
+from face_d2.cli.common import CommandParser, print_result, run
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
 from face_d2.predictor.results import RawDetections
@@ -157,9 +156,7 @@ def measure(frames: int, json_path: Path | None) -> int:
             written = sum(1 for _ in copy.demux(video=0)) - 1  # the last packet is empty
     result = {**summary(backend.memory, backend.files), "seconds": seconds, "written": written}
     result["met"] = result["met"] and written == frames
-    if json_path:
-        json_path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print("RESULT " + json.dumps(result))
+    print_result(result, json_path)
     return int(not result["met"])
 
 

@@ -10,14 +10,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from face_d2.analysis.ablation.differences import Results, differences_table
 from face_d2.analysis.ablation.suite import Suite
 from face_d2.evaluation.wider_face.ground_truth import SETTINGS
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 from face_d2.visualization.style import COLORS, STYLE, save_figure
 
 __all__ = ["collect", "markdown_table", "plot_suite", "write_results"]
@@ -63,9 +62,8 @@ def collect(suite: Suite, source: str | Path) -> dict[str, list[dict[str, Any]]]
 
 def write_results(results: Results, path: str | Path) -> None:
     """Writes the finished runs of a suite as JSON Lines, which :func:`collect` reads."""
-    with replaced_file(path) as temporary:
-        lines = [json.dumps(run, ensure_ascii=False) for runs in results.values() for run in runs]
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    lines = [json.dumps(run, ensure_ascii=False) for runs in results.values() for run in runs]
+    write_text("".join(f"{line}\n" for line in lines), path)
 
 
 def markdown_table(suite: Suite, results: Results) -> str:
@@ -112,7 +110,6 @@ def plot_suite(suite: Suite, results: Results, path: str | Path) -> list[Path]:
     at = np.arange(len(rows))[::-1]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 1.3 + 0.36 * len(rows)), layout="constrained")
-        FigureCanvasAgg(figure)
         panels = figure.subplots(1, len(SETTINGS), sharey=True)
         for axes, setting, color in zip(panels, SETTINGS, COLORS):
             key = f"AP_{setting}"

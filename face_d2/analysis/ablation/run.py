@@ -30,7 +30,7 @@ from face_d2.analysis.cost import measure_cost
 from face_d2.engine.launch import launch
 from face_d2.evaluation.evaluators import dataset_ground_truth
 from face_d2.evaluation.wider_face.ground_truth import SETTINGS
-from face_d2.evaluation.wider_face.report import write_json
+from face_d2.utils.files import write_json
 
 __all__ = ["check_settings", "main", "planned_iterations", "run_settings"]
 

@@ -22,7 +22,8 @@ import yaml
 from tqdm import tqdm
 
 from face_d2.config import get_config_file
-from face_d2.evaluation.wider_face.report import write_json
+from face_d2.utils.files import write_json
+from face_d2.utils.processor import usable_cores
 
 __all__ = ["Run", "Suite", "SuiteRunner", "read_suite", "shipped_suites"]
 
@@ -265,7 +266,7 @@ class SuiteRunner:
         if self.num_gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(slot))
         elif self.jobs > 1:
-            share = max(_usable_cores() // self.jobs, 1)
+            share = max(len(usable_cores()) // self.jobs, 1)
             environment.setdefault("OMP_NUM_THREADS", str(share))
         command = [*_CHILD, *self._arguments(run)]
         with (run.folder / "console.txt").open("ab") as console:
@@ -275,14 +276,6 @@ class SuiteRunner:
 
     def _gpus(self, slot: int) -> list[str]:
         return _visible_gpus()[slot * self.num_gpus : (slot + 1) * self.num_gpus]
-
-
-def _usable_cores() -> int:
-    """Number of cores that this process may use, including limits by containers and batch
-    systems."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _visible_gpus() -> list[str]:

@@ -29,7 +29,7 @@ from face_d2.predictor.api import FaceDetector
 from face_d2.predictor.images import load_image
 from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, detector_node
-from face_d2.utils.processor import processor_name
+from face_d2.utils.processor import processor_name, usable_cores
 
 __all__ = ["BenchmarkSettings", "measure", "usable_cores"]
 
@@ -251,10 +251,3 @@ def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if "cuda" in settings.devices else "",
         "versions": ", ".join(versions),
     }
-
-
-def usable_cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

@@ -18,6 +18,7 @@ from face_d2.analysis.compare.published import published_rows
 from face_d2.analysis.compare.run import run_detector
 from face_d2.detectors import Detections, Detector
 from face_d2.evaluation.fddb.protocol import fddb_report, fddb_roc
+from face_d2.utils.files import write_text
 
 __all__ = ["CompareSettings", "compare", "fddb_rows"]
 
@@ -214,8 +215,7 @@ def _costs(
     for spec in specs:
         costs[spec.name]["peak_memory_mib"] = measure_memory(spec, files[:3])
         costs[spec.name]["images"] = len(files)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"asked": asked, "costs": costs}), encoding="utf-8")
+    write_text(json.dumps({"asked": asked, "costs": costs}), kept)
     return costs
 
 

@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
 import time
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.data.image_file import read_image
 from face_d2.detectors import Detector
-from face_d2.utils.processor import processor_name
+from face_d2.utils.processor import peak_memory, processor_name
 
 __all__ = ["machine", "measure_memory", "measure_times"]
 
@@ -88,22 +87,10 @@ def machine() -> dict[str, Any]:
 
 def _peak_memory(spec: DetectorChoice, files: Sequence[Path]) -> float | None:
     images = [read_image(file) for file in files]
-    before = _resident()
+    before = peak_memory()
     detector = open_detector(spec, 1)
     if not isinstance(detector, Detector):
         return None
     for image in images:
         detector.detect(image)
-    return max(_resident() - before, 0.0)
-
-
-def _resident() -> float:
-    """The peak memory of this process in MiB.
-
-    On Linux, a new process inherits the peak of getrusage, so /proc is read there.
-    """
-    try:
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS: bytes
+    return max(peak_memory() - before, 0.0)

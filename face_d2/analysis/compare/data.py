@@ -6,7 +6,6 @@ given by their path or as ``FORMAT:LABELS:IMAGES`` (see :mod:`face_d2.data.label
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,19 @@ import numpy as np
 from face_d2.data.fddb import read_folds
 from face_d2.data.labels import FORMATS, is_notation, read_labels
 from face_d2.data.labels.notation import plain_name
-from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage, image_key, read_annotations
+from face_d2.data.wider_face import (
+    ATTRIBUTES,
+    WiderFaceImage,
+    image_key,
+    read_annotations,
+    split_paths,
+)
 from face_d2.evaluation.wider_face.ground_truth import (
     WiderFaceGroundTruth,
     ground_truth_from_images,
     read_ground_truth,
 )
+from face_d2.utils.files import datasets_root
 from face_d2.utils.text_lines import numbered_lines
 
 __all__ = ["ImageSet", "read_image_set"]
@@ -68,11 +74,11 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
         ValueError: the data set cannot be read, or a listed image is not in it.
     """
     if data == "fddb":
-        found = _fddb(_root() / "fddb")
+        found = _fddb(datasets_root() / "fddb")
     elif is_notation(data):
         found = _labeled(data)
     elif data in ("widerface_train", "widerface_val"):
-        found = _wider_face(data, _root() / "widerface", data.removeprefix("widerface_"))
+        found = _wider_face(data, datasets_root() / "widerface", data.removeprefix("widerface_"))
     else:
         raise ValueError(
             f"data {data!r}: expected widerface_val, widerface_train, fddb, "
@@ -87,13 +93,10 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
     return found
 
 
-def _root() -> Path:
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-
-
 def _wider_face(name: str, root: Path, split: str) -> ImageSet:
-    images = read_annotations(root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt")
-    files = {image_key(i.name): root / f"WIDER_{split}" / "images" / i.name for i in images}
+    folder, text = split_paths(root, split)
+    images = read_annotations(text)
+    files = {image_key(image.name): folder / image.name for image in images}
     ground_truth = ground_truth_from_images(images, name)
     official = root / "eval_tools" / "ground_truth"
     if split == "val" and (official / "wider_face_val.mat").is_file():

@@ -14,8 +14,7 @@ import numpy as np
 from tabulate import tabulate
 
 from face_d2.evaluation.protocol import format_protocol
-from face_d2.evaluation.wider_face.report import without_nan, write_json
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import without_nan, write_json, write_text
 from face_d2.utils.requirements import is_importable, require
 
 __all__ = [
@@ -40,14 +39,12 @@ def write_results(results: Mapping[str, Any], output: str | Path) -> Path:
     """
     output = Path(output)
     page = make_page(results) if is_importable("plotly") else None
-    output.mkdir(parents=True, exist_ok=True)
     write_json(_without_pictures(results), output / "results.json")
     texts = {"results.txt": format_results(results), "results.md": format_markdown(results)}
     if page is not None:
         texts["index.html"] = page
     for name, text in texts.items():
-        with replaced_file(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(text, output / name)
     return output / ("results.md" if page is None else "index.html")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from face_d2.data.labels.model import LabeledImage, Labels
 from face_d2.data.wider_face import write_annotations
-from face_d2.utils.files import replaced_file, replaced_folder
+from face_d2.utils.files import replaced_folder, write_text
 
 __all__ = ["WRITERS", "coco_content", "write_coco", "write_wider", "write_yolo"]
 
@@ -26,8 +26,7 @@ def write_coco(labels: Labels, target: Path) -> str:
         ValueError: the size of an image is unknown, but COCO requires it.
     """
     _need_sizes(labels)
-    with replaced_file(target) as temporary:
-        temporary.write_text(json.dumps(coco_content(labels)), encoding="utf-8")
+    write_text(json.dumps(coco_content(labels)), target)
     return f"coco:{target}:{labels.image_root}"
 
 

@@ -28,7 +28,7 @@ from face_d2.evaluation.fddb.files import read_fddb_detections
 from face_d2.evaluation.fddb.overlap import overlaps
 from face_d2.evaluation.plausibility import fractions_warning
 from face_d2.evaluation.protocol import format_protocol
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import write_text
 
 __all__ = ["FDDBResult", "fddb_report", "fddb_roc", "format_fddb"]
 
@@ -92,8 +92,7 @@ class FDDBResult:
             "Cont": [f"{rate:g} {n:d}\n" for rate, n in zip(continuous, fp)],
         }
         for curve, lines in texts.items():
-            with replaced_file(Path(folder) / f"{prefix}{curve}ROC.txt") as temporary:
-                temporary.write_text("".join(lines), encoding="utf-8")
+            write_text("".join(lines), Path(folder) / f"{prefix}{curve}ROC.txt")
 
 
 def fddb_roc(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +11,7 @@ import numpy as np
 from face_d2.evaluation.protocol import format_protocol
 from face_d2.evaluation.wider_face.matching import Curve
 from face_d2.evaluation.wider_face.protocol import WiderFaceResult
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import without_nan, write_json
 
 __all__ = [
     "curve_figures",
@@ -73,12 +70,6 @@ def format_widerface(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "measured with", format_protocol(report["protocol"])])
 
 
-def write_json(report: Mapping[str, Any], path: str | Path) -> None:
-    """Writes JSON atomically; see :func:`without_nan`."""
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(without_nan(report), indent=1) + "\n", encoding="utf-8")
-
-
 def _detections(result: WiderFaceResult) -> str:
     """Describes the detections: their number, the maximum per image, and the range of scores."""
     scores = result.matches.scores
@@ -103,12 +94,3 @@ def final_recall(curve: Curve) -> float:
 
 def _row(label: str, ap: float, recall: float, faces: int) -> str:
     return f"{label:<14}{ap:7.2f}  {recall:6.1f}  {faces:7,d}"
-
-
-def without_nan(value: Any) -> Any:
-    """JSON data with None in place of NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
