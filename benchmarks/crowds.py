@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -36,11 +37,9 @@ from torchvision.ops import nms
 import lffd_d2
 from df2s2_d2.anchors import AnchorGrid
 from df2s2_d2.segmentation import box_mask
-from face_d2.analysis.benchmark.timing import medians
 from face_d2.cli.common import print_result
 from face_d2.config import load_config
 from face_d2.modeling.nms import first_kept, suppress
-from face_d2.utils.processor import peak_memory
 
 FACES = (500, 1000, 2000)
 SIZES = {"df2s2": (800, 1333), "lffd": (640, 640)}
@@ -50,6 +49,7 @@ SPREADS = {"dense": 600.0, "sparse": 40_000.0}
 GOALS = {"label_seconds": 1.0, "label_mb": 300.0, "nms_seconds": 5.0, "nms_mb": 300.0}
 
 _CONFIGS = {"df2s2": "df2s2/df2s2_R50_FFP.yaml", "lffd": "lffd/lffd_25L8S.yaml"}
+_TURNS = 3  # of the interleaving that warm up
 
 
 def crowd(count: int, size: tuple[int, int]) -> Tensor:
@@ -104,10 +104,16 @@ def jobs(detector: str) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def median_seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each."""
-    found = medians(functions, rounds=rounds, clock=time.process_time)
-    return {name: milliseconds / 1000 for name, milliseconds in found.items()}
+def medians(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each; they take turns, so that all see the machine alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(-_TURNS, rounds):
+        for name, function in functions.items():
+            begun = time.process_time()
+            function()
+            if turn >= 0:
+                times[name].append(time.process_time() - begun)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peak_mb(detector: str, name: str, threads: int) -> float:
@@ -115,17 +121,25 @@ def peak_mb(detector: str, name: str, threads: int) -> float:
     torch.set_num_threads(threads)
     job = jobs(detector)[name]
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
-    before = peak_memory()
+    before = resident("VmRSS")
     job()
-    return (peak_memory() - before) * 2**20 / 1e6
+    return (resident("VmHWM") - before) / 1e6
+
+
+def resident(field: str) -> int:
+    """``VmRSS`` (now) or ``VmHWM`` (most so far) of this process, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
 
 
 def measure(detector: str, rounds: int, threads: int) -> dict[str, Any]:
     functions = jobs(detector)
-    seconds = median_seconds({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
+    seconds = medians({k: f for k, f in functions.items() if k.startswith("labels")}, rounds)
     for name in functions:
         if name.startswith("nms"):
-            seconds |= median_seconds({name: functions[name]}, 3)
+            seconds |= medians({name: functions[name]}, 3)
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         arguments = [(detector, name, threads) for name in functions]
         memory = dict(zip(functions, pool.starmap(peak_mb, arguments, chunksize=1)))

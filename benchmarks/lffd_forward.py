@@ -13,6 +13,8 @@ Claims measured, each as the ratio of interleaved medians on this machine:
 from __future__ import annotations
 
 import argparse
+import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,21 +23,29 @@ import lffd_d2  # isort: skip  (patches Detectron2 before its first import)
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import ImageList, Instances
+from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from face_d2.analysis.benchmark.timing import medians
 from face_d2.cli.common import print_result
 from face_d2.config import load_config
-from face_d2.data.mapper import ground_truth_instances
 
 HEIGHT, WIDTH = 480, 640
 
 
-def median_seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    return {name: time / 1000 for name, time in medians(functions, rounds=rounds).items()}
+def interleaved_medians(
+    functions: dict[str, Callable[[], Any]], rounds: int, warm_up: int = 3
+) -> dict[str, float]:
+    """Median seconds of each function; they take turns, so that all see the machine alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(warm_up + rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= warm_up:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def flops(function: Callable[[], Any]) -> int:
@@ -68,7 +78,7 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
         functions[f"conv_{name}"] = lambda lone=lone, f=f: lone(f)
     with torch.no_grad():
         operations = [flops(functions[f"{name}_float32"]) for name in ("forward", "conv")]
-        seconds = median_seconds(functions, rounds)
+        seconds = interleaved_medians(functions, rounds)
     rates = [o / seconds[f"{n}_float32"] for o, n in zip(operations, ("forward", "conv"))]
     return {
         "seconds": seconds,
@@ -86,8 +96,10 @@ def measure_forward(variant: str, rounds: int) -> dict[str, Any]:
 def random_faces(count: int, size: int, generator: torch.Generator) -> Instances:
     corners = torch.rand(count, 2, generator=generator) * size
     sides = 8 * (size / 16) ** torch.rand(count, 1, generator=generator)
-    boxes = torch.cat([corners, corners + sides], dim=1)
-    return ground_truth_instances(boxes, torch.zeros(count, dtype=torch.bool), (size, size))
+    faces = Instances((size, size))
+    faces.gt_boxes = Boxes(torch.cat([corners, corners + sides], dim=1))
+    faces.gt_ignore = torch.zeros(count, dtype=torch.bool)
+    return faces
 
 
 def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[str, Any]:
@@ -117,8 +129,10 @@ def measure_training(variant: str, rounds: int, batch: int, faces: int) -> dict[
         return model.label([tuple(m.shape[-2:]) for m, _ in maps], targets)
 
     with EventStorage():
-        seconds = median_seconds(
-            {"step": step, "labels_and_losses": labels_and_losses, "labels": only_labels}, rounds
+        seconds = interleaved_medians(
+            {"step": step, "labels_and_losses": labels_and_losses, "labels": only_labels},
+            rounds,
+            warm_up=1,
         )
     return {
         "seconds": seconds,

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import copy
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ import df2s2_d2  # isort: skip  (patches Detectron2 before its first import)
 import torch
 from detectron2.utils.events import EventStorage
 
-from face_d2.analysis.benchmark.timing import medians
 from face_d2.analysis.cost import build_random, noise_batch
 from face_d2.cli.common import print_result
 from face_d2.config import load_config
@@ -44,6 +44,12 @@ def measure(config: str, args: argparse.Namespace) -> dict[str, float]:
     models = {name: copy.deepcopy(model).to(memory_format=f) for name, f in FORMATS.items()}
     batch = noise_batch(args.batch, args.side)
     image = batch[0]["image"][None].float()
+    times: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, work: Callable[[], Any]) -> None:
+        begun = time.process_time()
+        work()
+        times[name].append(time.process_time() - begun)
 
     def step(network: torch.nn.Module) -> None:
         sum(network(batch).values()).backward()
@@ -53,13 +59,12 @@ def measure(config: str, args: argparse.Namespace) -> dict[str, float]:
         with torch.inference_mode():
             network.forward_maps(image)
 
-    functions: dict[str, Callable[[], Any]] = {}
-    for name, network in models.items():
-        functions[f"step_{name}"] = partial(step, network)
-        functions[f"image_{name}"] = partial(detect, network)
     with EventStorage():
-        times = medians(functions, rounds=args.rounds, clock=time.process_time)
-    median = {name: milliseconds / 1000 for name, milliseconds in times.items()}
+        for _ in range(args.rounds + 1):
+            for name, network in models.items():
+                timed(f"step_{name}", lambda n=network: step(n))
+                timed(f"image_{name}", lambda n=network: detect(n))
+    median = {name: statistics.median(values[1:]) for name, values in times.items()}
     ratios = {
         f"{work}_ratio": median[f"{work}_last"] / median[f"{work}_first"]
         for work in ("step", "image")
