@@ -34,7 +34,8 @@ from df2s2_d2.losses import (
 )
 from df2s2_d2.matching import AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
-from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.config import require_keys
+from face_d2.modeling.base import Candidates, OneStageDetector, check_test_settings
 from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
 from face_d2.ops.resize import SizeRule
@@ -101,10 +102,19 @@ class DF2S2(OneStageDetector):
         check_choice("MODEL.DF2S2.BOX_LOSS", box_loss, BOX_LOSSES)
         check_choice("MODEL.DF2S2.SEG_ASSIGN", seg_assign, ("anchor", "area"))
         check_choice("MODEL.DF2S2.SEG_REDUCTION", seg_reduction, ("mean", "sum"))
-        if test_topk_candidates < 1:
+        check_test_settings(
+            "MODEL.DF2S2",
+            score_thresh=test_score_thresh,
+            nms_thresh=test_nms_thresh,
+            topk=test_topk_candidates,
+            max_detections=max_detections_per_image,
+        )
+        weights = box2box_transform.weights
+        if len(weights) != 4 or min(weights) <= 0:
             raise ValueError(
-                f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
+                f"MODEL.DF2S2.BBOX_REG_WEIGHTS is {weights}; expected four numbers above 0."
             )
+        _check_anchors(anchor_generator)
         freeze_unused(backbone, in_features, len(pixel_mean))
         self.backbone = backbone
         self.size_divisibility = backbone.size_divisibility
@@ -132,6 +142,7 @@ class DF2S2(OneStageDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.DF2S2")
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         settings = cfg.MODEL.DF2S2
@@ -384,6 +395,21 @@ class DF2S2(OneStageDetector):
             return match.on_level
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
         return area_levels(boxes, torch.stack(areas).sqrt()) & ~match.ignore[:, None]
+
+
+def _check_anchors(generator: DefaultAnchorGenerator) -> None:
+    for shapes in generator.cell_anchors:
+        if shapes.shape[1] != 4:
+            raise ValueError(
+                "MODEL.ANCHOR_GENERATOR.NAME gives rotated anchors; expected upright ones, "
+                '"DefaultAnchorGenerator".'
+            )
+        if not (shapes[:, 2:] > shapes[:, :2]).all():
+            sides = (shapes[:, 2:] - shapes[:, :2]).tolist()
+            raise ValueError(
+                f"MODEL.ANCHOR_GENERATOR gives anchors of (width, height) {sides}; expected SIZES "
+                "and ASPECT_RATIOS above 0."
+            )
 
 
 def _flatten(level: Tensor, per_anchor: int) -> Tensor:
