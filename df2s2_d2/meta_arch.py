@@ -21,7 +21,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
-from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, decode_maps
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, check_anchors, decode_maps
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
@@ -109,12 +109,7 @@ class DF2S2(OneStageDetector):
             topk=test_topk_candidates,
             max_detections=max_detections_per_image,
         )
-        weights = box2box_transform.weights
-        if len(weights) != 4 or min(weights) <= 0:
-            raise ValueError(
-                f"MODEL.DF2S2.BBOX_REG_WEIGHTS is {weights}; expected four numbers above 0."
-            )
-        _check_anchors(anchor_generator)
+        check_anchors(anchor_generator.cell_anchors, box2box_transform)
         freeze_unused(backbone, in_features, len(pixel_mean))
         self.backbone = backbone
         self.size_divisibility = backbone.size_divisibility
@@ -395,21 +390,6 @@ class DF2S2(OneStageDetector):
             return match.on_level
         areas = [shapes[:, 2:].sub(shapes[:, :2]).prod(1).min() for shapes in self._shapes()]
         return area_levels(boxes, torch.stack(areas).sqrt()) & ~match.ignore[:, None]
-
-
-def _check_anchors(generator: DefaultAnchorGenerator) -> None:
-    for shapes in generator.cell_anchors:
-        if shapes.shape[1] != 4:
-            raise ValueError(
-                "MODEL.ANCHOR_GENERATOR.NAME gives rotated anchors; expected upright ones, "
-                '"DefaultAnchorGenerator".'
-            )
-        if not (shapes[:, 2:] > shapes[:, :2]).all():
-            sides = (shapes[:, 2:] - shapes[:, :2]).tolist()
-            raise ValueError(
-                f"MODEL.ANCHOR_GENERATOR gives anchors of (width, height) {sides}; expected SIZES "
-                "and ASPECT_RATIOS above 0."
-            )
 
 
 def _flatten(level: Tensor, per_anchor: int) -> Tensor:
