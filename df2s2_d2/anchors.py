@@ -5,7 +5,7 @@ Letters: R = anchors of all levels, S = anchor shapes (levels x A).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from face_d2.modeling.rectangles import part_indices
 
-__all__ = ["AnchorGrid", "AnchorGridCache", "decode_maps", "lay_anchors"]
+__all__ = ["AnchorGrid", "AnchorGridCache", "check_anchors", "decode_maps", "lay_anchors"]
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,31 @@ class AnchorGridCache:
     def __reduce__(self) -> tuple[type, tuple[int]]:
         # Copies of a model, in memory or in a file, start with an empty cache.
         return AnchorGridCache, (self._keep,)
+
+
+def check_anchors(cell_anchors: Iterable[Tensor], transform: Box2BoxTransform) -> None:
+    """Checks the anchor shapes of all levels and the transform from anchors to boxes.
+
+    Raises:
+        ValueError: anchors are rotated or have no area, or a weight is not positive.
+    """
+    for shapes in cell_anchors:
+        if shapes.shape[1] != 4:
+            raise ValueError(
+                "MODEL.ANCHOR_GENERATOR.NAME gives rotated anchors; expected upright ones, "
+                '"DefaultAnchorGenerator".'
+            )
+        if not (shapes[:, 2:] > shapes[:, :2]).all():
+            sides = (shapes[:, 2:] - shapes[:, :2]).tolist()
+            raise ValueError(
+                f"MODEL.ANCHOR_GENERATOR gives anchors of (width, height) {sides}; expected SIZES "
+                "and ASPECT_RATIOS above 0."
+            )
+    weights = transform.weights
+    if len(weights) != 4 or min(weights) <= 0:
+        raise ValueError(
+            f"MODEL.DF2S2.BBOX_REG_WEIGHTS is {weights}; expected four numbers above 0."
+        )
 
 
 def lay_anchors(shapes: Tensor, stride: int, offset: float, size: tuple[int, int]) -> Tensor:

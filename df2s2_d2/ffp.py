@@ -120,7 +120,8 @@ class FFP(Backbone):
         fusion, up, deconv_kernel, activation, init_gain: see :class:`FBlock`.
 
     Raises:
-        ValueError: an option is unknown, or the network does not have the stages.
+        ValueError: an option is unknown or out of its range, or the network does not have the
+            stages.
     """
 
     def __init__(
@@ -139,6 +140,11 @@ class FFP(Backbone):
         init_gain: float = 1.0,
     ) -> None:
         super().__init__()
+        if out_channels < 0:
+            raise ValueError(
+                f"MODEL.FFP.OUT_CHANNELS is {out_channels}; expected a width, or 0 for the native "
+                "widths."
+            )
         shapes = bottom_up.output_shape()
         _check_stages(in_features, shapes)
         self.bottom_up = bottom_up

@@ -43,7 +43,7 @@ class DF2S2Head(nn.Module):
             4.1), with which all outputs start at their priors.
 
     Raises:
-        ValueError: an option is unknown, or a prior is out of its range.
+        ValueError: an option is unknown, or a number is out of its range.
     """
 
     def __init__(
@@ -63,6 +63,16 @@ class DF2S2Head(nn.Module):
         super().__init__()
         check_choice("MODEL.DF2S2.SHARE_TOWER", share_tower, SHARE_TOWER)
         check_choice("MODEL.DF2S2.PREDICTOR_INIT", predictor_init, PREDICTOR_INITS)
+        if num_anchors < 1:
+            raise ValueError(
+                f"the head has {num_anchors} anchors per location; expected at least one size in "
+                "MODEL.ANCHOR_GENERATOR.SIZES and one ratio in ASPECT_RATIOS."
+            )
+        if num_convs < 0 or conv_dim < 1:
+            raise ValueError(
+                f"MODEL.DF2S2.NUM_CONVS is {num_convs} and CONV_DIM is {conv_dim}; expected at "
+                "least 0 and 1."
+            )
         for key, prior in (("PRIOR_PROB", prior_prob), ("SEG_PRIOR_PROB", seg_prior_prob)):
             if not 0 < prior < 1:
                 raise ValueError(

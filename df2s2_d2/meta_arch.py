@@ -21,7 +21,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torchvision.ops import nms
 
-from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, decode_maps
+from df2s2_d2.anchors import AnchorGrid, AnchorGridCache, check_anchors, decode_maps
 from df2s2_d2.coverage import AnchorCoverage
 from df2s2_d2.head import DF2S2Head
 from df2s2_d2.losses import (
@@ -34,7 +34,8 @@ from df2s2_d2.losses import (
 )
 from df2s2_d2.matching import AnchorLabels, FaceAnchorMatcher
 from df2s2_d2.segmentation import area_levels, segmentation_loss
-from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.config import require_keys
+from face_d2.modeling.base import Candidates, OneStageDetector, check_test_settings
 from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
 from face_d2.ops.resize import SizeRule
@@ -101,10 +102,14 @@ class DF2S2(OneStageDetector):
         check_choice("MODEL.DF2S2.BOX_LOSS", box_loss, BOX_LOSSES)
         check_choice("MODEL.DF2S2.SEG_ASSIGN", seg_assign, ("anchor", "area"))
         check_choice("MODEL.DF2S2.SEG_REDUCTION", seg_reduction, ("mean", "sum"))
-        if test_topk_candidates < 1:
-            raise ValueError(
-                f"MODEL.DF2S2.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1."
-            )
+        check_test_settings(
+            "MODEL.DF2S2",
+            score_thresh=test_score_thresh,
+            nms_thresh=test_nms_thresh,
+            topk=test_topk_candidates,
+            max_detections=max_detections_per_image,
+        )
+        check_anchors(anchor_generator.cell_anchors, box2box_transform)
         freeze_unused(backbone, in_features, len(pixel_mean))
         self.backbone = backbone
         self.size_divisibility = backbone.size_divisibility
@@ -132,6 +137,7 @@ class DF2S2(OneStageDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.DF2S2")
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
         settings = cfg.MODEL.DF2S2

@@ -23,6 +23,7 @@ __all__ = [
     "get_cfg",
     "get_config_file",
     "load_config",
+    "require_keys",
     "with_overrides",
     "with_weights",
 ]
@@ -140,6 +141,25 @@ def explain_missing_keys() -> None:
     CfgNode.merge_from_list = explaining(CfgNode.merge_from_list)
 
 
+def require_keys(cfg: CfgNode, key: str) -> None:
+    """Checks that a config of another project has this project's keys before they are read.
+
+    Args:
+        key: a key or a node, for example "MODEL.LFFD".
+
+    Raises:
+        ValueError: the config does not have it; the message names the call that adds it.
+    """
+    node: Any = cfg
+    for name in key.split("."):
+        if name not in node:
+            raise ValueError(
+                f"the config has no {key}. Call {_call_that_adds(key)}(cfg) first, or start from "
+                "face_d2.get_cfg(), which has the keys of all detectors."
+            )
+        node = node[name]
+
+
 def _call_that_adds(key: str) -> str | None:
     """The function that adds a key to a config; None for a key of nobody."""
     from detectron2.config import get_cfg as detectron2_get_cfg
@@ -211,7 +231,7 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
         overrides: KEY, VALUE, ...
 
     Raises:
-        FileNotFoundError: there is neither.
+        FileNotFoundError: there is neither, or a file does not find its ``_BASE_``.
         ValueError: a key does not exist, a value has the wrong type, or a command-line flag is
             among the pairs.
     """
@@ -219,9 +239,16 @@ def load_config(config_file: str | os.PathLike[str], overrides: Sequence[Any] = 
     if flags:
         raise ValueError(f"{' '.join(flags)} must come before the KEY VALUE pairs.")
     cfg = get_cfg()
+    file = find_config(config_file)
     try:
-        cfg.merge_from_file(find_config(config_file))
+        cfg.merge_from_file(file)
         cfg.merge_from_list(list(overrides))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{config_file}: its _BASE_ {error.filename} does not exist. A relative _BASE_ starts "
+            "at the folder of the file that names it; the shipped configs are in "
+            f"{files('face_d2.configs')}."
+        ) from error
     except (AssertionError, KeyError, TypeError, ValueError) as error:  # Detectron2's and yacs's
         text = str(error.args[0] if error.args else error)
         where = f"{config_file}, {list(overrides)}" if overrides else f"{config_file}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,8 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 from torch.nn import functional as F
 
-from face_d2.modeling.base import Candidates, OneStageDetector
+from face_d2.config import require_keys
+from face_d2.modeling.base import Candidates, OneStageDetector, check_test_settings
 from face_d2.modeling.nms import NMS_TYPES, first_kept, suppress
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
@@ -82,10 +84,15 @@ class LFFD(OneStageDetector):
         variant = backbone.variant
         check_choice("MODEL.LFFD.SCALE_MEASURE", scale_measure, SCALE_MEASURES)
         check_choice("MODEL.LFFD.NMS_TYPE", test_nms_type, NMS_TYPES)
-        if test_topk_candidates < 1:
-            raise ValueError(
-                f"MODEL.LFFD.TOPK_CANDIDATES_TEST is {test_topk_candidates}; expected at least 1"
-            )
+        check_test_settings(
+            "MODEL.LFFD",
+            score_thresh=test_score_thresh,
+            nms_thresh=test_nms_thresh,
+            topk=test_topk_candidates,
+            max_detections=max_detections_per_image,
+        )
+        if not 0 <= min_face < math.inf:
+            raise ValueError(f"MODEL.LFFD.MIN_FACE is {min_face}; expected pixels, at least 0.")
         unknown = sorted(set(skip_branches) - set(variant.taps))
         if unknown or set(skip_branches) == set(variant.taps):
             raise ValueError(
@@ -113,6 +120,7 @@ class LFFD(OneStageDetector):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        require_keys(cfg, "MODEL.LFFD")
         node = cfg.MODEL.LFFD
         backbone = build_backbone(cfg)
         if not isinstance(backbone, LFFDNet):

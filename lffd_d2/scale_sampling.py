@@ -223,9 +223,14 @@ class ScaleSamplingMapper:
             ``gt_ignore``.
 
         Raises:
-            ValueError: the image is not of the annotated size.
+            ValueError: the image is not of the annotated size, or the dict does not contain it.
         """
         dataset_dict = dict(dataset_dict)  # the loader keeps the original
+        if not {"height", "width"} <= dataset_dict.keys():
+            raise ValueError(
+                f"the record of {dataset_dict['file_name']} has no height and width; expected "
+                "pixels, because the crop is drawn before the image is read."
+            )
         boxes, ignore = face_arrays(dataset_dict.pop("annotations", []))
         image_size = (dataset_dict["height"], dataset_dict["width"])
         view = self._draw_view(boxes, ignore, image_size)

@@ -19,7 +19,13 @@ from detectron2.structures import BoxMode
 
 from face_d2.data.labels import FORMATS, Labels, is_notation, read_labels
 
-__all__ = ["label_records", "log_labels", "register_data_sets", "register_labels"]
+__all__ = [
+    "check_records",
+    "label_records",
+    "log_labels",
+    "register_data_sets",
+    "register_labels",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +123,33 @@ def label_records(labels: Labels) -> list[dict[str, Any]]:
             }
         )
     return records
+
+
+def check_records(records: Iterable[dict[str, Any]], name: str) -> None:
+    """Checks the dataset dicts of a data set that was registered by other code.
+
+    Args:
+        name: name of the data set, for error messages.
+
+    Raises:
+        ValueError: a dict has no annotations, or the annotations have several categories, which
+            would all be taken for faces.
+    """
+    categories = set()
+    for record in records:
+        if "annotations" not in record:
+            raise ValueError(
+                f"data set {name!r}: the record of {record['file_name']} has no 'annotations'; "
+                "expected a list, empty for an image without faces."
+            )
+        categories.update(face.get("category_id", 0) for face in record["annotations"])
+    if len(categories) > 1:
+        raise ValueError(
+            f"data set {name!r} has annotations of the categories {sorted(categories)}, and all "
+            "would be taken for faces; expected one category. coco:JSON:IMAGES:CATEGORY, or "
+            "face_d2.data.coco.register_coco_faces(name, json, images, category=...), takes one "
+            "category of a COCO json."
+        )
 
 
 def _unknown(name: str) -> str:

@@ -17,6 +17,7 @@ from detectron2.structures import Boxes, BoxMode, Instances
 from detectron2.utils.registry import Registry
 from numpy.typing import NDArray
 
+from face_d2.config import require_keys
 from face_d2.data.augmentation import BoundedResize, PhotometricDistortion, SquareFaceCrop
 from face_d2.data.image_file import read_image
 from face_d2.utils.choices import check_choice
@@ -85,11 +86,13 @@ class FaceDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        if is_train:  # a test needs Detectron2's keys only
+            require_keys(cfg, "INPUT.FACE_CROP")
         return {
             "is_train": is_train,
             "augmentations": _train_augmentations(cfg) if is_train else _test_augmentations(cfg),
             "image_format": cfg.INPUT.FORMAT,
-            "ignore_visible": cfg.INPUT.FACE_CROP.IGNORE_VISIBLE,
+            "ignore_visible": cfg.INPUT.FACE_CROP.IGNORE_VISIBLE if is_train else 1.0,
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any] | None:
@@ -175,6 +178,7 @@ def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any
     Raises:
         ValueError: there is no mapper of this name.
     """
+    require_keys(cfg, "INPUT.MAPPER")
     check_choice("INPUT.MAPPER", cfg.INPUT.MAPPER, sorted(name for name, _ in MAPPERS))
     return MAPPERS.get(cfg.INPUT.MAPPER)(cfg)
 
@@ -276,7 +280,7 @@ def _train_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
         )
         augmentations.append(square)
     else:
-        sides = (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN)
+        sides = (cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN or sys.maxsize)
         augmentations.append(BoundedResize(*sides, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING))
     if crop.COLOR_DISTORTION:
         augmentations.append(PhotometricDistortion(cfg.INPUT.FORMAT))

@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import Checkpointer
-from torch import nn
+from torch import Tensor, nn
 
 from face_d2.engine.ema import ModelEMA
 from face_d2.modeling.weight_file import read_weight_file
@@ -34,7 +34,21 @@ class _TensorsOnly(Checkpointer):
                 "tools/predict.py --onnx runs it, tools/evaluate_widerface.py scores what it finds."
             )
         content = read_weight_file(f)
-        return {"model": content} if f.endswith(".safetensors") else content
+        if f.endswith(".safetensors"):
+            return {"model": content}
+        if not isinstance(content, dict):
+            content = {f"a {type(content).__name__}": content}
+        if "model" in content:
+            return content
+        weights = content.get("state_dict", content)  # the key of MMDetection, Lightning and others
+        if not isinstance(weights, dict) or not all(
+            isinstance(value, Tensor) for value in weights.values()
+        ):
+            raise ValueError(
+                f"{f} holds {', '.join(map(str, list(content)[:5]))}; expected tensors by name, or "
+                "a dict of them as 'model' or 'state_dict'."
+            )
+        return {"model": weights}
 
 
 def local_weights(path: str) -> str:
@@ -92,6 +106,7 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
     ) -> None:
         super().__init__(model, save_dir, **checkpointables)
         self._ema = ema
+        self._resumes = False
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Saves the model, the checkpointables and ``kwargs`` as ``<name>.pth``."""
@@ -128,6 +143,16 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
         self._loaded = path
         self._incompatible = None
         return super().load(path, *args, **kwargs)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """See Detectron2.
+
+        Raises:
+            FileNotFoundError: see :func:`local_weights`.
+            ValueError: the run to resume has another network, or left only weights.
+        """
+        self._resumes = resume and self.has_checkpoint()
+        return super().resume_or_load(path, resume=resume)
 
     def missing(self) -> list[str]:
         """Sorted names of the network's tensors that were not in the loaded file.
@@ -184,7 +209,23 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         self._incompatible = super()._load_model(checkpoint)
+        if self._resumes:
+            self._require_run(checkpoint)
         return self._incompatible
+
+    def _require_run(self, checkpoint: dict[str, Any]) -> None:
+        new_run = f"start a new run by MODEL.WEIGHTS {self._loaded} and another OUTPUT_DIR."
+        if missing := self.missing():
+            raise ValueError(
+                f"{self._loaded} is of a run with another network; {len(missing)} parameters are "
+                f"missing or of another shape, for example {', '.join(missing[:3])}. Resume with "
+                f"the config of that run, or {new_run}"
+            )
+        if absent := self.checkpointables.keys() - checkpoint.keys():
+            raise ValueError(
+                f"{self._loaded} holds weights but no {', '.join(sorted(absent))}, without which "
+                f"its run cannot be resumed; {new_run}"
+            )
 
     def _load_file(self, filename: str) -> Any:
         if not filename.endswith(".pkl"):
@@ -198,13 +239,13 @@ class FaceCheckpointer(DetectionCheckpointer, _TensorsOnly):
 
 
 def load_array_pickle(path: str | Path) -> dict[str, Any]:
-    """Reads a pickle of NumPy arrays and plain containers and refuses anything else.
+    """Reads a pickle of NumPy arrays, tensors and plain containers and refuses anything else.
 
     Detectron2 publishes its weights as pickles, and unpickling can execute arbitrary code.
 
     Raises:
-        ValueError: the file is damaged, or refers to a class or function other than NumPy's array
-            constructors.
+        ValueError: the file is damaged, or refers to a class or function other than the
+            constructors of arrays and tensors.
     """
     try:
         data = _ArrayUnpickler(io.BytesIO(Path(path).read_bytes()), encoding="latin1").load()
@@ -222,10 +263,22 @@ class _ArrayUnpickler(pickle.Unpickler):
     # NumPy 2 moved these functions; files use the old or the new module.
     _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray")
     _NAMES = ("ndarray", "dtype", "_reconstruct", "scalar")
-    # The first is for bytes in the pickle protocol of Python 2.
-    _OTHERS = (("_codecs", "encode"), ("collections", "OrderedDict"))
+    # The first is for bytes in the pickle protocol of Python 2, the last two for torch's tensors.
+    _OTHERS = (
+        ("_codecs", "encode"),
+        ("collections", "OrderedDict"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("torch._utils", "_rebuild_parameter"),
+    )
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module in self._MODULES and name in self._NAMES) or (module, name) in self._OTHERS:
             return super().find_class(module, name)
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _read_storage
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which holds no array")
+
+
+def _read_storage(content: bytes) -> Any:
+    """The values of a tensor in a pickle; torch's own function would unpickle anything."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

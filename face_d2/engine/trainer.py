@@ -24,8 +24,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
-from face_d2.config import with_overrides
-from face_d2.data.catalog import register_data_sets
+from face_d2.config import require_keys, with_overrides
+from face_d2.data.catalog import check_records, register_data_sets
 from face_d2.data.mapper import FaceDatasetMapper, build_train_mapper
 from face_d2.engine.amp import MixedPrecisionTrainer, amp_dtype
 from face_d2.engine.checkpoint import FaceCheckpointer
@@ -49,9 +49,11 @@ __all__ = ["FaceTrainer"]
 
 logger = logging.getLogger(__name__)
 
+_NEW_RUN = "Or start a new run from its weights: MODEL.WEIGHTS FILE, and another OUTPUT_DIR."
+
 
 class FaceTrainer(DefaultTrainer):
-    """Trains any model of a Detectron2 config on faces, on GPUs or on the CPU.
+    """Trains any model of a Detectron2 config that learns boxes on faces, on GPUs or on the CPU.
 
     A run that was killed and resumed equals an uninterrupted one (bit for bit on a CPU): optimizer,
     schedule, order of the images and augmentation continue from the checkpoint.
@@ -61,6 +63,7 @@ class FaceTrainer(DefaultTrainer):
         # DefaultTrainer's constructor passes a CUDA device to DistributedDataParallel. This
         # constructor does the same as that one otherwise.
         TrainerBase.__init__(self)
+        require_keys(cfg, "INPUT.MAPPER")
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
             setup_logger()
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -140,8 +143,19 @@ class FaceTrainer(DefaultTrainer):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not {"_trainer", "data_seed"} <= state_dict.keys():
+            raise ValueError(
+                "the checkpoint is of a run of another trainer, for example Detectron2's, which "
+                f"{type(self).__name__} cannot resume. {_NEW_RUN}"
+            )
         TrainerBase.load_state_dict(self, state_dict)
-        self._trainer.load_state_dict(state_dict["_trainer"])
+        try:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        except ValueError as error:  # of the optimizer
+            raise ValueError(
+                f"the checkpoint is of a run that trains other parameters ({error}). Resume with "
+                f"its network and its MODEL.BACKBONE.FREEZE_AT. {_NEW_RUN}"
+            ) from error
         self._loader.batches.seed = state_dict["data_seed"]
         if "ema" not in state_dict:
             return
@@ -214,9 +228,20 @@ class FaceTrainer(DefaultTrainer):
                 f"DATALOADER.SAMPLER_TRAIN is {cfg.DATALOADER.SAMPLER_TRAIN!r}; faces are one "
                 'class, expected "TrainingSampler".'
             )
+        for key in ("MASK_ON", "KEYPOINT_ON"):
+            if cfg.MODEL[key]:
+                raise ValueError(
+                    f"MODEL.{key} is True, but the training mappers of faces give boxes alone; set "
+                    "it to False, or train with Detectron2's own trainer (examples/train_net.py)."
+                )
+        register_data_sets(cfg.DATASETS.TRAIN)
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         )
+        name = ", ".join(cfg.DATASETS.TRAIN)
+        check_records(dataset, name)
+        if not any(record["annotations"] for record in dataset):
+            logger.warning("DATASETS.TRAIN %s has no faces; only background is learned.", name)
         processes = comm.get_world_size()
         if cfg.SOLVER.IMS_PER_BATCH % processes:
             raise ValueError(
@@ -242,6 +267,7 @@ class FaceTrainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        register_data_sets([dataset_name])
         return build_detection_test_loader(
             cfg, dataset_name, mapper=FaceDatasetMapper(cfg, is_train=False)
         )

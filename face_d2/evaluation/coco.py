@@ -24,6 +24,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
+from face_d2.data.catalog import check_records
 from face_d2.evaluation.shards import ShardedEvaluator
 
 __all__ = ["HEIGHT_RANGES", "FaceCOCOEvaluator", "coco_ap"]
@@ -45,7 +46,9 @@ class FaceCOCOEvaluator(ShardedEvaluator):
         detections = dict(self._shards.gather())
         if not comm.is_main_process():
             return {}
-        figures = coco_ap(detections, DatasetCatalog.get(self._dataset_name))
+        records = DatasetCatalog.get(self._dataset_name)
+        check_records(records, self._dataset_name)
+        figures = coco_ap(detections, records)
         ranges = ", ".join(f"{k} {low:g}-{high:g}" for k, (low, high) in HEIGHT_RANGES.items())
         logging.getLogger(__name__).info(
             "COCO-style figures on %s (every detection counts; heights in px: %s): %s",

@@ -18,6 +18,7 @@ from detectron2.evaluation import DatasetEvaluators
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from face_d2.data.catalog import check_records
 from face_d2.data.labels.notation import plain_name
 from face_d2.data.wider_face import ATTRIBUTES, WiderFaceImage
 from face_d2.evaluation.coco import FaceCOCOEvaluator
@@ -230,11 +231,13 @@ def dataset_ground_truth(dataset_name: str) -> WiderFaceGroundTruth | None:
         lists by face height; None for a data set without labels.
 
     Raises:
-        ValueError: an image is not in the official files, or an ``image_id`` is not "event/name".
+        ValueError: an image is not in the official files, an ``image_id`` is not "event/name", an
+            image has no annotations, or they have several categories.
     """
     if _unlabeled(dataset_name):
         return None
     records = DatasetCatalog.get(dataset_name)
+    check_records(records, dataset_name)
     names = [record["image_id"] for record in records]
     wrong = [name for name in names if not is_image_name(name)]
     if wrong:

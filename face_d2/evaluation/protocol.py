@@ -48,7 +48,8 @@ def format_protocol(protocol: dict[str, str]) -> str:
 
 def _image_size(cfg: CfgNode, min_side: int) -> str:
     short, long = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
-    rule = f"shorter side {short}, longer side at most {long}" if short else "original"
+    limit = f"longer side at most {long}" if long else "longer side not limited"
+    rule = f"shorter side {short}, {limit}" if short else "original"
     return f"{rule}, enlarged to a shorter side of {min_side} if below" if min_side else rule
 
 

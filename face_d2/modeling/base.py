@@ -21,10 +21,31 @@ from face_d2.modeling.coverage_rule import CoverageRule
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec
 
-__all__ = ["Candidates", "OneStageDetector"]
+__all__ = ["Candidates", "OneStageDetector", "check_test_settings"]
 
 #: Boxes (N, R, 4) XYXY in pixels of the network's input, scores (N, R) and levels (R,).
 Candidates = tuple[Tensor, Tensor, Tensor]
+
+
+def check_test_settings(
+    node: str, *, score_thresh: float, nms_thresh: float, topk: int, max_detections: int
+) -> None:
+    """Checks the settings that choose the detections of an image.
+
+    Args:
+        node: the config node of the first three, for error messages, for example "MODEL.DF2S2".
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+    for key, value, possible, expected in (
+        (f"{node}.SCORE_THRESH_TEST", score_thresh, 0 <= score_thresh < 1, "a score in [0, 1)"),
+        (f"{node}.NMS_THRESH_TEST", nms_thresh, 0 <= nms_thresh <= 1, "an overlap in [0, 1]"),
+        (f"{node}.TOPK_CANDIDATES_TEST", topk, topk >= 1, "at least 1"),
+        ("TEST.DETECTIONS_PER_IMAGE", max_detections, max_detections >= 1, "at least 1"),
+    ):
+        if not possible:
+            raise ValueError(f"{key} is {value}; expected {expected}.")
 
 
 class OneStageDetector(nn.Module):
@@ -54,6 +75,8 @@ class OneStageDetector(nn.Module):
                 f"MODEL.PIXEL_MEAN has {len(pixel_mean)} channels and MODEL.PIXEL_STD "
                 f"{len(pixel_std)}; give both one value per channel of INPUT.FORMAT."
             )
+        if min(pixel_std) <= 0:
+            raise ValueError(f"MODEL.PIXEL_STD is {list(pixel_std)}; expected values above 0.")
         self.input_format = input_format
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)

@@ -38,5 +38,7 @@ def freeze_unused(backbone: Backbone, in_features: Sequence[str], channels: int)
 def reached(maps: Sequence[Tensor], parameters: Sequence[nn.Parameter]) -> set[nn.Parameter]:
     """The parameters, all trainable, on which at least one of the maps depends."""
     total = sum(one.sum() for one in maps)
+    if not total.requires_grad:  # all layers below the maps are frozen
+        return set()
     gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
     return {p for p, gradient in zip(parameters, gradients) if gradient is not None}

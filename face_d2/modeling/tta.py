@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from face_d2.config import require_keys
 from face_d2.data.augmentation import BoundedResize
 from face_d2.ops.nms import best_first, nms, vote
 from face_d2.ops.tiling import detect_tiled, min_max_pixels
@@ -97,6 +98,7 @@ def search_scales(cfg: CfgNode) -> list[SearchScale]:
     Raises:
         ValueError: a value is invalid; the message names the key.
     """
+    require_keys(cfg, "TEST.AUG.SCALES")
     aug = cfg.TEST.AUG
     key, sizes = ("SCALES", aug.SCALES) if len(aug.SCALES) else ("MIN_SIZES", aug.MIN_SIZES)
     if not len(sizes):
@@ -168,10 +170,10 @@ class MultiScaleTTA(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
-        aug = cfg.TEST.AUG
+        aug, scales = cfg.TEST.AUG, search_scales(cfg)
         return {
             "model": model,
-            "scales": search_scales(cfg),
+            "scales": scales,
             "flip": aug.FLIP,
             "merge": aug.MERGE,
             "merge_iou": aug.MERGE_IOU,

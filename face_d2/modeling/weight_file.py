@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ def read_weight_file(path: str | Path) -> Any:
         raise
     except Exception as error:  # a damaged file can raise anything
         # torch's own message is left out, because it advises to load the file unsafely.
+        if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise ValueError(
+                f"{path} is no checkpoint of tensors and plain values: it also holds {refused[1]}, "
+                "which could run code. Save its weights alone, {'model': tensors by name}, with "
+                "the program that wrote it."
+            ) from error
         mistake = known_mistake(path)
         raise ValueError(
             f"{path} is no checkpoint of tensors and plain values, or is cut or damaged "

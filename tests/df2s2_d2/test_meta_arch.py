@@ -332,6 +332,15 @@ def test_what_requires_a_gradient_gets_one(
     assert (learned == names) == (levels == ())
 
 
+@pytest.mark.parametrize("fusion", ["mul_add", "fpn"])
+def test_a_stage_below_the_frozen_ones_is_not_fused(tiny_model: Build, fusion: str) -> None:
+    overrides = ("MODEL.FFP.FUSION", fusion, "MODEL.FFP.IN_FEATURES", ["res2", "res3"])
+    sizes = ("MODEL.ANCHOR_GENERATOR.SIZES", [[16]])
+    model = tiny_model(*overrides, *sizes, "MODEL.BACKBONE.FREEZE_AT", 3)
+    assert not any(p.requires_grad for p in model.backbone.bottom_up.parameters())
+    sum(losses_of(model, batch(*TWO_IMAGES)).values()).backward()
+
+
 def test_prior(tiny_model: Build) -> None:
     model = tiny_model("MODEL.DF2S2.PRIOR_PROB", 0.05)
     assert torch.allclose(model.head.cls_score.bias.sigmoid(), torch.tensor(0.05))
@@ -463,6 +472,16 @@ def test_masks_can_be_looked_at(tiny_model: Build) -> None:
             ("MODEL.DF2S2.TOPK_CANDIDATES_TEST", -1),
             r"MODEL\.DF2S2\.TOPK_CANDIDATES_TEST is -1.*at least 1",
         ),
+        (("MODEL.DF2S2.SCORE_THRESH_TEST", 1.5), r"MODEL\.DF2S2\.SCORE_THRESH_TEST is 1\.5"),
+        (("MODEL.DF2S2.NMS_THRESH_TEST", 40.0), r"MODEL\.DF2S2\.NMS_THRESH_TEST is 40\.0"),
+        (("TEST.DETECTIONS_PER_IMAGE", -1), r"TEST\.DETECTIONS_PER_IMAGE is -1.*at least 1"),
+        (("MODEL.PIXEL_STD", [1.0, 0.0, 1.0]), r"MODEL\.PIXEL_STD is .*above 0"),
+        (("MODEL.DF2S2.BBOX_REG_WEIGHTS", (1.0, 1.0, 1.0)), r"BBOX_REG_WEIGHTS.*four numbers"),
+        (("MODEL.DF2S2.CONV_DIM", 0), r"CONV_DIM is 0"),
+        (("MODEL.FFP.OUT_CHANNELS", -3), r"MODEL\.FFP\.OUT_CHANNELS is -3"),
+        (("MODEL.ANCHOR_GENERATOR.SIZES", [[0]]), r"ANCHOR_GENERATOR gives.*\[0\.0, 0\.0\]"),
+        (("MODEL.ANCHOR_GENERATOR.SIZES", [[]]), r"0 anchors.*MODEL\.ANCHOR_GENERATOR\.SIZES"),
+        (("MODEL.ANCHOR_GENERATOR.NAME", "RotatedAnchorGenerator"), "rotated anchors"),
     ],
 )
 def test_impossible_settings_are_named(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -363,6 +364,9 @@ def test_layers_above_the_taps_require_no_gradient(tiny_cfg: CfgNode) -> None:
         ("SKIP_BRANCHES", ["c8"], "SKIP_BRANCHES must name some of the taps"),
         ("SKIP_BRANCHES", ["c4", "c7"], "leave at least one"),
         ("TOPK_CANDIDATES_TEST", -1, "TOPK_CANDIDATES_TEST is -1; expected at least 1"),
+        ("SCORE_THRESH_TEST", 1.0, r"LFFD.SCORE_THRESH_TEST is 1.0; expected a score"),
+        ("NMS_THRESH_TEST", 40.0, "LFFD.NMS_THRESH_TEST is 40.0; expected an overlap"),
+        ("MIN_FACE", -1.0, "MIN_FACE is -1.0; expected pixels"),
     ],
 )
 def test_a_wrong_key_is_named_when_the_model_is_built(
@@ -371,6 +375,13 @@ def test_a_wrong_key_is_named_when_the_model_is_built(
     tiny_cfg.MODEL.LFFD[key] = value
     with pytest.raises(ValueError, match=message):
         build_model(tiny_cfg)
+
+
+def test_a_config_without_the_keys_names_the_call_that_adds_them() -> None:
+    cfg = detectron2_get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "LFFD"
+    with pytest.raises(ValueError, match=r"no MODEL\.LFFD\. Call lffd_d2\.config\.add_lffd_config"):
+        build_model(cfg)
 
 
 def test_another_backbone_is_refused(tiny_cfg: CfgNode) -> None:

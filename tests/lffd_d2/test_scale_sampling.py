@@ -398,6 +398,9 @@ def test_an_image_of_another_size_is_an_error(record: Record) -> None:
     item["width"] = 121
     with pytest.raises(ValueError, match=r"100 x 120 pixels .* says 100 x 121"):
         make_mapper()(item)
+    del item["width"]
+    with pytest.raises(ValueError, match=r"x\.png has no height and width"):
+        make_mapper()(item)
 
 
 def test_the_dataset_dict_is_left_alone(record: Record) -> None:

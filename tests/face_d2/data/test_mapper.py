@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 
@@ -335,6 +336,20 @@ def test_distortion_equals_its_steps(seed: int) -> None:
     np.random.seed(seed)
     found = PhotometricDistortion("BGR").get_transform(image).apply_image(image)
     assert np.array_equal(found, expected)
+
+
+def test_a_limit_of_0_is_no_limit() -> None:
+    cfg = get_cfg()
+    cfg.INPUT.FACE_CROP.ENABLED = False
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (60,), 0
+    _, _, size = FaceDatasetMapper(cfg, True).place_faces(np.zeros((0, 4)), np.zeros(0), (30, 90))
+    assert size == (60, 180)
+
+
+def test_a_test_needs_no_keys_of_this_project() -> None:
+    assert not FaceDatasetMapper(detectron2_get_cfg(), False).is_train
+    with pytest.raises(ValueError, match=r"no INPUT\.FACE_CROP\. Call .*add_face_config"):
+        FaceDatasetMapper(detectron2_get_cfg(), True)
 
 
 def test_annotations_of_several_modes() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -157,6 +159,47 @@ def test_a_resumed_training_does_not_ask_for_its_first_weights(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
         FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "none.pth"))
+
+
+@pytest.mark.parametrize("wrap", [nn.Module.state_dict, lambda m: dict(m.named_parameters())])
+def test_pickles_of_tensors_load(tmp_path: Path, wrap: Callable[[nn.Module], Any]) -> None:
+    """Converters of other projects, such as Mask2Former's, write them."""
+    model, copy = nn.Linear(3, 2), nn.Linear(3, 2)
+    data = {"model": wrap(model), "__author__": "third_party", "matching_heuristics": True}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(data))
+    FaceCheckpointer(copy).load(str(tmp_path / "x.pkl"))
+    assert torch.equal(model.weight, copy.weight)
+
+
+def test_files_of_other_projects(tmp_path: Path) -> None:
+    model, copy = nn.Linear(3, 2), nn.Linear(3, 2)
+    file = tmp_path / "x.pth"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, file)
+    FaceCheckpointer(copy).load(str(file))
+    assert torch.equal(model.weight, copy.weight)
+    for content, message in (
+        ({"net": model.state_dict(), "epoch": 3}, r"x\.pth holds net, epoch; expected tensors"),
+        ([1, 2], r"x\.pth holds a list; expected tensors"),
+        ({"model": model.state_dict(), "args": Namespace()}, r"argparse\.Namespace, .*alone"),
+    ):
+        torch.save(content, file)
+        with pytest.raises(ValueError, match=message):
+            FaceCheckpointer(copy).load(str(file))
+
+
+def test_a_run_that_cannot_be_resumed(tmp_path: Path) -> None:
+    """Training would fail in the first step, or go on with a new optimizer."""
+
+    def resume(model: nn.Module) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        FaceCheckpointer(model, str(tmp_path), trainer=optimizer).resume_or_load("", resume=True)
+
+    small = nn.Linear(3, 2)
+    FaceCheckpointer(small, str(tmp_path)).save("model_0000004", iteration=4)
+    with pytest.raises(ValueError, match=r"004\.pth is of a run with another network.*weight"):
+        resume(nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"004\.pth holds weights but no trainer.*MODEL\.WEIGHTS"):
+        resume(small)
 
 
 def test_what_a_file_lacks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

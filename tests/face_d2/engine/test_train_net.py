@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
 from helpers.train_script import write_train_script
@@ -166,6 +168,14 @@ def test_a_shipped_config_by_its_name(
         train_net.main(["--config-file", "quick/x.yaml"])
 
 
+def test_a_base_that_is_not_there(tmp_path: Path) -> None:
+    """The name of a shipped config is no _BASE_."""
+    (tmp_path / "x.yaml").write_text("_BASE_: df2s2/df2s2_R50_FFP.yaml\n")
+    message = r"x\.yaml: its _BASE_ .*R50_FFP\.yaml does not exist.*shipped configs are in /"
+    with pytest.raises(SystemExit, match=message):
+        train_net.main(["--config-file", str(tmp_path / "x.yaml")])
+
+
 def test_missing_config_file_and_unknown_mapper(words: Words) -> None:
     with pytest.raises(SystemExit, match="--config-file"):
         train_net.main(["--num-gpus", "0"])
@@ -281,6 +291,60 @@ def test_mistakes_in_data_sets_are_found_before_the_training(words: Words, tmp_p
         with pytest.raises((ValueError, FileNotFoundError, SystemExit), match=message):
             train_net.main(words(f"DATASETS.{key}", (name,)))
     assert not (tmp_path / "run" / "last_checkpoint").exists()
+
+
+def test_classes_and_missing_annotations_are_found_in_the_records(
+    words: Words, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data sets that were registered without the names of their classes."""
+    monkeypatch.setattr(logging.getLogger("face_d2"), "propagate", True)
+    records = DatasetCatalog.get("small_train")
+    name = f"unnamed_{tmp_path.name}"
+    held = list(records)
+    DatasetCatalog.register(name, lambda: held)
+    cfg = train_net.load_cfg(parse(words("DATASETS.TRAIN", (name,))))
+    face = records[0]["annotations"][0]
+    held[0] = {**records[0], "annotations": [face, {**face, "category_id": 2}]}
+    with pytest.raises(ValueError, match=r"categories \[0, 2\], and all would be taken for faces"):
+        FaceTrainer.build_train_loader(cfg)
+    held[:] = [{**record, "annotations": []} for record in records]
+    FaceTrainer.build_train_loader(cfg)
+    assert f"DATASETS.TRAIN {name} has no faces" in caplog.text
+    del held[0]["annotations"]
+    with pytest.raises(ValueError, match=rf"{records[0]['file_name']} has no 'annotations'"):
+        FaceTrainer.build_train_loader(cfg)
+
+
+@pytest.mark.parametrize("key", ["MASK_ON", "KEYPOINT_ON"])
+def test_boxes_are_all_that_the_trainer_reads(words: Words, key: str) -> None:
+    cfg = train_net.load_cfg(parse(words(f"MODEL.{key}", True)))
+    with pytest.raises(ValueError, match=rf"MODEL\.{key} is True.*boxes alone"):
+        FaceTrainer.build_train_loader(cfg)
+
+
+def test_a_config_of_another_project_lacks_keys() -> None:
+    message = r"no INPUT\.MAPPER\. Call face_d2\.config\.add_face_config\(cfg\) first"
+    with pytest.raises(ValueError, match=message):
+        FaceTrainer(get_cfg())
+
+
+def test_a_run_of_another_trainer_or_of_other_parameters_is_not_resumed(words: Words) -> None:
+    cfg = train_net.load_cfg(parse(words(config="lffd")))
+    Path(cfg.OUTPUT_DIR).mkdir()
+    trainer = FaceTrainer(cfg)
+    state = trainer.state_dict()
+    with pytest.raises(ValueError, match=r"another trainer.*MODEL\.WEIGHTS"):
+        trainer.load_state_dict({key: state[key] for key in state if key != "_trainer"})
+    state["_trainer"]["optimizer"]["param_groups"].pop()
+    with pytest.raises(ValueError, match=r"trains other parameters.*FREEZE_AT"):
+        trainer.load_state_dict(state)
+
+
+def test_labels_of_ones_own_are_tested_by_their_notation(words: Words, small_set: Path) -> None:
+    text = small_set / "wider_face_split" / "wider_face_val_bbx_gt.txt"
+    name = f"wider:{text}:{small_set}/WIDER_val/images/."
+    cfg = train_net.load_cfg(parse(words()))
+    assert len(FaceTrainer.build_test_loader(cfg, name)) == 4
 
 
 def test_labels_of_ones_own_are_trained_and_evaluated_on(

@@ -18,6 +18,7 @@ from face_d2.data.register import load_fddb, register_wider_face
 from face_d2.data.wider_face import ATTRIBUTES
 from face_d2.evaluation import shards, widerface_ap
 from face_d2.evaluation.evaluators import (
+    FaceCOCOEvaluator,
     FDDBEvaluator,
     WiderFaceEvaluator,
     build_evaluator,
@@ -274,6 +275,25 @@ def test_build_evaluator_picks_by_type(records, tmp_path):
         build_evaluator(cfg, "some_other", tmp_path / "o")
 
 
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({}, r"a\.jpg has no 'annotations'"),
+        ({"annotations": [{"category_id": 0}, {"category_id": 3}]}, r"categories \[0, 3\]"),
+    ],
+)
+def test_records_that_are_not_of_faces_are_errors_before_inference(tmp_path, part, message):
+    record = {"file_name": "a.jpg", "height": 9, "width": 9, "image_id": "a/b", **part}
+    DatasetCatalog.register(NAME, lambda: [record])
+    try:
+        with pytest.raises(ValueError, match=rf"'{NAME}'.*{message}"):
+            WiderFaceEvaluator(NAME, tmp_path)
+        with pytest.raises(ValueError, match=rf"'{NAME}'.*{message}"):
+            FaceCOCOEvaluator(NAME, tmp_path).evaluate()
+    finally:
+        tiny.unregister(NAME)
+
+
 @pytest.mark.parametrize("image_id", [7, "picture", "../a"])
 def test_image_ids_that_name_no_file_are_errors_before_inference(tmp_path, image_id):
     record = {"file_name": "a.jpg", "height": 9, "width": 9, "image_id": image_id}
@@ -294,6 +314,8 @@ def test_protocol_of_a_config():
     assert settings["NMS"] == "iou 0.5"
     assert settings["detections kept"] == "100 per image (TOPK_CANDIDATES_TEST 1000)"
     assert settings["test-time augmentation"] == "none"
+    cfg.INPUT.MAX_SIZE_TEST = 0
+    assert describe_test_settings(cfg)["image size"].endswith("longer side not limited")
     cfg.INPUT.MIN_SIZE_TEST = 0
     cfg.TEST.AUG.ENABLED = True
     settings = describe_test_settings(cfg)
