@@ -59,3 +59,11 @@ def test_the_large_false_boxes(repo: Path) -> None:
     )
     suite_aps = [run["AP_hard"] for runs in results.values() for run in runs]
     assert sorted(aps) == pytest.approx(sorted(suite_aps))
+
+
+def test_the_variation_of_the_stages(repo: Path) -> None:
+    text = (repo / "docs" / "experiments.md").read_text(encoding="utf-8")
+    recorded = json.loads((repo / "benchmarks" / "results" / "stage_variation.json").read_text())
+    for name, stages in recorded.items():
+        cells = " | ".join(f"{value:.2f}" for value in stages.values())
+        assert f"| {name} | {cells} |" in text

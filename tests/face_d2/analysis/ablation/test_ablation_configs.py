@@ -103,6 +103,8 @@ def test_pretrained_rows_change_what_they_say() -> None:
         "lite0_seg_det": {"MODEL.DF2S2.SHARE_TOWER"},
         "lite0_psi_gain": {"MODEL.FFP.PSI_INIT_GAIN"},
         "lite0_fusion_add": {fusion},
+        "lite0_bn": {"MODEL.TIMM.NORM"},
+        "lite0_retinanet_bn": {fusion, *towers, "MODEL.TIMM.NORM"},
     }
     # What the row of the quick settings changes has the values of the quick config.
     theirs, ours = settings_of(BASE), settings_of(str(PRETRAINED / "lite0_quick.yaml"))
