@@ -106,9 +106,7 @@ def test_a_flat_folder_with_another_file_is_refused(truth: WiderFaceGroundTruth)
 
 def test_two_flat_folders_with_the_same_files_are_refused(truth: WiderFaceGroundTruth) -> None:
     rows = found(truth)
-    twice = {
-        name.replace("street/", f"{folder}/"): rows[name] for name in rows for folder in "ab"
-    }
+    twice = {name.replace("street/", f"{folder}/"): rows[name] for name in rows for folder in "ab"}
     with pytest.raises(ValueError, match=r"'a/0', which is not .*; it has 'street/0';"):
         widerface_ap(twice, truth)
 
