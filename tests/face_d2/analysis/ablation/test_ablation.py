@@ -228,7 +228,7 @@ def test_bad_suites_are_explained(
 
 def test_unknown_suite_and_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words, message in (
-        (["nosuch"], "no suite 'nosuch'; there are: anchors, baseline, cls_norm, "),
+        (["nosuch"], "no suite 'nosuch'; there are: anchors, baseline, batch_norm, cls_norm, "),
         (["lambda2", "NO.SUCH_KEY", "1"], "NO.SUCH_KEY"),
     ):
         assert main([*words, "--output", str(tmp_path)]) == 1
