@@ -246,6 +246,7 @@ def test_suites_name_every_row() -> None:
         "df2s2_real",
         "lffd_small_real",
     ]
-    base = {"pretrained": "lite0_df2s2", "recommended": "long_recommended"}
+    base = {"pretrained": "lite0_df2s2", "batch_norm": "lite0_df2s2"}
+    base |= {"recommended": "long_recommended"}
     base |= {"df2s2_keys": "df2s2_base", "lffd_keys": "lffd_base"}
     assert all(base.get(suite.name, "df2s2_real") in suite.rows for suite in suites)
