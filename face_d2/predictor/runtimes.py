@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,8 @@ class Graph:
     """A loaded file.
 
     Attributes:
-        run: computes the outputs from images of ``dtype`` and ``shape``.
+        run: computes the outputs from images of ``dtype`` and ``shape``; several threads may call
+            it.
         dtype: dtype of the input, uint8 or float32.
         shape: shape of the input; dynamic dimensions are None.
         metadata: the metadata of the file.
@@ -98,8 +100,11 @@ def _open_in_openvino(path: str, threads: int) -> Graph:
     has_metadata = "framework" in model.get_rt_info()
     metadata = model.get_rt_info("framework").value if has_metadata else {}
 
+    one_at_a_time = threading.Lock()  # all calls of a compiled model share one request
+
     def run(images: NDArray[Any]) -> list[NDArray[Any]]:
-        outputs = compiled(images)
+        with one_at_a_time:
+            outputs = compiled(images)
         return [outputs[index] for index in range(len(outputs))]
 
     return Graph(

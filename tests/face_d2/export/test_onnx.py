@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,18 @@ def test_random_networks_agree_with_pytorch(
     distance, _ = cKDTree(rows[1]).query(rows[0], p=np.inf)
     assert distance.max() <= 1
     assert exported.levels == pytorch.levels
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_threads_share_a_detector(tiny_onnx: dict[str, Path], runtime: str) -> None:
+    detector = FaceDetector.from_onnx(tiny_onnx["lffd"], runtime=runtime, score_threshold=0.5)
+    images = [picture(128 + 8 * i, 160 - 8 * i, seed=i) for i in range(8)] * 2
+    alone = [detector.detect(image) for image in images]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(detector.detect, images))
+    for expected, found in zip(alone, together):
+        np.testing.assert_array_equal(expected.boxes, found.boxes)
+        np.testing.assert_array_equal(expected.scores, found.scores)
 
 
 @pytest.fixture(scope="session")
