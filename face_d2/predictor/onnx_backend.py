@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,7 @@ class OnnxBackend:
             reason = known_mistake(path) or error
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({reason})") from error
         self.graph = graph
+        self._path, self._threads = path, threads or 0
         self.spec = DetectorSpec.from_metadata(graph.metadata, str(path))
         self.runtime = f"{graph.runtime}, {graph.metadata.get('precision', 'float32')}"
         if self.spec.outputs != "candidates":
@@ -73,9 +76,26 @@ class OnnxBackend:
     def _detect_one(self, image: NDArray[np.uint8]) -> RawDetections:
         if min(image.shape[:2]) < self.spec.min_image_side:
             return RawDetections.empty()
-        boxes, scores, levels = self.graph.run(np.ascontiguousarray(image[None]))
+        boxes, scores, levels = self._run(np.ascontiguousarray(image[None]))
         chosen = select(boxes[0], scores[0], levels, self.spec.suppression)
         return RawDetections(boxes[0, chosen], scores[0, chosen], levels[chosen])
+
+    def _run(self, images: NDArray[np.uint8]) -> Sequence[NDArray[Any]]:
+        """The outputs of the file.
+
+        OpenVINO refuses to pool a map of one row or column, which DF2S2 does in images of at most
+        half its largest stride (64 pixels). ONNX Runtime runs these.
+        """
+        try:
+            return self.graph.run(images)
+        except RuntimeError:
+            if min(images.shape[1:3]) > max(level.stride for level in self.spec.levels):
+                raise
+            return self._for_small_images.run(images)
+
+    @functools.cached_property
+    def _for_small_images(self) -> Graph:
+        return open_graph(self._path, "onnxruntime", self._threads)
 
 
 def _warn_if_int8_overflows(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -66,6 +67,21 @@ def test_torch_and_onnx_find_the_same_on_photographs_of_other_projects(
     photos = sorted((test_data / "photos").iterdir())
     assert len(photos) >= 10
     assert_torch_equals_onnx(name, photos)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the extra [openvino] is not installed"
+)
+@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("size", [(1, 1), (31, 64), (64, 64), (65, 130)])
+def test_openvino_finds_the_same_in_small_images(name: str, size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    path = PRETRAINED[name].onnx
+    expected = FaceDetector.from_onnx(path, runtime="onnxruntime").detect(image)
+    found = FaceDetector.from_onnx(path, runtime="openvino").detect(image)
+    strong = expected.above(0.1)
+    assert len(found.above(0.1)) == len(strong)
+    assert np.abs(found.boxes[: len(strong)] - strong.boxes).max(initial=0) < 0.05
 
 
 def assert_torch_equals_onnx(name: str, photos: list[Path]) -> None:
