@@ -76,7 +76,8 @@ class FaceDetector:
             smaller faces are left out.
 
     Raises:
-        ValueError: ``max_pixels``, ``tile_overlap`` or ``batch_size`` is too small.
+        ValueError: ``max_pixels``, ``tile_overlap``, ``batch_size`` or ``min_size`` is too small.
+        TypeError: ``backend`` is a path or a name.
     """
 
     def __init__(
@@ -90,6 +91,11 @@ class FaceDetector:
     ) -> None:
         if backend is None:
             backend = FaceDetector.from_pretrained().backend
+        if isinstance(backend, (str, os.PathLike)):
+            raise TypeError(
+                f"backend is {os.fspath(backend)!r}; a detector is loaded by FaceDetector."
+                "from_onnx(FILE), from_config(CONFIG, WEIGHTS) or from_pretrained(NAME)"
+            )
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
         for name, value, lowest in (
@@ -98,7 +104,7 @@ class FaceDetector:
             ("batch_size", batch_size, 1),
             ("min_size", min_size, 0),
         ):
-            if value < lowest:
+            if not value >= lowest:  # also refuses NaN
                 raise ValueError(f"{name} is {value}; expected at least {lowest}")
         self.backend: Backend = backend
         self.max_pixels = max_pixels
@@ -296,7 +302,7 @@ class FaceDetector:
         for image in images:
             item = self._prepare(image, color_order)
             size = item.pixels if isinstance(item, _Item) else 0.0
-            if batch and (len(batch) == self.batch_size or pixels + size > self.max_pixels):
+            if batch and (len(batch) >= self.batch_size or pixels + size > self.max_pixels):
                 yield from self._finish(batch)
                 batch, pixels = [], 0.0
             batch.append(item)

@@ -68,6 +68,7 @@ def load_image(image: ImageLike, color_order: str = "BGR") -> NDArray[np.uint8]:
         "an image is a path, the bytes of an image file, a NumPy array or a Pillow image, not "
         f"{type(image).__name__}"
         + ("; call .cpu().numpy() and transpose it to (H, W, 3)" if hasattr(image, "numpy") else "")
+        + ("; several images are a list, or use stream()" if hasattr(image, "__next__") else "")
     )
 
 

@@ -141,11 +141,17 @@ def test_a_batch_stays_within_its_limits() -> None:
         ({"max_pixels": 100}, r"max_pixels is \d+; expected at least"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"tile_overlap": 0}, "tile_overlap is 0; expected at least 1"),
+        ({"min_size": float("nan")}, "min_size is nan; expected at least 0"),
     ],
 )
-def test_settings_out_of_range_are_named(settings: dict[str, int], message: str) -> None:
+def test_settings_out_of_range_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FaceDetector(SquareFinder(), **settings)
+
+
+def test_a_file_in_place_of_a_backend_is_an_error_with_the_right_call() -> None:
+    with pytest.raises(TypeError, match=r"'model\.onnx'.*from_onnx\(FILE\)"):
+        FaceDetector("model.onnx")  # type: ignore[arg-type]
 
 
 def test_a_long_image_is_searched_in_tiles_without_seams() -> None:

@@ -147,6 +147,8 @@ def test_other_things_are_refused(tmp_path: Path) -> None:
         load_image(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\.cpu\(\)\.numpy\(\)"):
         load_image(torch.zeros(3, 4, 4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"not generator; .*stream\(\)"):
+        load_image(pixels for pixels in [])  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         load_image(tmp_path / "missing.jpg")
     with pytest.raises(IsADirectoryError, match="is a folder"):
