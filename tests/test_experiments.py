@@ -18,6 +18,7 @@ from face_d2.analysis.ablation.suite import read_suite
     [
         ("pretrained", 5, True),
         ("recommended", 2, False),
+        ("batch_norm", 3, False),
         ("df2s2_keys", 3, False),
         ("lffd_keys", 3, False),
     ],
