@@ -40,8 +40,9 @@ def variation(config: str, weights: str, images: list[Path]) -> dict[str, float]
         if model.input_format == "RGB":
             image = image[..., ::-1]
         item = {"image": torch.as_tensor(image.transpose(2, 0, 1).copy())}
-        for name, found in model.backbone.bottom_up(model.preprocess_image([item]).tensor).items():
-            maps.setdefault(name, []).append(found)
+        stages = model.backbone.bottom_up(model.preprocess_image([item]).tensor)
+        for name, stage in stages.items():
+            maps.setdefault(name, []).append(stage)
     found = {name: torch.cat(parts) for name, parts in maps.items()}
     return {
         name: (stage.std(dim=(0, 2, 3)).mean() / stage.abs().mean()).item()

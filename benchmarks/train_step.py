@@ -206,12 +206,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for file in LOADED
         if args.workers
     }
-    cores = len(usable_cores())
     on = torch.cuda.get_device_name() if args.device != "cpu" else f"CPU, {args.threads} thread(s)"
     result = {
         "device": on,
         "precision": args.precision,
-        "cores": cores,
+        "cores": usable_cores(),
         "torch": torch.__version__,
         "steps": steps,
         "loading": loading,

@@ -185,7 +185,7 @@ def main() -> None:
     sets = [generate(truth, size, options.seed) for size in SIZES]
     counts = [sum(map(len, detections.values())) for detections in sets]
     result: dict[str, Any] = {
-        "cores": len(usable_cores()),
+        "cores": usable_cores(),
         "numpy": np.__version__,
         "images": len(truth),
         "sizes": [

@@ -108,13 +108,14 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     import torch
 
-    from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure, usable_cores
+    from face_d2.analysis.benchmark.measure import BenchmarkSettings, measure
     from face_d2.analysis.benchmark.report import markdown, plot_efficiency, plot_times
     from face_d2.utils.files import write_json, write_text
+    from face_d2.utils.processor import usable_cores
 
     foreign = dict(_named_file(word) for word in options.onnx)
     settings = {k: v for k, v in vars(options).items() if k not in ("onnx", "output")}
-    settings["threads"] = options.threads or len(usable_cores())
+    settings["threads"] = options.threads or usable_cores()
     available = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     settings["devices"] = options.devices or available
     result = measure(BenchmarkSettings(**settings, foreign=foreign))

@@ -34,11 +34,12 @@ def processor_name() -> str:
     return f"{name} ({extension})" if extension else name
 
 
-def usable_cores() -> list[int]:
-    """The cores that this process may use, including limits by containers and batch systems."""
+def usable_cores() -> int:
+    """Number of cores that this process may use, including limits by containers and batch
+    systems."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def peak_memory() -> float:

@@ -266,7 +266,7 @@ class SuiteRunner:
         if self.num_gpus and self.jobs > 1:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus(slot))
         elif self.jobs > 1:
-            share = max(len(usable_cores()) // self.jobs, 1)
+            share = max(usable_cores() // self.jobs, 1)
             environment.setdefault("OMP_NUM_THREADS", str(share))
         command = [*_CHILD, *self._arguments(run)]
         with (run.folder / "console.txt").open("ab") as console:

@@ -31,7 +31,7 @@ from face_d2.predictor.sources import find_inputs
 from face_d2.predictor.torch_backend import build_detector, detector_node
 from face_d2.utils.processor import processor_name, usable_cores
 
-__all__ = ["BenchmarkSettings", "measure", "usable_cores"]
+__all__ = ["BenchmarkSettings", "measure"]
 
 _WARM_UP = 2
 #: Without weights, no score is above this, so NMS has no candidates.
@@ -246,7 +246,7 @@ def _machine(settings: BenchmarkSettings) -> dict[str, Any]:
     return {
         "processor": processor_name(),
         "threads": settings.threads,
-        "cores_allowed": len(usable_cores()),
+        "cores_allowed": usable_cores(),
         "load": os.getloadavg()[0],
         "gpu": torch.cuda.get_device_name() if "cuda" in settings.devices else "",
         "versions": ", ".join(versions),
