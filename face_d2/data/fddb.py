@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from face_d2.utils.text_lines import numbered_lines, parse_count
+from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = ["FDDBImage", "read_fold", "read_folds"]
 
@@ -111,5 +111,5 @@ def _read_ellipses(
 
 
 def _malformed(path: str | Path, number: int, text: str, what: str) -> ValueError:
-    where = f"{path}, line {number}: {text!r}" if number else f"{path}: the file ends early"
+    where = f"{path}, line {number}: {quoted(text)}" if number else f"{path}: the file ends early"
     return ValueError(f"{where}: {what}.")

@@ -16,6 +16,7 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,16 @@ class FaceCOCOEvaluator(ShardedEvaluator):
     Args:
         dataset_name: a registered data set; annotations with ``iscrowd`` are ignored.
         output_dir: folder for detections while the evaluation runs.
+
+    Raises:
+        ValueError: the data set cannot be evaluated (see
+            :func:`face_d2.data.catalog.check_records`).
     """
+
+    def __init__(self, dataset_name: str, output_dir: str | Path) -> None:
+        super().__init__(dataset_name, output_dir)
+        if comm.is_main_process():  # before inference, so that an error is reported immediately
+            check_records(DatasetCatalog.get(dataset_name), dataset_name)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Returns ``{"bbox": {...}}`` in the first process, ``{}`` elsewhere."""
@@ -47,7 +57,6 @@ class FaceCOCOEvaluator(ShardedEvaluator):
         if not comm.is_main_process():
             return {}
         records = DatasetCatalog.get(self._dataset_name)
-        check_records(records, self._dataset_name)
         figures = coco_ap(detections, records)
         ranges = ", ".join(f"{k} {low:g}-{high:g}" for k, (low, high) in HEIGHT_RANGES.items())
         logging.getLogger(__name__).info(

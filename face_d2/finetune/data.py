@@ -27,7 +27,6 @@ class TrainingData:
     Attributes:
         train, val: for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
         train_images, val_images: how many pictures each has.
-        train_faces: how many faces there are to train on.
         description: sentences about what was read, cut off or is doubtful.
         digest: changes when a picture or a face changes its place or its part.
     """
@@ -36,7 +35,6 @@ class TrainingData:
     val: str
     train_images: int
     val_images: int
-    train_faces: int
     description: tuple[str, ...]
     digest: str
 
@@ -90,16 +88,15 @@ def read_training_data(data: str, val: str | None, folder: Path) -> TrainingData
                 f"{name}: there is no face to {purpose} on in {len(records)} pictures; give "
                 "pictures with labeled faces."
             )
-        counts.append((len(records), faces))
+        counts.append(len(records))
         sentences.append(f"{len(records):,} pictures with {faces:,} faces to {purpose} on: {name}")
     sentences += _in_both(data, val)
-    (train_images, train_faces), (val_images, _) = counts
+    train_images, val_images = counts
     return TrainingData(
         train=data,
         val=val,
         train_images=train_images,
         val_images=val_images,
-        train_faces=train_faces,
         description=tuple(sentences),
         digest=digest.hexdigest()[:16],
     )

@@ -51,6 +51,7 @@ class AdapterBackend:
         score_threshold: float | None = None,
         threads: int | None = None,
     ) -> None:
+        self._arguments = (path, score_threshold, threads)
         options: dict[str, Any] = {} if score_threshold is None else {"score": score_threshold}
         self.detector: OnnxDetector = open_onnx(path, threads=threads or 0, **options)
         settings, canvas = self.detector.settings, self.detector.canvas
@@ -67,6 +68,10 @@ class AdapterBackend:
             ),
         )
         self.runtime = f"{self.detector.graph.runtime}, {self.detector.about.title}"
+
+    def __reduce__(self) -> tuple[type[AdapterBackend], tuple[Any, ...]]:
+        """Pickles the arguments, so that another process loads the file itself."""
+        return AdapterBackend, self._arguments
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """See :class:`face_d2.predictor.api.Backend`; adapters report no levels."""

@@ -16,6 +16,7 @@ from face_d2.ops.tiling import detect_tiled, min_max_pixels
 from face_d2.predictor.images import ImageLike, image_name, load_image
 from face_d2.predictor.results import FaceResult, RawDetections
 from face_d2.pretrained import DEFAULT, find_pretrained
+from face_d2.utils.choices import check_number
 
 __all__ = ["Backend", "FaceDetector"]
 
@@ -77,7 +78,7 @@ class FaceDetector:
 
     Raises:
         ValueError: ``max_pixels``, ``tile_overlap``, ``batch_size`` or ``min_size`` is too small.
-        TypeError: ``backend`` is a path or a name.
+        TypeError: ``backend`` is a path or a name, or a setting has another type.
     """
 
     def __init__(
@@ -96,16 +97,12 @@ class FaceDetector:
                 f"backend is {os.fspath(backend)!r}; a detector is loaded by FaceDetector."
                 "from_onnx(FILE), from_config(CONFIG, WEIGHTS) or from_pretrained(NAME)"
             )
+        check_number("tile_overlap", tile_overlap, 1, whole=True)
+        check_number("batch_size", batch_size, 1, whole=True)
         self._tile_align = max(level.stride for level in backend.spec.levels)
         self._shared_faces = max(tile_overlap, 2 * backend.spec.size_rule.min_side)
-        for name, value, lowest in (
-            ("tile_overlap", tile_overlap, 1),
-            ("max_pixels", max_pixels, min_max_pixels(self._shared_faces, self._tile_align)),
-            ("batch_size", batch_size, 1),
-            ("min_size", min_size, 0),
-        ):
-            if not value >= lowest:  # also refuses NaN
-                raise ValueError(f"{name} is {value}; expected at least {lowest}")
+        check_number("max_pixels", max_pixels, min_max_pixels(self._shared_faces, self._tile_align))
+        check_number("min_size", min_size, 0)
         self.backend: Backend = backend
         self.max_pixels = max_pixels
         self.tile_overlap = tile_overlap
@@ -234,6 +231,8 @@ class FaceDetector:
         from face_d2.predictor.onnx_backend import OnnxBackend
 
         threshold = _checked_threshold(score_threshold)
+        if threads is not None:
+            check_number("threads", threads, 1, whole=True)
         try:
             return cls(OnnxBackend(path, runtime, threshold, threads), **settings)
         except ForeignFileError as foreign:
@@ -376,6 +375,8 @@ class FaceDetector:
 
 
 def _checked_threshold(score_threshold: float | None) -> float | None:
-    if score_threshold is not None and not 0 <= score_threshold < 1:
-        raise ValueError(f"score_threshold is {score_threshold}; expected [0, 1)")
+    if score_threshold is not None:
+        check_number("score_threshold", score_threshold, 0)
+        if score_threshold >= 1:
+            raise ValueError(f"score_threshold is {score_threshold}; expected [0, 1)")
     return score_threshold

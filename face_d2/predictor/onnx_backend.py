@@ -32,8 +32,7 @@ class OnnxBackend:
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the runtime is not installed.
-        ValueError: ``runtime`` or ``threads`` is out of range, or the file was not exported
-            by this project.
+        ValueError: ``runtime`` is unknown, or the file was not exported by this project.
     """
 
     def __init__(
@@ -43,10 +42,9 @@ class OnnxBackend:
         score_threshold: float | None = None,
         threads: int | None = None,
     ) -> None:
+        self._arguments = (path, runtime, score_threshold, threads)
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path}: no such file")
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; expected at least 1")
         chosen = _chosen(runtime)
         try:
             graph = open_graph(path, chosen, threads or 0)
@@ -56,7 +54,6 @@ class OnnxBackend:
             reason = known_mistake(path) or error
             raise ValueError(f"{path}: cannot be loaded as an ONNX model ({reason})") from error
         self.graph = graph
-        self._path, self._threads = path, threads or 0
         self.spec = DetectorSpec.from_metadata(graph.metadata, str(path))
         self.runtime = f"{graph.runtime}, {graph.metadata.get('precision', 'float32')}"
         if self.spec.outputs != "candidates":
@@ -68,6 +65,10 @@ class OnnxBackend:
         if score_threshold is not None:
             settings = replace(self.spec.suppression, score_threshold=score_threshold)
             self.spec = replace(self.spec, suppression=settings)
+
+    def __reduce__(self) -> tuple[type[OnnxBackend], tuple[Any, ...]]:
+        """Pickles the arguments, so that another process loads the file itself."""
+        return OnnxBackend, self._arguments
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[RawDetections]:
         """Runs images one by one, because batches are not faster on a CPU."""
@@ -95,7 +96,8 @@ class OnnxBackend:
 
     @functools.cached_property
     def _for_small_images(self) -> Graph:
-        return open_graph(self._path, "onnxruntime", self._threads)
+        path, _, _, threads = self._arguments
+        return open_graph(path, "onnxruntime", threads or 0)
 
 
 def _warn_if_int8_overflows(path: str | os.PathLike[str], graph: Graph, runtime: str) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from face_d2.data.wider_face import image_key
 from face_d2.utils.files import replaced_file
-from face_d2.utils.text_lines import numbered_lines, parse_count
+from face_d2.utils.text_lines import numbered_lines, parse_count, quoted
 
 __all__ = ["read_fddb_detections", "write_fddb_detections"]
 
@@ -124,4 +124,4 @@ def _check(entry: ArrayLike, where: str) -> NDArray[np.float64]:
 
 
 def _malformed(path: Path, number: int, line: str) -> ValueError:
-    return ValueError(f"{path}, line {number}: expected {_EXPECTED}, found {line.strip()!r}.")
+    return ValueError(f"{path}, line {number}: expected {_EXPECTED}, found {quoted(line.strip())}.")

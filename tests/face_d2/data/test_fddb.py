@@ -64,6 +64,7 @@ def test_box_encloses_a_tilted_ellipse_tightly():
         ("img\ntwo\n", "line 2: 'two': expected the number of faces"),
         ("img\n1\n1 2 3\n", "line 3: .*expected 'major minor angle x y 1'"),
         ("img\n1\n1 2 x 4 5 1\n", "line 3: .*expected 'major minor"),
+        (f"img\n1\n{'x ' * 2000}\n", r"line 3: '[x ]{1,200}'\.\.\.: expected 'major minor"),
         ("img\n1\n0 2 3 4 5 1\n", "line 3: .*positive radii"),
         ("img\n1\n1 2 nan 4 5 1\n", "line 3: .*finite"),
         ("img\n1\n40 30 1.5 3e9 100 0.9\n", "line 3: .*below 1e\\+09"),

@@ -289,7 +289,7 @@ def test_records_that_are_not_of_faces_are_errors_before_inference(tmp_path, par
         with pytest.raises(ValueError, match=rf"'{NAME}'.*{message}"):
             WiderFaceEvaluator(NAME, tmp_path)
         with pytest.raises(ValueError, match=rf"'{NAME}'.*{message}"):
-            FaceCOCOEvaluator(NAME, tmp_path).evaluate()
+            FaceCOCOEvaluator(NAME, tmp_path)
     finally:
         tiny.unregister(NAME)
 

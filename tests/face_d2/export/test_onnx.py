@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,6 +115,16 @@ def test_threads_share_a_detector(tiny_onnx: dict[str, Path], runtime: str) -> N
     for expected, found in zip(alone, together):
         np.testing.assert_array_equal(expected.boxes, found.boxes)
         np.testing.assert_array_equal(expected.scores, found.scores)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_pickled_detector_finds_the_same(tiny_onnx: dict[str, Path], runtime: str) -> None:
+    detector = FaceDetector.from_onnx(tiny_onnx["lffd"], runtime=runtime, min_size=30)
+    copy = pickle.loads(pickle.dumps(detector))
+    first, second = (each.detect(picture(128, 160)) for each in (detector, copy))
+    assert len(first) > 0
+    np.testing.assert_array_equal(first.boxes, second.boxes)
+    assert copy.runtime == detector.runtime
 
 
 @pytest.fixture(scope="session")
@@ -363,6 +374,8 @@ def test_files_that_are_no_detectors(tiny_onnx: dict[str, Path], tmp_path: Path)
         FaceDetector.from_onnx(tiny_onnx["lffd"], runtime="tensorrt")
     with pytest.raises(ValueError, match="threads is 0; expected at least 1"):
         FaceDetector.from_onnx(tiny_onnx["lffd"], threads=0)
+    with pytest.raises(TypeError, match=r"threads is 1\.5; expected a whole number"):
+        FaceDetector.from_onnx(tiny_onnx["lffd"], threads=1.5)
 
 
 def test_a_file_that_differs_is_not_left(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -34,6 +35,13 @@ def test_from_onnx_takes_a_file_that_an_adapter_knows(file):
 def test_a_threshold_replaces_the_adapters(file):
     detector = FaceDetector.from_onnx(file, score_threshold=0.95)
     assert len(detector.detect(np.zeros((320, 320, 3), np.uint8))) == 0
+
+
+def test_a_pickled_detector_finds_the_same(file):
+    detector = FaceDetector.from_onnx(file, score_threshold=0.95, threads=1, min_size=7)
+    copy = pickle.loads(pickle.dumps(detector))
+    assert (copy.min_size, copy.backend.spec) == (7, detector.backend.spec)
+    assert len(copy.detect(np.zeros((320, 320, 3), np.uint8))) == 0
 
 
 def test_an_image_that_is_scaled_to_a_fixed_canvas_is_never_cut_into_tiles(file):

@@ -338,6 +338,8 @@ def test_wrong_weights_and_configs_are_named(
         FaceDetector.from_config(tmp_path / "other.yaml", weights, device="cpu")
     with pytest.raises(ValueError, match=r"score_threshold is .*; expected \[0, 1\)"):
         FaceDetector.from_config(config, weights, device="cpu", score_threshold=1.5)
+    with pytest.raises(TypeError, match=r"score_threshold is '0\.5'; expected a number"):
+        FaceDetector.from_config(config, weights, device="cpu", score_threshold="0.5")
     with pytest.raises(ValueError, match="device 'cuda:99'"):
         FaceDetector.from_config(config, weights, device="cuda:99")
     with pytest.raises(ValueError, match="device 'abacus' is unknown"):

@@ -249,6 +249,7 @@ def test_detections_survive_the_file(tmp_path):
     [
         ("1/1\n1\n1 2 3 4\n", r"line 3: expected 'x y w h score' or"),
         ("1/1\n1\n1 2 3 4 five\n", "line 3: expected"),
+        (f"1/1\n1\n{'x ' * 2000}\n", r"found '[x ]{1,200}'\.\.\.\.$"),
         ("1/1\n2\n1 2 3 4 0.5\n1 2 3 4 5 0.5\n", "line 4: expected"),
         ("1/1\n2\n1 2 3 4 0.5\n", "announces 2 rows, the file ends after 1"),
         ("1/1\nmany\n", "line 2: expected the number of detections on 1/1"),
