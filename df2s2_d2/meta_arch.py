@@ -63,7 +63,7 @@ class DF2S2(OneStageDetector):
         seg_assign, seg_reduction: see ``MODEL.DF2S2`` in config.py.
         test_score_thresh, test_topk_candidates, test_nms_thresh, max_detections_per_image:
             inference; candidates are counted per level, before NMS.
-        pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
+        pixel_mean, pixel_std, input_format, vis_period: see :class:`OneStageDetector`.
 
     Raises:
         ValueError: on an unknown choice or an argument out of its range.
@@ -96,8 +96,14 @@ class DF2S2(OneStageDetector):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "BGR",
+        vis_period: int = 0,
     ) -> None:
-        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
+        super().__init__(
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            input_format=input_format,
+            vis_period=vis_period,
+        )
         check_choice("MODEL.DF2S2.CLS_NORM", cls_norm, CLS_NORMS)
         check_choice("MODEL.DF2S2.BOX_LOSS", box_loss, BOX_LOSSES)
         check_choice("MODEL.DF2S2.SEG_ASSIGN", seg_assign, ("anchor", "area"))
@@ -203,6 +209,7 @@ class DF2S2(OneStageDetector):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
+            "vis_period": cfg.VIS_PERIOD,
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:

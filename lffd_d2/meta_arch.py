@@ -51,7 +51,7 @@ class LFFD(OneStageDetector):
         test_topk_candidates: maximum number of candidates per image before NMS.
         test_nms_type, test_nms_thresh: see ``face_d2.modeling.nms``.
         skip_branches: taps that are not computed at inference.
-        pixel_mean, pixel_std, input_format: see :class:`OneStageDetector`.
+        pixel_mean, pixel_std, input_format, vis_period: see :class:`OneStageDetector`.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -79,8 +79,14 @@ class LFFD(OneStageDetector):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "BGR",
+        vis_period: int = 0,
     ) -> None:
-        super().__init__(pixel_mean=pixel_mean, pixel_std=pixel_std, input_format=input_format)
+        super().__init__(
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+            input_format=input_format,
+            vis_period=vis_period,
+        )
         variant = backbone.variant
         check_choice("MODEL.LFFD.SCALE_MEASURE", scale_measure, SCALE_MEASURES)
         check_choice("MODEL.LFFD.NMS_TYPE", test_nms_type, NMS_TYPES)
@@ -153,6 +159,7 @@ class LFFD(OneStageDetector):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "input_format": cfg.INPUT.FORMAT,
+            "vis_period": cfg.VIS_PERIOD,
         }
 
     def forward_maps(self, images: Tensor) -> tuple[Tensor, ...]:

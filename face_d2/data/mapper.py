@@ -179,6 +179,12 @@ def build_train_mapper(cfg: CfgNode) -> Callable[[dict[str, Any]], dict[str, Any
         ValueError: there is no mapper of this name.
     """
     require_keys(cfg, "INPUT.MAPPER")
+    if cfg.INPUT.CROP.ENABLED:
+        raise ValueError(
+            "INPUT.CROP.ENABLED is True, but the training mappers of faces do not use INPUT.CROP; "
+            "set it to False. INPUT.FACE_CROP (DF2S2) and INPUT.SCALE_SAMPLING (LFFD) set their "
+            "crops."
+        )
     check_choice("INPUT.MAPPER", cfg.INPUT.MAPPER, sorted(name for name, _ in MAPPERS))
     return MAPPERS.get(cfg.INPUT.MAPPER)(cfg)
 

@@ -12,9 +12,14 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from detectron2.data.detection_utils import convert_image_to_rgb
+from detectron2.evaluation import inference_context
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from detectron2.utils.visualizer import Visualizer
 from torch import Tensor, nn
 
 from face_d2.modeling.coverage_rule import CoverageRule
@@ -55,6 +60,8 @@ class OneStageDetector(nn.Module):
         pixel_mean: mean of every channel, in the order of ``input_format``.
         pixel_std: standard deviation of every channel.
         input_format: channel order of ``image``, for example "BGR" (``INPUT.FORMAT``).
+        vis_period: number of training iterations between two pictures of what is learned
+            (``VIS_PERIOD``, shown by TensorBoard); 0 for none.
     """
 
     #: Inputs are padded (right and bottom) to sides that are multiples of this; 0 pads nothing.
@@ -68,6 +75,7 @@ class OneStageDetector(nn.Module):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str,
+        vis_period: int = 0,
     ) -> None:
         super().__init__()
         if len(pixel_mean) != len(pixel_std):
@@ -77,7 +85,7 @@ class OneStageDetector(nn.Module):
             )
         if min(pixel_std) <= 0:
             raise ValueError(f"MODEL.PIXEL_STD is {list(pixel_std)}; expected values above 0.")
-        self.input_format = input_format
+        self.input_format, self.vis_period = input_format, vis_period
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
 
@@ -154,7 +162,23 @@ class OneStageDetector(nn.Module):
                     "'instances'; the training mapper must supply them."
                 )
         targets = [item["instances"].to(self.device) for item in batched_inputs]
+        if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
+            self._picture_training(batched_inputs[0])
         return self.losses(self.preprocess_image(batched_inputs), targets)
+
+    def _picture_training(self, item: dict[str, Any]) -> None:
+        """Stores a training crop at double size, with its faces and with as many detections."""
+        with inference_context(self), torch.no_grad():
+            (found,) = self.detect(self.preprocess_image([item]))
+        faces = item["instances"].gt_boxes.tensor.cpu().numpy()
+        best = found.pred_boxes.tensor[: len(faces)].float().cpu().numpy()
+        crop = convert_image_to_rgb(item["image"].permute(1, 2, 0), self.input_format)
+        drawn = [
+            Visualizer(crop, scale=2).overlay_instances(boxes=boxes).get_image()
+            for boxes in (faces, best)
+        ]
+        picture = np.concatenate(drawn, axis=1).transpose(2, 0, 1)
+        get_event_storage().put_image("Left: labeled faces. Right: best detections", picture)
 
     def preprocess_image(self, batched_inputs: Sequence[dict[str, Any]]) -> ImageList:
         """Normalizes, then pads with zeros to a common size, a multiple of
