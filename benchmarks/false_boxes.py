@@ -7,8 +7,8 @@ Each FOLDER has detections in WIDER FACE's form, for example `inference/widerfac
 in the folder of a training run. A box is false if its IoU with every labeled face is below 0.5. The
 size is the square root of the area.
 
-Claim: the number of large false boxes nearly orders the runs of the suite `pretrained` by AP hard
-(rank correlation below -0.85).
+Claim: the number of large false boxes nearly orders the runs of the suites `pretrained` and
+`batch_norm` by AP hard (rank correlation below -0.85).
 """
 
 from __future__ import annotations

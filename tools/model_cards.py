@@ -61,9 +61,10 @@ CARDS = {
             "accurate of the two."
         ),
         recipe=(
-            "`configs/df2s2/df2s2_lite0_FFP_recommended_gpu.yaml`: 3,000 iterations of 32 crops "
-            "of 640 pixels (37 epochs) in bfloat16 on one H100, in 11 minutes beside the other "
-            "detector's training. It started from weights that `df2s2_lite0_FFP_recommended.yaml` "
+            "`configs/df2s2/df2s2_lite0_FFP_recommended_gpu.yaml` with fixed batch normalization "
+            "(`MODEL.TIMM.NORM FrozenBN`): 3,000 iterations of 32 crops of 640 pixels (37 epochs) "
+            "in bfloat16 on one H100, in 11 minutes beside the other detector's training. It "
+            "started from weights that `df2s2_lite0_FFP_recommended.yaml` "
             "had reached on one core of a CPU in 3,600 iterations of 4 crops of 384 pixels, from "
             "ImageNet weights of the backbone. The weights are a moving average with decay 0.998. "
             "The settings were chosen before the training, and nothing was chosen on the 638 "

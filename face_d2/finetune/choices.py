@@ -105,6 +105,8 @@ def configure(
     cfg.merge_from_list(
         [
             *("MODEL.WEIGHTS", choices.model, "MODEL.DEVICE", device, "SEED", _SEED),
+            # The shipped backbone was trained with fixed statistics; others need a long training.
+            *("MODEL.TIMM.NORM", "FrozenBN"),
             *("SOLVER.BASE_LR", LEARNING_RATE_SHARE * scale * recommended.BASE_LR),
             *("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR", "SOLVER.STEPS", ()),
             *("SOLVER.EMA.ENABLED", True),

@@ -26,8 +26,10 @@ from face_d2.pretrained import PRETRAINED
 pytest.importorskip("onnx", reason="onnx is not installed (the extra [onnx])")
 pytest.importorskip("plotly", reason="plotly is not installed (the extra [compare])")
 
+from face_d2.data.catalog import register_data_sets
 from face_d2.data.labels import read_labels
 from face_d2.finetune import outcome, pace
+from face_d2.finetune.choices import Choices, configure
 from face_d2.finetune.data import in_validation, read_training_data
 from face_d2.finetune.outcome import keep
 from face_d2.finetune.pace import Length, read_losses
@@ -184,6 +186,16 @@ def test_the_validation_part_depends_on_the_name_alone(tmp_path: Path) -> None:
 def test_pictures_in_both_sets_are_told(coco: str, tmp_path: Path) -> None:
     data = read_training_data(coco, coco, tmp_path)
     assert any("24 pictures are in both" in line for line in data.description)
+
+
+def test_the_shipped_backbone_keeps_its_statistics(coco: str) -> None:
+    """It was trained with them; a training from ImageNet weights trains its own."""
+    register_data_sets([coco])
+    words = ("SOLVER.MAX_ITER", "8")
+    cfg = configure(Choices("df2s2-lite0", (), ()), words, train=coco, val=coco, output="none")
+    demo = load_config("quick/df2s2_lite0_synth.yaml")
+    assert [each.MODEL.TIMM.NORM for each in (cfg, demo)] == ["FrozenBN", "FrozenBN"]
+    assert load_config(PRETRAINED["df2s2-lite0"].config).MODEL.TIMM.NORM == "BN"
 
 
 def test_the_better_weights_are_kept() -> None:
