@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from face_d2.data.labels.text_forms import roots_beside
 from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["read_coco"]
+
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(\.0)?")
 
 
 def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
@@ -103,12 +106,12 @@ def _face(path: Path, annotation: dict[str, Any], label: str) -> RawFace:
 
 
 def _id(value: Any) -> Any:
-    """An id as a number if possible: 1, 1.0 and "1" are equal; other strings stay."""
-    try:
-        number = float(value)
-        return int(number) if number % 1 == 0 else number
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
+    """An id as a number if it is one: 1, 1.0 and "1" are equal; other strings, as "1e3", stay."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and (number := _WHOLE_NUMBER.fullmatch(value.strip())):
+        return int(number[1])
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 def _short(value: Any) -> str:

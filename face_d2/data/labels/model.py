@@ -28,6 +28,7 @@ FINDINGS = {
     "unreadable": "images cannot be read",
     "unlabeled": "images have no label file and are background",
     "left_out": "images have no label file and are left out",
+    "no_annotation": "images have no annotation (not labeled, or skipped) and are left out",
     "annotators": "images were labeled more than once; the newest labels were taken",
     "turned": "boxes of negative width or height were flipped",
     "no_area": "boxes without area are ignored: neither faces nor background",
