@@ -140,17 +140,26 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     if parts[0] not in FORMATS or os.path.exists(text):
         return None, text, "", ""
     form, *rest = parts
-    # A letter before ":\" or ":/" is a Windows drive.
-    joined: list[str] = []
-    for part in rest:
-        if joined and len(joined[-1]) == 1 and joined[-1].isalpha() and part[:1] in ("\\", "/"):
-            joined[-1] += f":{part}"
-        else:
-            joined.append(part)
+    joined = _parts(rest)
     if len(joined) > 3:
         raise ValueError(f"{text!r}: expected at most four parts, FORMAT:LABELS:IMAGES:CATEGORY.")
     labels, images, category = [*joined, "", ""][:3]
     return form, labels, images, category
+
+
+def _parts(pieces: list[str]) -> list[str]:
+    """Labels, images and category; the colons in a path that exists or of a drive separate none."""
+    parts: list[str] = []
+    while pieces:
+        count = 1
+        if len(parts) < 2:
+            tried = range(1, len(pieces) + 1)
+            count = next((n for n in tried if os.path.exists(":".join(pieces[:n]))), 1)
+        if count == 1 and re.fullmatch("[A-Za-z]", pieces[0]) and len(pieces) > 1:
+            count += pieces[1].startswith(("\\", "/"))
+        parts.append(":".join(pieces[:count]))
+        pieces = pieces[count:]
+    return parts
 
 
 def _only(path: Path, form: str, files: list[Path]) -> Path:

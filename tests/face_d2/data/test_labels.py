@@ -136,6 +136,18 @@ def test_a_notation_stands_for_a_data_set(pictures: tuple[Path, Boxes], tmp_path
         register_data_sets(["nowhere"])
 
 
+def test_a_path_with_a_colon_is_one_part_of_a_notation(
+    pictures: tuple[Path, Boxes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "2026-01-01 10:30:00"
+    text = export(pictures, "coco", folder)
+    assert boxes_of(read_labels(text), folder) == pictures[1]
+    assert boxes_of(read_labels(f"{text}:face"), folder) == pictures[1]
+    assert read_labels(f"coco:{folder / 'coco.json'}::face").faces == 90
+    with pytest.raises(FileNotFoundError, match=r"C:/faces/a\.json: no such file or folder"):
+        read_labels("coco:C:/faces/a.json:D:\\pictures")
+
+
 def test_detections_are_scored_against_labels_of_any_form(
     pictures: tuple[Path, Boxes], tmp_path: Path
 ) -> None:
