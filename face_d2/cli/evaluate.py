@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from face_d2.cli.common import CONFIG_HELP, CommandParser, add_resampling, run
 from face_d2.cli.hiding import hiding_main
 from face_d2.data.labels import is_notation
+from face_d2.data.wider_face import listed_images
 from face_d2.utils.files import write_json
 from face_d2.utils.requirements import require
-from face_d2.utils.text_lines import numbered_lines
 
 if TYPE_CHECKING:
     from face_d2.evaluation.wider_face.ground_truth import WiderFaceGroundTruth
@@ -258,7 +258,7 @@ def _protocol(parser: CommandParser, options: argparse.Namespace) -> dict[str, s
 
 def _image_list(path: str | None) -> list[str] | None:
     """The lines with image names; the other lines of an annotation text are numbers."""
-    return None if path is None else [name for _, name in numbered_lines(path) if "/" in name]
+    return None if path is None else listed_images(path)
 
 
 def _ground_truth(text: str) -> str | WiderFaceGroundTruth:

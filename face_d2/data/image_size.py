@@ -25,7 +25,7 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
     """(height, width) of every ``root/name``, in order; (0, 0) if the header cannot be read.
 
     Unreadable images are logged. The result is cached in :func:`cache_dir` by the names, sizes in
-    bytes and modification times of the files, so changed files are read again.
+    bytes and times of change of the files, so changed files are read again.
 
     Raises:
         FileNotFoundError: files are missing; the message has their number, examples and a hint.
@@ -39,7 +39,9 @@ def image_sizes(root: str | Path, names: Sequence[str]) -> list[tuple[int, int]]
         except FileNotFoundError:
             missing.append(name)
             continue
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        # The time of modification alone is kept by tools that turn a picture, and by archives.
+        times = f"{stat.st_mtime_ns}\0{stat.st_ctime_ns}"
+        digest.update(f"{name}\0{stat.st_size}\0{times}\n".encode())
     if missing:
         raise FileNotFoundError(missing_images(root, ImageFolder(root), missing, len(names)))
     cached = cache_dir() / "image_sizes" / f"{digest.hexdigest()[:32]}.json"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "missing_images"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "is_image_name", "missing_images", "same_name"]
 
 #: Suffixes of image files when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
@@ -48,17 +48,17 @@ class ImageFolder:
             "elsewhere" for an absolute path of another machine, of which the last parts match.
         """
         if name.endswith(".*"):
-            files = self._stems.get(_key(_clean(name[:-2])), [])
+            files = self._stems.get(same_name(_clean(name[:-2])), [])
             return (self.root / files[0], "") if len(files) == 1 else None
         if name.startswith("**/"):
-            files = self._bases.get(_key(name[3:]), [])
+            files = self._bases.get(same_name(name[3:]), [])
             return (self.root / files[0], "elsewhere") if len(files) == 1 else None
         if found := self.find_as_written(name):
             return found
         name = name.replace("\\", "/")
         if name.startswith("/") or _DRIVE.match(name):
             return self._by_last_parts(name)
-        files = self._names.get(_key(_clean(name)), [])
+        files = self._names.get(same_name(_clean(name)), [])
         if len(files) != 1:
             return None
         return self.root / files[0], "unicode" if _same_letters(files[0], _clean(name)) else "case"
@@ -90,11 +90,11 @@ class ImageFolder:
                         parent = Path(*tail[:-count])
                         return f"the names begin with {lead}/ already; give {parent} as the folder"
                     return f"they exist without the leading {lead}/ of the names"
-            if found := self._names.get(_key(written)):
+            if found := self._names.get(same_name(written)):
                 same = _same_letters(found[0], written)
                 how = "another Unicode form" if same else "other upper and lower case"
                 return f"{found[0]!r} exists, in {how}"
-            if found := self._bases.get(_key(parts[-1])):
+            if found := self._bases.get(same_name(parts[-1])):
                 folder = Path(found[0]).parent.as_posix()
                 return f"{parts[-1]} is in {self.root / folder}"
             if self.root.name and os.path.isfile(self.root.parent / written):
@@ -104,7 +104,7 @@ class ImageFolder:
     def _by_last_parts(self, name: str) -> tuple[Path, str] | None:
         parts = _clean(name).split("/")
         for start in range(1, len(parts)):
-            found = self._names.get(_key("/".join(parts[start:])), [])
+            found = self._names.get(same_name("/".join(parts[start:])), [])
             if len(found) == 1:
                 return self.root / found[0], "elsewhere"
         return None
@@ -124,6 +124,16 @@ class ImageFolder:
     @cached_property
     def _stems(self) -> dict[str, list[str]]:
         return _by_key((file.removesuffix(Path(file).suffix), file) for file in self._files)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a name has the suffix of an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def same_name(name: str) -> str:
+    """The form of a name in which Unicode forms, upper and lower case make no difference."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str], of: int) -> str:
@@ -151,22 +161,18 @@ def _walk(root: Path) -> Iterator[str]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__MACOSX"))]
+        subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
         lead = Path(folder).relative_to(root).as_posix()
         for file in files:
-            if os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES and not file.startswith("."):
+            if is_image_name(file) and not file.startswith("."):
                 yield file if lead == "." else f"{lead}/{file}"
 
 
 def _by_key(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:
     found = defaultdict(list)
     for name, file in pairs:
-        found[_key(name)].append(file)
+        found[same_name(name)].append(file)
     return found
-
-
-def _key(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _same_letters(one: str, other: str) -> bool:

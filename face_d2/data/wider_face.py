@@ -8,6 +8,7 @@ test set has file names only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +25,7 @@ __all__ = [
     "annotation_lines",
     "check_distinct",
     "image_key",
+    "listed_images",
     "read_annotations",
     "read_file_list",
     "split_paths",
@@ -35,6 +37,7 @@ __all__ = [
 ATTRIBUTES = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 _COLUMNS = 4 + len(ATTRIBUTES)
 _TOO_LARGE = 1e9
+_NUMBERS = re.compile(r"[-+0-9.eE \t]+")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,15 @@ def read_file_list(path: str | Path) -> list[str]:
             _check_name(path, number, text)
             names.append(text)
     return names
+
+
+def listed_images(path: str | Path) -> list[str]:
+    """Names in a list of images, one per line; rows of numbers in an annotation text are skipped.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    return [line for _, line in numbered_lines(path) if line and not _NUMBERS.fullmatch(line)]
 
 
 def image_key(name: str, known: Container[str] = ()) -> str:

@@ -25,7 +25,7 @@ from typing import Any, TextIO
 
 from face_d2.predictor.results import FaceResult
 from face_d2.predictor.sources import Source
-from face_d2.utils.files import replaced_file, replaced_folder
+from face_d2.utils.files import replaced_file, replaced_folder, writing
 
 __all__ = ["FORMATS", "Journal", "check_text_names", "make_record", "write_format"]
 
@@ -103,8 +103,9 @@ class Journal:
         if pictures and not {"begins", "frame", "page", "error"} & record.keys():
             record = {**record, "pictures": pictures}
             self._owners.update(dict.fromkeys(pictures, _key(record)))
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with writing(self.path):
+            self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._file.flush()
         self._note(record, place)
 
     def is_done(self, source: Source) -> bool:

@@ -20,7 +20,26 @@ __all__ = [
     "without_nan",
     "write_json",
     "write_text",
+    "writing",
 ]
+
+
+@contextmanager
+def writing(file: str | Path) -> Iterator[None]:
+    """Adds the name of the file to an OSError that has none, as that of a full disk.
+
+    PyTorch reports a full disk as a RuntimeError about its archive; it becomes an OSError too.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(file)) from error
+    except RuntimeError as error:
+        if "inline_container.cc" not in str(error):
+            raise
+        raise OSError(f"{file}: cannot be written; is the disk full? ({error})") from error
 
 
 @contextmanager
@@ -42,10 +61,11 @@ def replaced_file(file: str | Path) -> Iterator[Path]:
     # Keep the end of a long name, so that the temporary name is not too long.
     temporary = file.with_name(f".tmp-{os.getpid()}-{file.name[-60:]}")
     try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, file)
+        with writing(file):
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
 

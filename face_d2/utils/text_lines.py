@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from face_d2.utils.known_mistake import known_mistake
+
 __all__ = ["numbered_lines", "parse_count", "quoted"]
 
 _MAX_DIGITS = 9  # of a count; more digits are an error, and int() refuses thousands of them
@@ -25,7 +27,8 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, start=1):
                 yield number, line.strip()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}, after line {number}: not UTF-8 text ({error}).") from error
+        reason = known_mistake(path) or error
+        raise ValueError(f"{path}, after line {number}: not UTF-8 text ({reason}).") from error
 
 
 def parse_count(text: str) -> int | None:

@@ -84,6 +84,24 @@ def test_openvino_finds_the_same_in_small_images(name: str, size: tuple[int, int
     assert np.abs(found.boxes[: len(strong)] - strong.boxes).max(initial=0) < 0.05
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the extra [openvino] is not installed"
+)
+@pytest.mark.parametrize("name", PRETRAINED)
+@pytest.mark.parametrize("threads", [1, None])
+def test_small_images_and_others_are_searched_in_any_order(name: str, threads: int | None) -> None:
+    path = PRETRAINED[name].onnx
+    onnxruntime = FaceDetector.from_onnx(path, runtime="onnxruntime")
+    openvino = FaceDetector.from_onnx(path, runtime="openvino", threads=threads)
+    portrait = Image.open(EXAMPLES / "astronaut.jpg").convert("RGB").crop((150, 0, 350, 200))
+    for size in ((200, 150), (60, 60), (31, 31), (100, 200), (65, 200), (200, 100)):
+        image = np.array(portrait.resize(size))[..., ::-1]
+        strong = onnxruntime.detect(image).above(0.1)
+        found = openvino.detect(image)
+        assert len(found.above(0.1)) == len(strong)
+        assert np.abs(found.boxes[: len(strong)] - strong.boxes).max(initial=0) < 0.05
+
+
 def assert_torch_equals_onnx(name: str, photos: list[Path]) -> None:
     """A detection may be found by one alone if its score is within 0.001 of the threshold."""
     threshold, near = 0.1, 1e-3

@@ -19,6 +19,7 @@ from face_d2.data.wider_face import (
     ATTRIBUTES,
     WiderFaceImage,
     image_key,
+    listed_images,
     read_annotations,
     split_paths,
 )
@@ -28,7 +29,6 @@ from face_d2.evaluation.wider_face.ground_truth import (
     read_ground_truth,
 )
 from face_d2.utils.files import datasets_root
-from face_d2.utils.text_lines import numbered_lines
 
 __all__ = ["ImageSet", "read_image_set"]
 
@@ -67,7 +67,8 @@ def read_image_set(data: str, images: str | Path | None = None) -> ImageSet:
 
     Args:
         data: the data set, see the docstring of the module.
-        images: a text file that lists the images to use, one ``event/file.jpg`` per line.
+        images: a text file that lists the images to use, one per line, as
+            ``event/file.jpg`` or the end of its path.
 
     Raises:
         FileNotFoundError: a file or image is missing; the message names the first one.
@@ -135,5 +136,15 @@ def _restricted(found: ImageSet, listing: Path) -> ImageSet:
         raise ValueError("--images: FDDB is scored on all of its images")
     if not listing.is_file():
         raise FileNotFoundError(f"{listing}: no such list of images")
-    names = [name for _, name in numbered_lines(listing) if "/" in name]
+    names = [_known_name(found, name) for name in listed_images(listing)]
     return found.subset(names, listing.stem)
+
+
+def _known_name(found: ImageSet, listed: str) -> str:
+    """The name ``event/name`` of an image that is listed by that name or by the end of its path."""
+    name = image_key(listed, found.files)
+    if name in found.files:
+        return name
+    ending = f"/{listed.removeprefix('./')}"
+    named = [key for key, file in found.files.items() if file.as_posix().endswith(ending)]
+    return named[0] if len(named) == 1 else listed

@@ -43,7 +43,10 @@ class RecordedDetections:
         """
         key = image_key(name, self._rows)
         if key not in self._rows:
-            raise ValueError(f"{self.path}: has no file for the image {name}")
+            raise ValueError(
+                f"{self.path}: has no file {name}.txt; expected one for each image, also for an "
+                "image without detections, or --images with the list of the images that it has."
+            )
         rows: NDArray[np.float64] = np.asarray(self._rows[key], np.float64).reshape(-1, 5)
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         return Detections(boxes.astype(np.float32), rows[:, 4].astype(np.float32))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from face_d2.analysis.compare.data import ImageSet
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.analysis.compare.recorded import RecordedDetections
-from face_d2.data.image_file import read_image
+from face_d2.data.image_file import UnreadableImageError, read_image
 from face_d2.detectors import Detections, Detector
 
 __all__ = ["Run", "run_detector"]
@@ -144,7 +144,14 @@ def _search_in_worker(job: tuple[str, Path]) -> _Line:
 
 
 def _search(detector: Detector, name: str, file: Path) -> _Line:
-    boxes, scores = detector.detect(read_image(file))
+    try:
+        image = read_image(file)
+    except UnreadableImageError as error:
+        raise ValueError(
+            f"{error}; repair the file, or leave it out of the labels or of the list of --images "
+            "(face-d2-check-dataset finds all such files)"
+        ) from error
+    boxes, scores = detector.detect(image)
     return {
         "image": name,
         "stamp": _stamp(file),

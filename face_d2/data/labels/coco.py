@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ from face_d2.data.wider_face import ATTRIBUTES
 
 __all__ = ["read_coco"]
 
+_WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(\.0)?")
+
 
 def read_coco(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     """Reads images, annotations and categories.
 
     Ids that are numbers are compared as numbers, even if one of them is written as a string. A
-    missing or null ``iscrowd`` is 0.
+    missing or null ``iscrowd`` or ``ignore`` is 0.
 
     Raises:
         OSError: the file cannot be read.
@@ -96,19 +99,20 @@ def _face(path: Path, annotation: dict[str, Any], label: str) -> RawFace:
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError(f"{where} needs bbox [x, y, width, height].")
     x, y, w, h = finite(box, where)
-    (crowd,) = finite([annotation.get("iscrowd") or 0], where)
+    # MMDetection's lists of WIDER FACE mark such faces by "ignore".
+    crowd, ignore = finite([annotation.get(key) or 0 for key in ("iscrowd", "ignore")], where)
     attributes = [annotation.get(name) for name in ATTRIBUTES]
     known = all(isinstance(value, int) and 0 <= value < 100 for value in attributes)
-    return RawFace((x, y, w, h), label, bool(crowd), tuple(attributes) if known else None)
+    return RawFace((x, y, w, h), label, bool(crowd or ignore), tuple(attributes) if known else None)
 
 
 def _id(value: Any) -> Any:
-    """An id as a number if possible: 1, 1.0 and "1" are equal; other strings stay."""
-    try:
-        number = float(value)
-        return int(number) if number % 1 == 0 else number
-    except (TypeError, ValueError, OverflowError):
-        return str(value)
+    """An id as a number if it is one: 1, 1.0 and "1" are equal; other strings, as "1e3", stay."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and (number := _WHOLE_NUMBER.fullmatch(value.strip())):
+        return int(number[1])
+    return value if isinstance(value, (int, float)) else str(value)
 
 
 def _short(value: Any) -> str:

@@ -35,9 +35,17 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:
-    """Files with a suffix below a folder, sorted, without hidden files and files of other data."""
-    found = []
-    for parent, subfolders, files in os.walk(folder):
+    """Files with a suffix below a folder, sorted, without hidden files and files of other data.
+
+    Links are followed, as for images, and each folder is searched once.
+    """
+    found, seen = [], set()
+    for parent, subfolders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
         for name in files:
             lower = name.lower()

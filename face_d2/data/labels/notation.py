@@ -20,7 +20,8 @@ from face_d2.data.labels.json_forms import is_label_studio, read_label_studio, r
 from face_d2.data.labels.model import Findings, Labels, RawLabels
 from face_d2.data.labels.text_forms import read_retinaface, read_wider, read_yolo
 from face_d2.data.labels.xml_forms import read_cvat, read_voc
-from face_d2.data.locate import IMAGE_SUFFIXES
+from face_d2.data.locate import is_image_name
+from face_d2.utils.text_lines import numbered_lines
 
 __all__ = [
     "FORMATS",
@@ -117,7 +118,7 @@ def recognize(path: Path) -> tuple[str, Path]:
     if not found:
         raise ValueError(
             f"{path}: contains no labels of a known format ({', '.join(FORMATS)}). To name the "
-            "format: FORMAT:LABELS:IMAGES."
+            f"format: FORMAT:LABELS:IMAGES.{_unreadable(path)}"
         )
     if len(found) > 1:
         listed = "; ".join(f"{form} ({_some(files)})" for form, files in sorted(found.items()))
@@ -139,17 +140,26 @@ def _split(text: str) -> tuple[str | None, str, str, str]:
     if parts[0] not in FORMATS or os.path.exists(text):
         return None, text, "", ""
     form, *rest = parts
-    # A letter before ":\" or ":/" is a Windows drive.
-    joined: list[str] = []
-    for part in rest:
-        if joined and len(joined[-1]) == 1 and joined[-1].isalpha() and part[:1] in ("\\", "/"):
-            joined[-1] += f":{part}"
-        else:
-            joined.append(part)
+    joined = _parts(rest)
     if len(joined) > 3:
         raise ValueError(f"{text!r}: expected at most four parts, FORMAT:LABELS:IMAGES:CATEGORY.")
     labels, images, category = [*joined, "", ""][:3]
     return form, labels, images, category
+
+
+def _parts(pieces: list[str]) -> list[str]:
+    """Labels, images and category; the colons in a path that exists or of a drive separate none."""
+    parts: list[str] = []
+    while pieces:
+        count = 1
+        if len(parts) < 2:
+            tried = range(1, len(pieces) + 1)
+            count = next((n for n in tried if os.path.exists(":".join(pieces[:n]))), 1)
+        if count == 1 and re.fullmatch("[A-Za-z]", pieces[0]) and len(pieces) > 1:
+            count += pieces[1].startswith(("\\", "/"))
+        parts.append(":".join(pieces[:count]))
+        pieces = pieces[count:]
+    return parts
 
 
 def _only(path: Path, form: str, files: list[Path]) -> Path:
@@ -170,33 +180,51 @@ def _some(files: list[Path]) -> str:
 
 def _forms_in(path: Path) -> dict[str, list[Path]]:
     """Format -> its files, of one file or of those below a folder."""
-    candidates = [path]
-    if not path.is_file():
-        below = [files_below(path, suffix) for suffix in (".json", ".xml", ".txt")]
-        # A part of the files is enough to detect the format.
-        candidates = [f for files in below for f in files[:: max(1, len(files) // _LOOKED_AT)]]
     found: dict[str, list[Path]] = defaultdict(list)
-    for file in candidates:
+    for file in _looked_at(path):
         if form := _form_of(file):
             found[form].append(file)
     return dict(found)
 
 
+def _looked_at(path: Path) -> list[Path]:
+    """The files that decide the format: a file, or a part of those below a folder."""
+    if path.is_file():
+        return [path]
+    below = [files_below(path, suffix) for suffix in (".json", ".xml", ".txt")]
+    return [f for files in below for f in files[:: max(1, len(files) // _LOOKED_AT)]]
+
+
+def _unreadable(path: Path) -> str:
+    """The error of the first file that cannot be read, for the message that there are no labels."""
+    for file in _looked_at(path):
+        try:
+            _read_form(file)
+        except (OSError, ValueError) as error:
+            return f" One of the files cannot be read: {error}"
+    return ""
+
+
 def _form_of(file: Path) -> str | None:
-    """The format of one file; None if it contains no labels."""
-    suffix = file.suffix.lower()
+    """The format of one file; None if it contains no labels or cannot be read."""
     try:
-        if suffix == ".json":
-            return _form_of_json(read_json(file))
-        if suffix == ".xml":
-            element = read_xml(file)
-            if element.tag == "annotation":
-                return "voc"
-            return "cvat" if element.tag == "annotations" else None
-        if suffix == ".txt" and file.name.lower() not in NOT_LABELS:
-            return _form_of_text(file)
+        return _read_form(file)
     except (OSError, ValueError):
         return None
+
+
+def _read_form(file: Path) -> str | None:
+    """The format of one file; an OSError or ValueError if it cannot be read."""
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        return _form_of_json(read_json(file))
+    if suffix == ".xml":
+        element = read_xml(file)
+        if element.tag == "annotation":
+            return "voc"
+        return "cvat" if element.tag == "annotations" else None
+    if suffix == ".txt" and file.name.lower() not in NOT_LABELS:
+        return _form_of_text(file)
     return None
 
 
@@ -209,22 +237,16 @@ def _form_of_json(content: Any) -> str | None:
 
 
 def _form_of_text(file: Path) -> str | None:
-    with open(file, encoding="utf-8-sig") as opened:
-        lines = [line.strip() for line in opened.readlines(20_000)]
-    lines = [line for line in lines if line]
-    if not lines:
+    lines = (line for _, line in numbered_lines(file) if line)
+    first, second = next(lines, ""), next(lines, "")
+    if not first:
         return None  # a YOLO file of an image without a face, or another empty file
-    first, rest = lines[0], lines[1:]
     if first.startswith("#"):
-        return "retinaface" if _is_image(first[1:].strip()) else None
-    if _is_image(first):
-        return "wider" if rest and rest[0].isdecimal() else None
+        return "retinaface" if is_image_name(first[1:].strip()) else None
+    if is_image_name(first):
+        return "wider" if second.isdecimal() else None
     try:
         numbers = [float(column) for column in first.split()]
     except ValueError:
         return None
     return "yolo" if len(numbers) >= 5 and numbers[0] % 1 == 0 else None
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES

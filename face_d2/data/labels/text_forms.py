@@ -10,7 +10,7 @@ import yaml
 
 from face_d2.data.labels.files import files_below
 from face_d2.data.labels.model import Findings, RawFace, RawImage, RawLabels, around, finite
-from face_d2.data.locate import ImageFolder
+from face_d2.data.locate import ImageFolder, is_image_name, same_name
 from face_d2.data.wider_face import ATTRIBUTES, read_annotations
 from face_d2.utils.text_lines import numbered_lines, quoted
 
@@ -101,17 +101,24 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     files = files_below(path, ".txt")
     # Text files next to a folder "labels" are lists of images and the like.
     inside = [file for file in files if "labels" in file.relative_to(path).parts[:-1]]
-    rows = {
-        _stem(file.relative_to(path).as_posix(), "labels"): _yolo_rows(file)
-        for file in inside or files
-    }
+    found = {same_name(stem): stem for stem in pictures}
+    rows: dict[str, list[tuple[str, list[float]]]] = {}
+    for file in inside or files:
+        stem = _stem(file.relative_to(path).as_posix(), "labels")
+        if stem not in pictures and _lists_images(file):
+            continue
+        if stem not in pictures:  # the name of the picture in another case or Unicode form
+            stem = found.get(same_name(stem), stem)
+        if stem in rows:
+            raise ValueError(f"{file}: another text file has labels of the same image, {stem}.")
+        rows[stem] = _yolo_rows(file)
     names = _class_names(path)
     outlines = any(len(row) not in _YOLO_BOX_COLUMNS for file in rows.values() for _, row in file)
     listed = []
     for stem, content in rows.items():
         faces = [_yolo_face(where, row, names, outlines, findings) for where, row in content]
         # A text file without an image keeps its name, for the error about missing images.
-        for name in pictures.get(stem) or [f"{stem}.*"]:
+        for name in pictures.get(stem) or [f"{stem}.*".lstrip("/")]:
             listed.append(RawImage(name, (name,), faces, fractions=True))
     for stem in sorted(pictures.keys() - rows.keys()):
         for name in pictures[stem]:
@@ -137,6 +144,11 @@ def _stem(name: str, folder: str) -> str:
     """A path without its suffix and without folders of a name."""
     parts = name.removesuffix(Path(name).suffix).split("/")
     return "/".join(part for part in parts[:-1] if part != folder) + "/" + parts[-1]
+
+
+def _lists_images(file: Path) -> bool:
+    """Whether a text file lists images, such as the train.txt beside Darknet's labels."""
+    return is_image_name(next((text for _, text in numbered_lines(file) if text), ""))
 
 
 def _yolo_rows(file: Path) -> list[tuple[str, list[float]]]:

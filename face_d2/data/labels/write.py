@@ -72,13 +72,16 @@ def write_wider(labels: Labels, target: Path) -> str:
 
 
 def write_yolo(labels: Labels, target: Path) -> str:
-    """Writes a YOLO folder: ``labels/*.txt``, a link ``images`` and ``data.yaml``.
+    """Writes a YOLO folder: ``labels/*.txt``, links ``images/*`` to the images, and ``data.yaml``.
 
-    Ignored faces are left out, because the format cannot mark them. Returns the notation that reads
-    the folder.
+    Ignored faces are left out, because the format cannot mark them. Only labeled images are linked,
+    because an image without a text file is background. Folders called "images" or "labels" inside
+    the image folder are left out of the names, because these words join an image and its text file.
+    Returns the notation that reads the folder.
 
     Raises:
-        ValueError: the size of an image is unknown, or an image is outside ``labels.image_root``.
+        ValueError: the size of an image is unknown, an image is outside ``labels.image_root``, or
+            two images would have the same text file.
     """
     _need_sizes(labels)
     outside = [i.file for i in labels.images if Path(labels.relative_name(i)).is_absolute()]
@@ -88,16 +91,31 @@ def write_yolo(labels: Labels, target: Path) -> str:
             "YOLO's format requires all images below one folder. Move them, or write another "
             "format."
         )
+    names = [_yolo_name(labels.relative_name(image)) for image in labels.images]
+    owners: dict[Path, LabeledImage] = {}
+    for image, name in zip(labels.images, names):
+        first = owners.setdefault(name.with_suffix(".txt"), image)
+        if first is not image:
+            raise ValueError(
+                f"{first.file} and {image.file} would have the same text file, "
+                f"{name.with_suffix('.txt')}; rename one of them, or write another format."
+            )
     with replaced_folder(target) as temporary:
-        for image in labels.images:
-            name = Path(labels.relative_name(image)).with_suffix(".txt")
-            file = temporary / "labels" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
+        for image, name in zip(labels.images, names):
+            file = temporary / "labels" / name.with_suffix(".txt")
+            link = temporary / "images" / name
+            for path in (file, link):
+                path.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("".join(_yolo_rows(image)), encoding="utf-8")
-        os.symlink(labels.image_root.absolute(), temporary / "images", target_is_directory=True)
+            os.symlink(image.file, link)
         content = {"path": ".", "train": "images", "val": "images", "names": {0: "face"}}
         (temporary / "data.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     return f"yolo:{target / 'labels'}:{target / 'images'}"
+
+
+def _yolo_name(name: str) -> Path:
+    *folders, base = name.split("/")
+    return Path(*(folder for folder in folders if folder not in ("images", "labels")), base)
 
 
 def _yolo_rows(image: LabeledImage) -> list[str]:

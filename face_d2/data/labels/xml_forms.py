@@ -88,6 +88,8 @@ def _voc_image(root: Path, file: Path) -> RawImage:
     for number, found in enumerate(element.iter("object"), start=1):
         where = f"{file}, object {number}"
         corners = [found.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+        if None in corners:
+            raise ValueError(f"{where}: has no <bndbox> with xmin, ymin, xmax and ymax.")
         x1, y1, x2, y2 = finite(corners, where)
         (difficult,) = finite([found.findtext("difficult") or 0], where)
         label = (found.findtext("name") or "").strip()
@@ -117,7 +119,8 @@ def read_cvat(path: Path, images: Path | None, findings: Findings) -> RawLabels:
         where = f"{path}: {name}"
         faces = [face for shape in image if (face := _cvat_face(shape, where, findings))]
         size = stated_size(image.get("height"), image.get("width"), where)
-        listed.append(RawImage(name, (name,), faces, size))
+        # The frames of a video have names without a suffix.
+        listed.append(RawImage(name, (name, f"{name}.*"), faces, size))
     labels = {face.label for image in listed for face in image.faces if face.label}
     return RawLabels(listed, roots_beside(path), sorted({*categories, *labels}))
 
@@ -140,9 +143,14 @@ def _cvat_face(shape: Element, where: str, findings: Findings) -> RawFace | None
         box = around([finite(pair, where) for pair in pairs])
     elif shape.tag == "ellipse":
         cx, cy, rx, ry = finite([shape.get(side) for side in ("cx", "cy", "rx", "ry")], where)
-        box = (cx - rx, cy - ry, 2 * rx, 2 * ry)
+        (angle,) = finite([shape.get("rotation") or 0], where)
+        box = turned_ellipse(cx, cy, rx, ry, angle)
+    elif shape.tag == "mask":
+        sides = ("left", "top", "width", "height")
+        x, y, w, h = finite([shape.get(side) for side in sides], where)
+        box = (x, y, w, h)
     else:
-        if shape.tag in ("points", "polyline", "mask", "cuboid", "skeleton"):
+        if shape.tag in ("points", "polyline", "cuboid", "skeleton"):
             findings.add("no_box", f"{where}: {shape.tag}")
         return None
     findings.add("around", f"{where}: {shape.tag}")
@@ -159,3 +167,14 @@ def turned_box(
     return around(
         [(pivot[0] + dx * cos - dy * sin, pivot[1] + dx * sin + dy * cos) for dx, dy in offsets]
     )
+
+
+def turned_ellipse(
+    cx: float, cy: float, rx: float, ry: float, degrees: float
+) -> tuple[float, float, float, float]:
+    """The upright box around an ellipse that is rotated clockwise about its center."""
+    if degrees % 180 == 0:
+        return cx - rx, cy - ry, 2 * rx, 2 * ry
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    half_w, half_h = math.hypot(rx * cos, ry * sin), math.hypot(rx * sin, ry * cos)
+    return cx - half_w, cy - half_h, 2 * half_w, 2 * half_h

@@ -16,6 +16,7 @@ import pytest
 from helpers.small_graphs import constant_graph
 from helpers.tiny_sets import write_coco_set, write_wider_set
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from face_d2.analysis.compare import run as run_module
 from face_d2.analysis.compare.comparison import CompareSettings, compare
@@ -96,6 +97,39 @@ def test_a_line_that_a_killed_run_left_half_written_is_searched_again(images, tm
     run_detector(spec, images, tmp_path / "runs", progress=False)
     assert searched[6:] == [list(images.files)[-1]]
     assert journal.read_bytes() == whole
+
+
+def test_an_unreadable_image_is_named_with_what_to_do(images, tmp_path):
+    file = next(iter(images.files.values()))
+    file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(ValueError, match=rf"{file.name}.*; repair the file, or leave it out of"):
+        run_detector(finder(tmp_path / "a.onnx"), images, tmp_path / "runs", progress=False)
+
+
+def test_recorded_detections_without_an_image_say_what_is_expected(images, tmp_path):
+    (tmp_path / "found" / "0--E").mkdir(parents=True)
+    (tmp_path / "found" / "0--E" / "a.txt").write_text("a\n0\n")
+    with pytest.raises(ValueError, match=r"found: has no file \S+\.txt; expected one for each"):
+        run_detector(DetectorChoice.parse(f"predictions:{tmp_path / 'found'}"), images, tmp_path)
+
+
+def test_listed_images_are_found_by_name_or_path_and_none_is_left_out(tmp_path):
+    folder = tmp_path / "pictures"
+    for name in ("a.png", "b.png", "x/c.png", "x/y/d.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(folder / name)
+    files = [path.relative_to(folder) for path in sorted(folder.rglob("*.png"))]
+    rows = [f"{file}\n1\n1 2 30 30 0 0 0 0 0 0\n" for file in files]
+    labels, listing = tmp_path / "labels.txt", tmp_path / "list.txt"
+    labels.write_text("".join(rows))
+    data = f"wider:{labels}:{folder}"
+    listing.write_text("a.png\npictures/b\n./x/c.png\nx/y/d.png\n")
+    assert len(read_image_set(data, listing).files) == 4
+    listing.write_text(rows[0])  # an annotation text is a list too
+    assert list(read_image_set(data, listing).files) == ["pictures/a"]
+    listing.write_text("a.png\nnowhere.png\n")
+    with pytest.raises(ValueError, match=r"1 of the images asked for .* 'nowhere'"):
+        read_image_set(data, listing)
 
 
 def test_two_processes_find_what_one_finds(images, tmp_path):

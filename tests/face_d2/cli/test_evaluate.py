@@ -66,6 +66,12 @@ def test_widerface_on_a_list_of_images(found, truth, tmp_path, capsys):
     assert "warning: all 1 scores equal 0.5" in captured.err
 
 
+def test_a_listed_name_without_its_event_is_not_left_out(found, truth, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("0--E/a.jpg\nb.jpg\n")
+    assert widerface_main([found, truth, "--images", f"{tmp_path}/list.txt"]) == 1
+    assert "1 of the images asked for are not in the ground truth" in capsys.readouterr().err
+
+
 def test_widerface_plots(found, truth, tmp_path, capsys):
     widerface_main([found, truth, "--plots", f"{tmp_path}/plots", "--bootstrap", "0"])
     names = {path.name for path in (tmp_path / "plots").iterdir()}

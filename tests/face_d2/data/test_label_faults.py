@@ -156,6 +156,17 @@ def test_ids_are_compared_as_what_they_are(tmp_path: Path) -> None:
     assert read(coco(tmp_path, annotations=[face], categories=categories), tmp_path).faces == 1
 
 
+@pytest.mark.parametrize("ids", [(2**53, 2**53 + 1), ("1e3", "10e2"), ("10", "0b10")])
+def test_ids_that_only_floats_confuse_are_two(tmp_path: Path, ids: tuple[Any, Any]) -> None:
+    images = []
+    for key, name in zip(ids, ("a.jpg", "b.jpg")):
+        picture(tmp_path / name)
+        images.append({"id": key, "file_name": name, "width": WIDTH, "height": HEIGHT})
+    faces = [{"image_id": ids[1], "category_id": 1, "bbox": [40, 30, 40, 50]}]
+    labels = read(coco(tmp_path, images=images, annotations=faces), tmp_path)
+    assert [len(image.boxes) for image in labels.images] == [0, 1]
+
+
 def test_annotations_of_a_category_that_is_not_listed_are_refused_with_their_number(
     tmp_path: Path,
 ) -> None:
@@ -229,3 +240,27 @@ def test_what_is_no_file_of_labels_is_named(tmp_path: Path) -> None:
     pointer.write_text("<!DOCTYPE html><html></html>")
     with pytest.raises(ValueError, match=r"it is a web page, not the file"):
         read_labels(f"coco:{pointer}")
+    pointer.write_text("{}", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"it is UTF-16 text; save it as UTF-8"):
+        read_labels(f"coco:{pointer}")
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.xml", "c.txt"])
+def test_what_is_wrong_with_a_damaged_file_is_said_without_its_format(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_text('{"images": [', encoding="utf-16" if name == "c.txt" else "utf-8")
+    for path in (file, tmp_path):
+        with pytest.raises(ValueError, match=rf"no labels of a known .*{name}.*: not "):
+            read_labels(path)
+
+
+def test_a_voc_object_without_an_upright_box_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "a.xml").write_text(
+        "<annotation><filename>a.jpg</filename><object><name>face</name><robndbox><cx>9</cx>"
+        "</robndbox></object></annotation>"
+    )
+    with pytest.raises(ValueError, match=r"a\.xml, object 1: has no <bndbox> with xmin"):
+        read_labels(tmp_path)

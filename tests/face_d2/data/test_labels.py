@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,18 +94,34 @@ def test_ignored_faces_are_kept_or_counted_by_convert(
         "annotations": [
             {"image_id": 1, "category_id": 1, "bbox": [1, 2, 9, 9]},
             {"image_id": 1, "category_id": 1, "bbox": [20, 2, 9, 9], "iscrowd": 1},
+            {"image_id": 1, "category_id": 1, "bbox": [20, 22, 9, 9], "ignore": 1},
         ],
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
     convert = runpy.run_path(str(repo / "datasets" / "convert.py"))["main"]
-    ignored = {"coco": [False, True], "wider": [False, True], "yolo": [False]}
+    ignored = {"coco": [False, True, True], "wider": [False, True, True], "yolo": [False]}
     for target, expected in ignored.items():
         words = [str(tmp_path / "a.json"), "--to", target, "--output", str(tmp_path / target)]
         convert(words)
         printed = capsys.readouterr().out
         again = read_labels(printed.splitlines()[-1].removeprefix("wrote "))
         assert again.images[0].ignored.tolist() == expected
-        assert ("1 ignored faces are left out" in printed) == (target == "yolo")
+        assert ("2 ignored faces are left out" in printed) == (target == "yolo")
+
+
+def test_images_without_labels_do_not_become_background_in_yolo(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png", "c.jpg", "train/images/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 100)).save(tmp_path / name)
+    file = tmp_path / "list.txt"
+    row = "1\n40 30 20 40 0 0 0 0 0 0\n"
+    file.write_text(f"a.png\n{row}train/images/a.png\n{row}")
+    again = read_labels(OUTPUTS["yolo"](read_labels(f"wider:{file}:{tmp_path}"), tmp_path / "yolo"))
+    assert [image.boxes.tolist() for image in again.images] == [[[40, 30, 20, 40]]] * 2
+    (tmp_path / "b.jpg").write_bytes((tmp_path / "c.jpg").read_bytes())
+    file.write_text(f"b.jpg\n{row}b.png\n{row}")
+    with pytest.raises(ValueError, match=r"b\.jpg and \S+b\.png would have the same text file"):
+        OUTPUTS["yolo"](read_labels(f"wider:{file}:{tmp_path}"), tmp_path / "other")
 
 
 def test_a_notation_stands_for_a_data_set(pictures: tuple[Path, Boxes], tmp_path: Path) -> None:
@@ -118,6 +135,18 @@ def test_a_notation_stands_for_a_data_set(pictures: tuple[Path, Boxes], tmp_path
     assert "/" not in plain_name(text)
     with pytest.raises(ValueError, match=r"'nowhere' is not registered.*FORMAT:LABELS:IMAGES"):
         register_data_sets(["nowhere"])
+
+
+def test_a_path_with_a_colon_is_one_part_of_a_notation(
+    pictures: tuple[Path, Boxes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "2026-01-01 10:30:00"
+    text = export(pictures, "coco", folder)
+    assert boxes_of(read_labels(text), folder) == pictures[1]
+    assert boxes_of(read_labels(f"{text}:face"), folder) == pictures[1]
+    assert read_labels(f"coco:{folder / 'coco.json'}::face").faces == 90
+    with pytest.raises(FileNotFoundError, match=r"C:/faces/a\.json: no such file or folder"):
+        read_labels("coco:C:/faces/a.json:D:\\pictures")
 
 
 def test_detections_are_scored_against_labels_of_any_form(
@@ -172,12 +201,26 @@ def test_shapes_that_are_no_boxes_are_counted(tmp_path: Path) -> None:
     shapes = [
         {"label": "face", "points": [[10, 10], [20, 12], [15, 30]], "shape_type": "polygon"},
         {"label": "face", "points": [[40, 30], [40, 40]], "shape_type": "circle"},
+        {"label": "face", "points": [[60, 40], [69, 55]], "shape_type": "mask", "difficult": True},
         {"label": "face", "points": [[3, 3]], "shape_type": "point"},
     ]
     (tmp_path / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png"}))
     labels = read_labels(tmp_path)
-    assert labels.images[0].boxes.tolist() == [[10, 10, 10, 20], [30, 20, 20, 20]]
-    assert labels.findings.counts == {"around": 2, "no_box": 1}
+    boxes = [[10, 10, 10, 20], [30, 20, 20, 20], [60, 40, 10, 16]]
+    assert labels.images[0].boxes.tolist() == boxes
+    assert labels.images[0].ignored.tolist() == [False, False, True]
+    assert labels.findings.counts == {"around": 3, "no_box": 1}
+
+
+def test_a_mask_of_cvat_is_read_as_its_box(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    (tmp_path / "cvat.xml").write_text(
+        '<annotations><image name="a.png"><mask label="face" rle="3, 9, 3" left="10" top="20" '
+        'width="5" height="3"/></image></annotations>'
+    )
+    labels = read_labels(tmp_path / "cvat.xml")
+    assert labels.images[0].boxes.tolist() == [[10, 20, 5, 3]]
+    assert labels.findings.counts == {"around": 1}
 
 
 def test_a_turned_box_of_label_studio_is_read_as_the_box_around_it(tmp_path: Path) -> None:
@@ -195,6 +238,96 @@ def test_a_turned_box_of_label_studio_is_read_as_the_box_around_it(tmp_path: Pat
     labels = read_labels(tmp_path)
     assert labels.images[0].boxes.tolist() == [[70, 20, 30, 20]]
     assert labels.findings.counts == {"around": 1}
+
+
+SIZE = {"original_width": 200, "original_height": 100}
+REGION = {"x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0}
+
+
+def label_studio(folder: Path, *results: dict[str, Any]) -> Labels:
+    """The labels of one picture, 200 x 100, with one annotation."""
+    Image.new("RGB", (200, 100)).save(folder / "a.png")
+    task = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": results}]}
+    (folder / "a.json").write_text(json.dumps([task]))
+    return read_labels(folder)
+
+
+def test_turned_ellipses_are_read_as_the_boxes_around_them(tmp_path: Path) -> None:
+    value = {"x": 50, "y": 50, "radiusX": 20, "radiusY": 10, "ellipselabels": ["face"]}
+    (tmp_path / "studio").mkdir()
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (200, 100)).save(tmp_path / "images" / "a.png")
+    outline = np.linspace(0, 2 * np.pi, 3600)
+    for angle in (0, 30, 90, 135):
+        result = {**SIZE, "value": {**value, "rotation": angle}}
+        studio = label_studio(tmp_path / "studio", result)
+        (tmp_path / "cvat.xml").write_text(
+            '<annotations><image name="a.png"><ellipse label="face" cx="100" cy="50" rx="40" '
+            f'ry="10" rotation="{angle}"/></image></annotations>'
+        )
+        turn = np.exp(1j * np.radians(angle)) * (40 * np.cos(outline) + 10j * np.sin(outline))
+        w, h = np.ptp(turn.real), np.ptp(turn.imag)
+        for labels in (studio, read_labels(tmp_path / "cvat.xml")):
+            found = labels.images[0].boxes[0]
+            np.testing.assert_allclose(found, [100 - w / 2, 50 - h / 2, w, h], atol=0.02)
+
+
+def test_label_studio_repeats_a_region_for_its_label_and_its_descriptions(tmp_path: Path) -> None:
+    dog, face = {**REGION, "x": 60}, REGION
+    labels = label_studio(
+        tmp_path,
+        {**SIZE, "type": "rectanglelabels", "value": {**dog, "rectanglelabels": ["dog"]}},
+        {**SIZE, "type": "choices", "value": {**dog, "choices": ["blurred"]}},
+        {**SIZE, "type": "rectangle", "value": face},
+        {**SIZE, "type": "labels", "value": {**face, "labels": ["calm", "face"]}},
+        {"from_id": "a", "to_id": "b", "type": "relation", "direction": "right"},
+    )
+    assert labels.images[0].boxes.tolist() == [[20, 20, 60, 40]]
+    assert labels.findings.counts == {"other_labels": 2}
+
+
+def test_images_without_an_annotation_are_left_out(tmp_path: Path) -> None:
+    label_studio(tmp_path)
+    (task,) = json.loads((tmp_path / "a.json").read_text())
+    made = [[{"result": []}], [], [{"result": [], "was_cancelled": True}]]
+    for name in ("b.png", "c.png"):
+        shutil.copy(tmp_path / "a.png", tmp_path / name)
+    tasks = [
+        {**task, "data": {"image": name}, "annotations": annotations}
+        for name, annotations in zip(("a.png", "b.png", "c.png"), made)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(tasks))
+    labels = read_labels(tmp_path)
+    assert [Path(image.file).name for image in labels.images] == ["a.png"]
+    assert labels.findings.counts == {"no_annotation": 2}
+    (tmp_path / "a.json").write_text(json.dumps(tasks[1:]))
+    with pytest.raises(ValueError, match=r"none of the 2 tasks has an annotation"):
+        read_labels(tmp_path)
+
+
+def test_all_regions_of_a_json_min_are_read(tmp_path: Path) -> None:
+    Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
+    outline = {"points": [[50, 50], [60, 50], [60, 70]], **SIZE, "polygonlabels": ["face"]}
+    task = {
+        "image": "a.png",
+        "annotation_id": 1,
+        "box": [{**REGION, **SIZE, "rectanglelabels": ["face"]}],
+        "outline": [outline],
+        "light": [{**REGION, "choices": ["dark", "warm"]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    labels = read_labels(tmp_path)
+    assert labels.images[0].boxes.tolist() == [[20, 20, 60, 40], [100, 50, 20, 20]]
+
+
+def test_frames_of_a_video_in_cvat_have_no_suffix(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (80, 60)).save(tmp_path / "images" / "frame_000000.PNG")
+    (tmp_path / "a.xml").write_text(
+        '<annotations><image name="frame_000000"><box label="face" xtl="1" ytl="2" xbr="9" '
+        'ybr="9"/></image></annotations>'
+    )
+    assert read_labels(tmp_path).images[0].boxes.tolist() == [[1, 2, 8, 7]]
 
 
 def test_the_newest_of_several_annotations_counts(tmp_path: Path) -> None:
@@ -246,6 +379,43 @@ def test_other_rows_are_refused_by_line(tmp_path: Path, row: str, words: str) ->
     with pytest.raises(ValueError, match=words) as caught:
         read_labels(f"yolo:{tmp_path}")
     assert "a.txt" in str(caught.value)
+
+
+def test_the_lists_of_darknet_are_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "obj_train_data").mkdir()
+    Image.new("RGB", (100, 100)).save(tmp_path / "obj_train_data" / "a.png")
+    (tmp_path / "obj_train_data" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "obj.names").write_text("face\n")
+    (tmp_path / "train.txt").write_text("data/obj_train_data/a.png\n")
+    for text in (tmp_path, f"yolo:{tmp_path}"):
+        assert read_labels(text).images[0].boxes.tolist() == [[40, 30, 20, 40]]
+
+
+def test_linked_folders_of_labels_are_read_like_linked_folders_of_images(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        for kind in ("images", "labels"):
+            (tmp_path / "disk" / part / kind).mkdir(parents=True)
+            (tmp_path / "faces" / kind).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "faces" / kind / part).symlink_to(tmp_path / "disk" / part / kind)
+        Image.new("RGB", (100, 100)).save(tmp_path / "disk" / part / "images" / "a.png")
+        (tmp_path / "disk" / part / "labels" / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "faces" / "labels" / "loop").symlink_to(tmp_path / "faces")
+    labels = read_labels(tmp_path / "faces")
+    assert [image.boxes.tolist() for image in labels.images] == [[[40, 30, 20, 40]]] * 2
+
+
+def test_text_files_of_another_case_belong_to_their_images(tmp_path: Path) -> None:
+    Image.new("RGB", (100, 100)).save(tmp_path / "A.png")
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    labels = read_labels(f"yolo:{tmp_path}")
+    assert labels.images[0].boxes.tolist() == [[40, 30, 20, 40]]
+    assert "unlabeled" not in labels.findings.counts
+    (tmp_path / "b.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    with pytest.raises(FileNotFoundError, match=r"1 of 2 .* for example b\.\*"):
+        read_labels(f"yolo:{tmp_path}")
+    (tmp_path / "b.txt").rename(tmp_path / "A.txt")
+    with pytest.raises(ValueError, match=r"a\.txt: another text file has labels of the same image"):
+        read_labels(f"yolo:{tmp_path}")
 
 
 def test_cvat_for_video_is_named(tmp_path: Path) -> None:

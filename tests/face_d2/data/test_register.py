@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,18 @@ def test_sizes_are_cached_by_content(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FACE_D2_CACHE", str(folder / "cache"))
     cv2.imwrite(str(folder / "images" / names[0]), np.full((44, 66, 3), 9, np.uint8))
     assert image_size.image_sizes(folder / "images", names) == [(44, 66), (50, 30)]
+
+
+def test_sizes_of_files_with_equal_names_bytes_and_times_are_not_confused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path / "cache"))
+    for side, other in ((40, 60), (60, 40)):
+        folder = tmp_path / str(side)
+        folder.mkdir()
+        cv2.imwrite(str(folder / "a.bmp"), np.zeros((side, other, 3), np.uint8))
+        os.utime(folder / "a.bmp", (1e9, 1e9))
+        assert image_size.image_sizes(folder, ["a.bmp"]) == [(side, other)]
 
 
 def test_unwritable_cache_is_only_a_warning(

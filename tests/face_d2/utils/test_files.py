@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from face_d2.utils.files import replaced_file
+from face_d2.utils.files import replaced_file, writing
 
 
 def half(file: Path) -> None:
@@ -50,3 +50,17 @@ def test_a_pipe_is_written_to(tmp_path: Path) -> None:
             same.write_text("content")
         assert read.result(60) == "content"
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, as Linux has it")
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.txt'"), writing(file):
+        Path("/dev/full").write_text("a")
+    with pytest.raises(OSError, match=r"a\.txt'"), replaced_file(file):
+        Path("/dev/full").write_text("a")
+    full = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 9")
+    with pytest.raises(OSError, match=r"a\.txt: cannot be written; is the disk"), writing(file):
+        raise full
+    with pytest.raises(RuntimeError, match="other"), writing(file):
+        raise RuntimeError("other")
