@@ -117,28 +117,21 @@ class DF2S2(OneStageDetector):
         )
         check_anchors(anchor_generator.cell_anchors, box2box_transform)
         freeze_unused(backbone, in_features, len(pixel_mean))
-        self.backbone = backbone
-        self.size_divisibility = backbone.size_divisibility
+        self.backbone, self.size_divisibility = backbone, backbone.size_divisibility
         self.in_features = tuple(in_features)
         self.strides = [backbone.output_shape()[name].stride for name in in_features]
-        self.head = head
-        self.anchor_generator = anchor_generator
+        self.head, self.anchor_generator = head, anchor_generator
         self._grids = AnchorGridCache()
-        self.matcher = matcher
-        self.box2box_transform = box2box_transform
-        self.cls_norm = cls_norm
-        # A buffer, so that it is saved and resumed.
-        self.register_buffer(
-            "running_positives", torch.zeros(()) if cls_norm == "running_pos" else None
-        )
+        self.matcher, self.box2box_transform = matcher, box2box_transform
+        self.cls_norm, self.box_loss = cls_norm, box_loss
+        running = torch.zeros(()) if cls_norm == "running_pos" else None
+        self.register_buffer("running_positives", running)  # saved and resumed
         self.focal_loss_alpha, self.focal_loss_gamma = focal_loss_alpha, focal_loss_gamma
-        self.focal_loss_margin = focal_loss_margin
-        self.box_loss = box_loss
-        self.smooth_l1_beta, self.box_weight = smooth_l1_beta, box_weight
-        self.seg_weight, self.seg_assign, self.seg_reduction = seg_weight, seg_assign, seg_reduction
-        self.test_score_thresh = test_score_thresh
+        self.focal_loss_margin, self.smooth_l1_beta = focal_loss_margin, smooth_l1_beta
+        self.box_weight, self.seg_weight = box_weight, seg_weight
+        self.seg_assign, self.seg_reduction = seg_assign, seg_reduction
+        self.test_score_thresh, self.test_nms_thresh = test_score_thresh, test_nms_thresh
         self.test_topk_candidates = test_topk_candidates
-        self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
 
     @classmethod
