@@ -231,7 +231,7 @@ def test_a_retinaface_of_any_size_takes_images_as_they_are(tmp_path):
     outputs = retinaface_outputs(sum(2 * cells(s) for s in STRIDES))
     outputs["conf"][0, 2 * cells(8) + 2 * index(16, 5, 4)] = [0.1, 0.9]
     path = constant_graph(tmp_path / "free.onnx", outputs)
-    with pytest.raises(ValueError, match="retinaface and facedetector1mb know .*; name the adap"):
+    with pytest.raises(ValueError, match=r"retinaface and facedetector1mb know .*; name the adap"):
         open_onnx(path)
     boxes, _ = open_onnx(path, "retinaface").detect(IMAGE)
     assert_allclose(boxes, [[88 - 32, 72 - 32, 88 + 32, 72 + 32]])
