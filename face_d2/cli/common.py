@@ -185,15 +185,19 @@ def share(text: str) -> float:
 
 def count(text: str) -> int:
     """Parses an integer of 0 or more; argparse reports other texts."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected 0 or more")
-    return value
+    return _whole(text, 0)
 
 
 def at_least_one(text: str) -> int:
     """Parses an integer of 1 or more; argparse reports other texts."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return _whole(text, 1)
+
+
+def _whole(text: str, lowest: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = lowest - 1
+    if value < lowest:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, {lowest} or more")
     return value

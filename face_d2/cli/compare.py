@@ -147,7 +147,10 @@ def _parser() -> CommandParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
     return value

@@ -211,7 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _size(text: str) -> float:
-    size = float(text)
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
     if not 0 <= size < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: expected a number of pixels, 0 or more")
     return size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from face_d2.detectors.base import About, Detections, Detector, keep_best
+from face_d2.utils.choices import check_number
 
 __all__ = ["MTCNN", "HaarCascade"]
 
@@ -74,6 +77,13 @@ class HaarCascade(Detector):
         }
 
     @property
+    def fingerprint(self) -> Mapping[str, object]:
+        """See :attr:`Detector.fingerprint`; the file counts by its content, not by its name."""
+        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
+        sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return {**super().fingerprint, "protocol": protocol, "sha256": sha256}
+
+    @property
     def file_bytes(self) -> int:
         """See :attr:`Detector.file_bytes`."""
         return self.path.stat().st_size
@@ -87,6 +97,7 @@ class MTCNN(Detector):
 
     Raises:
         ImportError: facenet-pytorch cannot be imported.
+        ValueError: the minimum size is below 1.
     """
 
     adapter = "mtcnn"
@@ -100,6 +111,7 @@ class MTCNN(Detector):
     _THRESHOLDS = (0.6, 0.7, 0.7)
 
     def __init__(self, min_face_size: int = 20) -> None:
+        check_number("MTCNN's min_face_size", min_face_size, 1, whole=True)
         try:
             from facenet_pytorch import MTCNN as Package
         except ImportError as error:

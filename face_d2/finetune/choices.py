@@ -14,6 +14,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from face_d2.analysis.coverage import measure_coverage
 from face_d2.config import load_config, with_overrides
+from face_d2.data.mapper import build_train_mapper
+from face_d2.plugins import import_detectors
 from face_d2.pretrained import PRETRAINED, find_pretrained
 
 __all__ = ["DEFAULT_MODEL", "Choices", "choose", "configure"]
@@ -74,6 +76,8 @@ def choose(train: str, model: str | None, overrides: Sequence[str]) -> Choices:
         reason = f"Network: {find_pretrained(model).name}, as asked for by --model."
     reasons = [reason]
     cfg = load_config(PRETRAINED[model].config, overrides)
+    import_detectors()
+    build_train_mapper(cfg)  # tells a wrong INPUT.MAPPER
     given = set(overrides[::2])
     pairs: list[Any] = []
     if "INPUT.MIN_SIZE_TEST" not in given:

@@ -111,8 +111,6 @@ class _Pace(HookBase):
         # A new leg starts a new loader and repeats the slow steps.
         usable = left - self._start_up - _WARM_STEPS * seconds
         more = int(max(0.0, usable) / seconds)
-        if known and more >= self.trainer.max_iter - done and left < 2 * self._start_up:
-            return
         checkpoints = next(h for h in self.trainer._hooks if isinstance(h, PeriodicCheckpoints))
         checkpoints.save()
         self._length.iterations = done + more

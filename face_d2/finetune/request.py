@@ -10,7 +10,7 @@ from typing import Any
 from face_d2.config import load_config
 from face_d2.data.labels.notation import plain_name
 from face_d2.finetune.choices import DEFAULT_MODEL
-from face_d2.pretrained import PRETRAINED
+from face_d2.pretrained import find_pretrained
 
 __all__ = [
     "STATE",
@@ -59,7 +59,7 @@ def default_output(data: str) -> Path:
 
 
 def check_request(request: Request) -> None:
-    """A ValueError for keys that flags set, for two lengths, and for keys that do not exist."""
+    """A ValueError for keys that flags set, two lengths, and names that do not exist."""
     for key, flag in _FLAGS.items():
         if key in request.overrides[::2]:
             raise RequestError(f"{key} is set by {flag}; use the flag instead of the key.")
@@ -67,8 +67,8 @@ def check_request(request: Request) -> None:
         raise RequestError(
             "--time and SOLVER.MAX_ITER both set the length of the training; give one of them."
         )
-    model = request.model or DEFAULT_MODEL
-    load_config(PRETRAINED[model].config, request.overrides)  # tells a wrong key
+    model = find_pretrained(request.model or DEFAULT_MODEL)
+    load_config(model.config, request.overrides)  # tells a wrong key
 
 
 def earlier_state(request: Request, output: Path, must_exist: bool) -> dict[str, Any]:

@@ -7,14 +7,9 @@ import sys
 
 import pytest
 
-MODULES = (
-    "face_d2.cli.benchmark",
-    "face_d2.cli.check_dataset",
-    "face_d2.cli.evaluate",
-    "face_d2.cli.export",
-    "face_d2.cli.model_zoo",
-    "face_d2.cli.predict",
-)
+from face_d2.cli.main import COMMANDS
+
+MODULES = ("face_d2.cli.main", *(module for module, _ in COMMANDS.values()))
 
 
 @pytest.mark.parametrize("module", MODULES)

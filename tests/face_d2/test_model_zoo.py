@@ -15,6 +15,7 @@ import pytest
 import torch
 from detectron2 import model_zoo as detectron2_zoo
 from detectron2.modeling import build_model
+from helpers.commands import status_of
 from helpers.file_server import serve
 
 import lffd_d2
@@ -253,8 +254,12 @@ def test_command(
     assert main([name, "--download", "--cache", str(tmp_path / "own")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "own" / published.name)
     assert main([name, "--cache", str(tmp_path / "own")]) == 0
-    with pytest.raises(SystemExit):
-        main(["--download"])
+    for words, message in (
+        (["--download"], "--download and --cache need a NAME"),
+        (["--markdown", name], "--markdown lists all models; leave out NAME"),
+    ):
+        assert status_of(main, words) == 2
+        assert message in capsys.readouterr().err
     done = subprocess.run(
         [sys.executable, "-W", "ignore", repo / "tools" / "model_zoo.py"],
         capture_output=True,

@@ -24,6 +24,14 @@ SMALL_ROI = {
     "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 8,
 }
+#: :func:`tiny_lffd`, as words that override the shipped LFFD's config.
+TINY_LFFD = (
+    *("MODEL.LFFD.VARIANT", "custom", "MODEL.LFFD.LAYERS", "DD SS DSS"),
+    *("MODEL.LFFD.WIDTHS", "[8,8,8,8,8,8,8]", "MODEL.LFFD.TAPS", "['c4','c7']"),
+    *("MODEL.LFFD.FACE_RANGES", "[[10,20],[20,40]]", "MODEL.LFFD.BRANCH_CHANNELS", "16"),
+    *("INPUT.SCALE_SAMPLING.SMALL_FACE_RULES", "2", "INPUT.SCALE_SAMPLING.SIZE", "64"),
+    *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
+)
 
 
 def tiny_lffd() -> CfgNode:

@@ -20,6 +20,7 @@ __all__ = ["DetectorChoice", "open_detector"]
 #: Key in the metadata of exported files of this project.
 _OWN_KEY = "face_d2"
 _SETTINGS = tuple(field.name for field in fields(Settings))
+_WHOLE = ("size", "class", "min_face_size")
 
 
 @dataclass(frozen=True)
@@ -114,10 +115,10 @@ def _open_config(spec: DetectorChoice, threads: int) -> Detector:
     config, plus, weights = spec.target.rpartition("+")
     if not plus:
         raise ValueError(f"config:{spec.target}: expected config:FILE+WEIGHTS")
-    _check_options(spec, "class")
+    chosen = _numbers(spec, "class")
     if threads:
         torch.set_num_threads(threads)
-    return Detectron2Model(config, Path(weights), int(spec.options.get("class", 0)))
+    return Detectron2Model(config, Path(weights), chosen.get("class", 0))
 
 
 def _open_shipped(spec: DetectorChoice, threads: int) -> Detector:
@@ -144,12 +145,12 @@ def _open_haar(spec: DetectorChoice, threads: int) -> Detector:
 
 
 def _open_mtcnn(spec: DetectorChoice, threads: int) -> Detector:
-    _check_options(spec, "min_face_size")
+    chosen = _numbers(spec, "min_face_size")
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    return MTCNN(int(spec.options.get("min_face_size", 20)))
+    return MTCNN(**chosen)
 
 
 _WITHOUT_FILE = ("haar", "mtcnn")
@@ -186,11 +187,11 @@ def _numbers(spec: DetectorChoice, *allowed: str) -> dict[str, Any]:
     _check_options(spec, *allowed)
     values: dict[str, Any] = {}
     for key, text in spec.options.items():
-        number = int if key == "size" else float
+        number, kind = (int, "whole number") if key in _WHOLE else (float, "number")
         try:
             values[key] = number(text)
         except ValueError:
-            raise ValueError(f"detector {spec.name}: {key}={text} is not a number") from None
+            raise ValueError(f"detector {spec.name}: {key}={text} is no {kind}") from None
     return values
 
 

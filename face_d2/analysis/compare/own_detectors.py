@@ -151,8 +151,12 @@ class Detectron2Model(_WithFile):
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        digest = hashlib.sha256(self.cfg.dump().encode()).hexdigest()
-        return {**super().fingerprint, "sha256": self._sha256, "config_sha256": digest}
+        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
+        cfg = self.cfg.clone()
+        cfg.MODEL.WEIGHTS = ""  # they count by their content
+        digest = hashlib.sha256(cfg.dump().encode()).hexdigest()
+        known = {"protocol": protocol, "sha256": self._sha256, "config_sha256": digest}
+        return {**super().fingerprint, **known}
 
     @property
     def parameters(self) -> int:

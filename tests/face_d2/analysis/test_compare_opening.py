@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.small_graphs import constant_graph
 from numpy.testing import assert_allclose
 
+from face_d2 import FaceDetector
 from face_d2.analysis.compare.opening import DetectorChoice, open_detector
 from face_d2.analysis.compare.recorded import RecordedDetections
 from face_d2.evaluation import write_predictions
@@ -34,11 +38,14 @@ class TestSpec:
             ("yunt:b.onnx", "no adapter 'yunt'; adapters are yunet"),
             ("yunet:b.onnx?size", "expected KEY=VALUE after '\\?', found 'size'"),
             ("yunet:", "names no file"),
+            ("config:x.yaml+x.pth?class=face", "class=face is no whole number"),
+            ("config:x.yaml", "expected config:FILE\\+WEIGHTS"),
+            ("config:x.yaml+x.pth?score=0.5", "no option score; options are class"),
         ],
     )
     def test_a_wrong_text_says_what_was_expected(self, text, message):
         with pytest.raises(ValueError, match=message):
-            DetectorChoice.parse(text)
+            open_detector(text)
 
 
 class TestOpen:
@@ -74,6 +81,66 @@ class TestOpen:
             open_detector("no-such-detector")
 
 
+class TestOwn:
+    """A tiny LFFD in both forms: an exported file, and a config with weights."""
+
+    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+
+    def test_an_exported_file_is_recognized_and_finds_what_it_finds_elsewhere(self, tiny_onnx):
+        detector = open_detector(f"{tiny_onnx['lffd']}?score=0.6", 1)
+        assert detector.adapter == "face-d2"
+        expected = FaceDetector.from_onnx(tiny_onnx["lffd"], score_threshold=0.6)
+        boxes, scores = detector.detect(self.picture)
+        assert len(scores) > 0
+        assert_allclose(boxes, expected.detect(self.picture).boxes, atol=0.01)
+        assert detector.protocol["score threshold"] == "> 0.6"
+        assert detector.protocol["image size"].startswith("original, enlarged to a shorter side of")
+        assert detector.fingerprint != open_detector(str(tiny_onnx["lffd"])).fingerprint
+        assert detector.file_bytes == tiny_onnx["lffd"].stat().st_size
+
+    def test_the_size_of_images_is_part_of_the_protocol(self, tiny_onnx):
+        size = open_detector(f"face-d2:{tiny_onnx['df2s2']}").protocol["image size"]
+        assert size.startswith("shorter side 96, longer side at most ")
+
+    def test_a_config_finds_what_the_predictor_finds(self, tiny_files):
+        config, weights = tiny_files["lffd"]
+        threads = torch.get_num_threads()
+        detector = open_detector(f"config:{config}+{weights}", 1)
+        assert torch.get_num_threads() == 1
+        torch.set_num_threads(threads)
+        expected = FaceDetector.from_config(config, weights, device="cpu").detect(self.picture)
+        boxes, scores = detector.detect(self.picture)
+        assert len(scores) > 0
+        assert_allclose(scores, expected.scores, atol=1e-5)
+        assert_allclose(boxes, expected.boxes, atol=0.01)
+
+    def test_another_class_than_the_faces_is_left_out(self, tiny_files):
+        config, weights = tiny_files["lffd"]
+        detector = open_detector(f"config:{config}+{weights}?class=1")
+        assert len(detector.detect(self.picture).scores) == 0
+
+    def test_a_config_is_told_by_its_content_and_its_weights(self, tiny_files, tmp_path):
+        config, weights = tiny_files["lffd"]
+        copies = [shutil.copy(file, tmp_path / f"copy{file.suffix}") for file in (config, weights)]
+        (tmp_path / "other.yaml").write_text(
+            config.read_text().replace("NMS_THRESH_TEST: 0.4", "NMS_THRESH_TEST: 0.5")
+        )
+        first, same, other = (
+            open_detector(f"config:{yaml}+{file}")
+            for yaml, file in ((config, weights), copies, (tmp_path / "other.yaml", weights))
+        )
+        assert first.fingerprint == same.fingerprint
+        assert first.fingerprint != other.fingerprint
+        assert first.file_bytes == weights.stat().st_size
+        assert "weights.pth, sha256 " in first.protocol["file"]
+        tensors = torch.load(weights, weights_only=True)["model"].values()
+        assert first.parameters == sum(tensor.numel() for tensor in tensors)
+
+    def test_weights_that_are_not_there_are_named(self, tiny_files):
+        with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
+            open_detector(f"config:{tiny_files['lffd'][0]}+none.pth")
+
+
 class TestRecorded:
     def test_rows_of_a_folder_become_boxes(self, tmp_path):
         folder = write_predictions({"0--A/x": [[10, 20, 5, 6, 0.5]], "0--A/y": []}, tmp_path / "p")
@@ -86,7 +153,7 @@ class TestRecorded:
 
     def test_an_image_without_a_file_is_named(self, tmp_path):
         folder = write_predictions({"0--A/x": []}, tmp_path / "p")
-        with pytest.raises(ValueError, match="no file for the image 0--A/z"):
+        with pytest.raises(ValueError, match=r"p: has no file 0--A/z\.txt"):
             open_detector(f"predictions:{folder}").of_image("0--A/z")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import status_of
 from helpers.small_graphs import constant_graph
 from helpers.tiny_sets import write_wider_set
 
@@ -42,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
     main(
         [*detectors, "--detector", f"Perfect=predictions:{recorded.parent}",
          "--data", f"wider:{text}:{images}", "--output", str(root / "out"), "--bootstrap", "50",
-         "--timing-images", "1", "--pictures", "5"]
+         "--timing-images", "1", "--pictures", "5", "--false-positives", "0.5"]
     )  # fmt: skip
     return root / "out"
 
@@ -206,6 +207,8 @@ def test_results_json_has_the_aps_of_every_detector(folder):
     assert results["detectors"]["Alpha"]["protocol"]["NMS"] == "IoU 0.5"
     assert results["detectors"]["Alpha"]["cost"]["threads_1"]["milliseconds"] > 0
     assert results["detectors"]["Alpha"]["cost"]["peak_memory_mib"] > 0
+    point = results["detectors"]["Perfect"]["for_false_positives"]
+    assert point["false_positives_per_image"] == 0.5  # as asked for
 
 
 def test_the_text_has_figures_differences_protocols_and_published_rows(folder):
@@ -263,6 +266,22 @@ def test_a_mistake_is_one_line(arguments, message, folder, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
     assert message in captured.err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--false-positives=0", "0: expected a number above 0"),
+        ("--false-positives=few", "few: expected a number above 0"),
+        ("--recall=most", "most: expected a number between 0 and 1"),
+        ("--processes=0", "0: expected a whole number, 1 or more"),
+        ("--threads=two", "two: expected a whole number, 1 or more"),
+    ],
+)
+def test_a_wrong_value_of_an_option_says_what_is_expected(option, message, capsys):
+    assert status_of(main, ["--detector", "haar", "--data", "fddb", option]) == 2
+    flag = option.partition("=")[0]
+    assert f"error: argument {flag}: {message}" in capsys.readouterr().err
 
 
 def test_two_detectors_of_one_name_are_refused(folder, tmp_path, capsys):

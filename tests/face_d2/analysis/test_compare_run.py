@@ -22,6 +22,7 @@ from face_d2.analysis.compare import run as run_module
 from face_d2.analysis.compare.comparison import CompareSettings, compare
 from face_d2.analysis.compare.cost import measure_memory
 from face_d2.analysis.compare.data import read_image_set
+from face_d2.analysis.compare.measures import MeasureSettings
 from face_d2.analysis.compare.opening import DetectorChoice
 from face_d2.analysis.compare.run import run_detector
 
@@ -97,6 +98,19 @@ def test_a_line_that_a_killed_run_left_half_written_is_searched_again(images, tm
     run_detector(spec, images, tmp_path / "runs", progress=False)
     assert searched[6:] == [list(images.files)[-1]]
     assert journal.read_bytes() == whole
+
+
+def test_an_image_of_a_damaged_line_is_searched_again(images, tmp_path, searched):
+    spec = finder(tmp_path / "a.onnx")
+    first = run_detector(spec, images, tmp_path / "runs", progress=False)
+    (journal,) = (tmp_path / "runs").glob("*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[1:4] = [b"\0" * 40 + b"\n", b'{"boxes": []}\n', b"[]\n"]
+    journal.write_bytes(b"".join(lines))
+    again = run_detector(spec, images, tmp_path / "runs", progress=False)
+    assert searched[6:] == list(images.files)[1:4]
+    for name in images.files:
+        assert_allclose(first[name].boxes, again[name].boxes)
 
 
 def test_an_unreadable_image_is_named_with_what_to_do(images, tmp_path):
@@ -191,6 +205,12 @@ class TestData:
         assert len(images.files) == 3
         assert_allclose(images.ground_truth.boxes, expected)
 
+    def test_a_list_that_is_not_there_is_named(self, images, tmp_path):
+        folder = next(iter(images.files.values())).parents[1]
+        text = folder.parents[1] / "wider_face_split" / "wider_face_val_bbx_gt.txt"
+        with pytest.raises(FileNotFoundError, match=r"none\.txt: no such list of images"):
+            read_image_set(f"wider:{text}:{folder}", tmp_path / "none.txt")
+
     @pytest.mark.parametrize(
         ("data", "message"),
         [("nothing", "expected widerface_val"), ("wider:a.txt:b", "a.txt: no such file")],
@@ -227,12 +247,49 @@ def test_fddb_is_scored_by_its_own_protocol(tmp_path, monkeypatch):
     file = constant_graph(tmp_path / "half.onnx", {"o": rows}, (640, 640))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     images = read_image_set("fddb")
+    with pytest.raises(ValueError, match="--images: FDDB is scored on all of its images"):
+        read_image_set("fddb", file)
     choice = DetectorChoice.parse(f"half=yolov8face:{file}")
     settings = CompareSettings(timing_images=0, pictures=1)
     results = compare([choice], [images], tmp_path / "out", settings, progress=False)
     figures = results["detectors"]["half"]["fddb"]
     assert figures["disc@1000"] == pytest.approx(50)
     assert 35 < figures["cont@1000"] < 50  # a circle in a square: IoU pi / 4
+    images.files["2002-03/img"].unlink()
+    with pytest.raises(FileNotFoundError, match=r"03/img\.jpg: this image of fddb is not there"):
+        read_image_set("fddb")
+
+
+def test_costs_are_measured_once(images, tmp_path):
+    """What a stopped comparison left of them, here half a file, is measured again."""
+    settings = CompareSettings(
+        MeasureSettings(bootstrap=0), timing_images=2, timing_threads=(1,), pictures=0
+    )
+    choice = finder(tmp_path / "a.onnx")
+    kept = tmp_path / "out" / "runs" / "costs.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"asked": {')
+    first, again = (
+        compare([choice], [images], tmp_path / "out", settings, progress=False) for _ in range(2)
+    )
+    cost = first["detectors"][choice.name]["cost"]
+    assert cost["images"] == 2
+    assert cost["threads_1"]["milliseconds"] > 0
+    assert again["detectors"][choice.name]["cost"] == cost
+    whole = json.loads(kept.read_text())
+    assert whole["costs"][choice.name] == cost
+    whole["asked"]["machine"]["processor"] = "another"
+    whole["costs"][choice.name]["images"] = 7
+    kept.write_text(json.dumps(whole))
+    other = compare([choice], [images], tmp_path / "out", settings, progress=False)
+    assert other["detectors"][choice.name]["cost"]["images"] == 2
+
+
+def test_a_comparison_of_nothing_is_refused(images, tmp_path):
+    with pytest.raises(ValueError, match="there is no detector; name at least one"):
+        compare([], [images], tmp_path, CompareSettings())
+    with pytest.raises(ValueError, match="there is no data set; name at least one"):
+        compare([finder(tmp_path / "a.onnx")], [], tmp_path, CompareSettings())
 
 
 class Deadly:

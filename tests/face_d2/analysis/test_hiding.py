@@ -145,6 +145,11 @@ def test_a_threshold_below_the_detectors_own_is_refused(
     assert main([*words, "--detector", f"{detector}?score=0.005", "--threshold", "0.01"]) == 0
     page = capsys.readouterr().out
     assert page.count("| Mine ") == 3
+    file = tmp_path / "pages" / "hiding.md"
+    again = ["--detector", f"{detector}?score=0.005", "--threshold", "0.01", "--page", str(file)]
+    assert main([*words, *again]) == 0
+    assert capsys.readouterr().out == page
+    assert file.read_text() in (page, page.removesuffix("\n"))
     for wrong in (["--threshold", "1"], ["--covered", "0"], ["--bootstrap", "-1"]):
         with pytest.raises(SystemExit) as stopped:
             main([*words, "--detector", detector, *wrong])

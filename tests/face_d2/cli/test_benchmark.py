@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.tables import unpadded
+from PIL import Image
 
 from face_d2.analysis.benchmark import measure
 from face_d2.analysis.benchmark.routes import file_routes, foreign_routes
@@ -119,6 +120,64 @@ def test_without_weights_and_without_onnx(
     assert "is not installed" in rows["ONNX Runtime fp32"]["network"]["error"]
     assert not [name for name in rows if "int8" in name]
     assert result["weights"].startswith("Random weights")
+
+
+def settings(config: Path, weights: Path, **chosen: Any) -> measure.BenchmarkSettings:
+    """One round at 64 x 48 on one thread, in no runtime but those of files."""
+    fixed = {"opts": (), "sizes": [("64x48", 48, 64)], "threads": 1, "rounds": 1}
+    limits = {"max_seconds": 10.0, "devices": []}
+    return measure.BenchmarkSettings(str(config), str(weights), **fixed, **limits, **chosen)
+
+
+@pytest.mark.parametrize(
+    ("place", "failed"),
+    [
+        ("onnx_file.export_onnx", {"ONNX Runtime fp32", "ONNX Runtime int8"}),
+        ("quantize.write_int8", {"ONNX Runtime int8"}),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_the_reason_in_its_rows(
+    place: str,
+    failed: set[str],
+    tiny_files: dict[str, tuple[Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no such operator\nand a long trace")
+
+    monkeypatch.setattr(f"face_d2.export.{place}", fail)
+    monkeypatch.setattr(measure, "convolution_peak", lambda *_: 1.0)  # takes seconds
+    result = measure.measure(settings(*tiny_files["lffd"], only=["onnx"]))
+    rows = {row["name"]: row["sizes"]["64x48"]["network"] for row in result["rows"]}
+    assert rows.keys() == {"ONNX Runtime fp32", "ONNX Runtime int8"}
+    for name, cell in rows.items():
+        assert ("median" in cell) == (name not in failed)
+        assert ("no such operator" in cell.get("error", "")) == (name in failed)
+        assert "long trace" not in cell.get("error", "")
+
+
+def test_times_and_int8_are_those_of_the_users_pictures(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, gray in (("a.png", 40), ("b.png", 200)):
+        Image.new("RGB", (200, 100), (gray, gray, gray)).save(folder / name)
+    seen: dict[str, Any] = {}
+    files = {"fp32": "not exported", "int8": "not exported"}
+
+    def cells(routes: Any, image: Any, settings: Any, bar: Any) -> list[dict[str, Any]]:
+        seen["image"] = image
+        return [{} for _ in routes]
+
+    monkeypatch.setattr(measure, "_cells", cells)
+    monkeypatch.setattr(measure, "convolution_peak", lambda *_: 1.0)  # takes seconds
+    monkeypatch.setattr(measure, "_files", lambda *words: seen.update(images=words[2]) or files)
+    own = {"image": str(folder / "b.png"), "calibration": str(folder)}
+    measure.measure(settings(*tiny_files["lffd"], only=["onnx"], **own))
+    assert sorted(file.name for file in seen["images"]) == ["a.png", "b.png"]
+    assert seen["image"].shape == (48, 64, 3)
+    assert (seen["image"] == 200).all()
 
 
 def test_a_file_made_for_one_size(tmp_path: Path) -> None:

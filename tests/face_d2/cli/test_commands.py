@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import face_d2
 from face_d2.cli.common import SECTIONS, SINGLE_KEYS, CommandParser, run, split_overrides
 from face_d2.cli.main import COMMANDS, main
 from face_d2.config import get_cfg
@@ -70,6 +71,23 @@ def test_a_command_gets_the_words_behind_it(capsys: pytest.CaptureFixture[str]) 
         main(["evaluate", "fddb", "--help"])
     assert stopped.value.code == 0
     assert "usage: face-d2-evaluate fddb" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{face_d2.__version__}\n"
+
+
+def test_a_missing_package_of_a_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "face_d2.cli.model_zoo", raising=False)
+    monkeypatch.setitem(sys.modules, "tabulate", None)
+    assert main(["model-zoo"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert "tabulate" in text
+    assert text.count("\n") == 1
 
 
 def test_the_reference_names_every_command(repo: Path) -> None:

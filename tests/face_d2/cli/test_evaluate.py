@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 from helpers.commands import status_of
+from PIL import Image
 
 from face_d2.cli.evaluate import fddb_main, widerface_main
+from face_d2.data.register import register_wider_face
 from face_d2.evaluation.wider_face.files import write_predictions
 
 ANNOTATIONS = """0--E/a.jpg
@@ -72,16 +74,37 @@ def test_a_listed_name_without_its_event_is_not_left_out(found, truth, tmp_path,
     assert "1 of the images asked for are not in the ground truth" in capsys.readouterr().err
 
 
-def test_widerface_plots(found, truth, tmp_path, capsys):
-    widerface_main([found, truth, "--plots", f"{tmp_path}/plots", "--bootstrap", "0"])
-    names = {path.name for path in (tmp_path / "plots").iterdir()}
-    assert {
-        "precision_recall.png",
-        "recall.svg",
-        "ap_by_height.png",
-        "ap_by_attribute.svg",
-    } <= names
-    assert "wrote" in capsys.readouterr().out
+def test_a_registered_set_is_a_ground_truth(found, truth, tmp_path, capsys):
+    register_wider_face(f"tiny_{tmp_path.name}", tmp_path, truth)
+    report = tmp_path / "report.json"
+    (tmp_path / "0--E").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (400, 400)).save(tmp_path / "0--E" / f"{name}.jpg")
+    for name in (truth, f"tiny_{tmp_path.name}"):
+        assert widerface_main([found, name, "--bootstrap", "0", "--json", str(report)]) == 0
+        figures = json.loads(report.read_text())
+        assert [figures[f"AP_{s}"] for s in ("easy", "medium", "hard")] == pytest.approx([50] * 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sheets"),
+    [
+        ([[300, 300, 60, 60, 0.5]], {"false_positives.png", "misses.png"}),
+        ([[100, 100, 60, 60, 0.5]], set()),
+    ],
+)
+def test_curves_are_plotted_and_errors_drawn_on_sheets(rows, sheets, truth, tmp_path, capsys):
+    found = str(write_predictions({"0--E/a": rows, "0--E/b": []}, tmp_path / "found"))
+    (tmp_path / "images" / "0--E").mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (400, 400)).save(tmp_path / "images" / "0--E" / f"{name}.jpg")
+    plots = ["--plots", f"{tmp_path}/plots", "--bootstrap", "0"]
+    assert widerface_main([found, truth, *plots, "--image-root", f"{tmp_path}/images"]) == 0
+    written = {path.name for path in (tmp_path / "plots").iterdir()}
+    curves = ("precision_recall", "recall", "ap_by_height", "ap_by_attribute")
+    assert written == {f"{name}.{form}" for name in curves for form in ("png", "svg")} | sheets
+    printed = capsys.readouterr().out
+    assert all(f"wrote {tmp_path / 'plots' / name}\n" in printed for name in written)
 
 
 def test_fddb_prints_and_writes(folds, tmp_path, capsys):
@@ -113,14 +136,23 @@ def test_fddb_prints_and_writes(folds, tmp_path, capsys):
         (
             ["FOUND", "TRUTH", "--bootstrap", "-1"],
             2,
-            "error: argument --bootstrap: -1: expected 0 or more",
+            "error: argument --bootstrap: -1: expected a whole number, 0 or more",
         ),
+        (["FOUND", "TRUTH", "--bootstrap", "many"], 2, "many: expected a whole number, 0 or more"),
+        (["FOUND", "UNLABELED"], 1, "' has no labels."),
         (["FOUND", "TRUTH", "--image-root", "x"], 2, "--image-root needs --plots DIR"),
         (["FOUND", "TRUTH", "--images", "nowhere"], 1, "No such file"),
     ],
 )
-def test_widerface_refuses_bad_input_in_one_line(found, truth, capsys, arguments, status, message):
-    given = [{"FOUND": found, "TRUTH": truth}.get(argument, argument) for argument in arguments]
+def test_widerface_refuses_bad_input_in_one_line(
+    found, truth, tmp_path, capsys, arguments, status, message
+):
+    unlabeled = f"unlabeled_{tmp_path.name}"
+    register_wider_face(unlabeled, tmp_path, tmp_path / "list.txt", annotated=False)
+    given = [
+        {"FOUND": found, "TRUTH": truth, "UNLABELED": unlabeled}.get(argument, argument)
+        for argument in arguments
+    ]
     assert status_of(widerface_main, given) == status
     captured = capsys.readouterr()
     assert message in captured.err

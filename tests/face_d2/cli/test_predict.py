@@ -570,7 +570,10 @@ def test_shards_of_pictures_then_a_changed_file(backend: SquareFinder, folder: P
         (["x.jpg", "--device", "cuda"], "are for --config-file"),
         (["x.jpg", "--model", "lffd-20l5s", "MODEL.NMS_THRESH", "1"], "are for --config-file"),
         (["x.jpg", "--onnx", "o", "--shard", "3/2"], "expected I/N"),
+        (["x.jpg", "--onnx", "o", "--shard", "half"], "'half': expected I/N"),
         (["x.jpg", "--onnx", "o", "--num-processes", "2"], "need --config-file"),
+        (["x.jpg", "--min-size", "big"], "big: expected a number of pixels, 0 or more"),
+        (["a.mp4", "b.mp4", "--tracks", "t.json"], "--tracks needs exactly one video"),
     ],
 )
 def test_bad_command_lines(

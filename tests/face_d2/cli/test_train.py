@@ -15,7 +15,7 @@ import torch
 from detectron2.modeling import build_model
 from helpers.label_files import WRITERS, Boxes, write_coco, write_pictures, write_wider
 from helpers.recorded_losses import build_trainer, losses_of
-from helpers.tiny_configs import tiny_lffd
+from helpers.tiny_configs import TINY_LFFD, tiny_lffd
 
 from face_d2 import train_net
 from face_d2.cli.train import main
@@ -34,15 +34,6 @@ from face_d2.finetune.data import in_validation, read_training_data
 from face_d2.finetune.outcome import keep
 from face_d2.finetune.pace import Length, read_losses
 
-#: An LFFD of two branches, as overrides of the shipped one's config.
-TINY = (
-    *("MODEL.LFFD.VARIANT", "custom", "MODEL.LFFD.LAYERS", "DD SS DSS"),
-    *("MODEL.LFFD.WIDTHS", "[8,8,8,8,8,8,8]", "MODEL.LFFD.TAPS", "['c4','c7']"),
-    *("MODEL.LFFD.FACE_RANGES", "[[10,20],[20,40]]", "MODEL.LFFD.BRANCH_CHANNELS", "16"),
-    *("INPUT.SCALE_SAMPLING.SMALL_FACE_RULES", "2", "INPUT.SCALE_SAMPLING.SIZE", "64"),
-    *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
-)
-
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Boxes]:
@@ -57,7 +48,7 @@ def coco(pictures: tuple[Path, Boxes]) -> str:
 
 @pytest.fixture(scope="module")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    cfg = load_config(PRETRAINED["lffd-20l5s"].config, TINY)
+    cfg = load_config(PRETRAINED["lffd-20l5s"].config, TINY_LFFD)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     torch.save({"model": build_model(cfg).state_dict()}, path)
@@ -68,7 +59,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 def command(coco: str, tiny_weights: str, tmp_path: Path) -> list[str]:
     """A command line of eight iterations."""
     words = ["--data", coco, "--model", "lffd-20l5s", "--output", str(tmp_path / "out")]
-    return [*words, *TINY, "MODEL.WEIGHTS", tiny_weights, "SOLVER.MAX_ITER", "8"]
+    return [*words, *TINY_LFFD, "MODEL.WEIGHTS", tiny_weights, "SOLVER.MAX_ITER", "8"]
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.commands import status_of
 from helpers.image_files import READABLE, UNREADABLE, encoded, picture
+from helpers.label_files import write_coco, write_pictures
 
 from face_d2.cli.check_dataset import main
 from face_d2.data import check as check_module
@@ -156,6 +158,35 @@ def test_registered_sets(test_data: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     assert main(["checked_val"]) == 0
     assert "114 images, 1,580 faces" in capsys.readouterr().out
+
+
+def test_labels_of_another_form_and_what_was_changed_when_they_were_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boxes = write_pictures(tmp_path, 6)
+    clean = write_coco(tmp_path, boxes)
+    report = tmp_path / "report.json"
+    assert main([clean, "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert (found["images"], found["faces"]) == (6, sum(map(len, boxes.values())))
+    assert found["changed_when_read"] == {}
+    assert found["list"] == str(tmp_path / "coco.json")
+    content = json.loads((tmp_path / "coco.json").read_text())
+    content["annotations"][0]["bbox"] = [90, 60, 30, 30]  # of 96 x 72 pixels
+    (tmp_path / "coco.json").write_text(json.dumps(content))
+    assert main([clean, "--json", str(report)]) == 1
+    assert json.loads(report.read_text())["changed_when_read"] == {"outside": 1}
+
+
+def test_a_registered_set_whose_list_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from face_d2.data.register import register_wider_face
+
+    name = f"unlisted_{tmp_path.name}"
+    register_wider_face(name, tmp_path, tmp_path / "list_bbx_gt.txt")
+    assert status_of(main, [name]) == 2
+    assert str(tmp_path / "list_bbx_gt.txt") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

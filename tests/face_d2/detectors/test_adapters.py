@@ -6,12 +6,15 @@ level, and must come back.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from helpers.small_graphs import constant_graph, echo_graph
 from numpy.testing import assert_allclose
+from onnx import TensorProto, helper
 
 from face_d2.analysis.compare.opening import open_detector
 from face_d2.detectors import ONNX_DETECTORS, open_onnx
@@ -213,6 +216,49 @@ def test_a_size_that_a_file_cannot_take_is_refused(tmp_path):
     path = ultralight(tmp_path / "fixed.onnx")
     with pytest.raises(ValueError, match="takes images of 320 x 240 pixels only"):
         open_onnx(path, size=640)
+
+
+def retinaface_outputs(count: int) -> dict[str, np.ndarray]:
+    return {"loc": np.zeros((1, count, 4)), "conf": np.zeros((1, count, 2)),
+            "landms": np.zeros((1, count, 10))}  # fmt: skip
+
+
+def test_a_retinaface_of_any_size_takes_images_as_they_are(tmp_path):
+    """The anchor of 64 pixels in the cell that the box is centered on, without an offset.
+
+    Its outputs have the form of another detector's too, whose anchors differ.
+    """
+    outputs = retinaface_outputs(sum(2 * cells(s) for s in STRIDES))
+    outputs["conf"][0, 2 * cells(8) + 2 * index(16, 5, 4)] = [0.1, 0.9]
+    path = constant_graph(tmp_path / "free.onnx", outputs)
+    with pytest.raises(ValueError, match=r"retinaface and facedetector1mb know .*; name the adap"):
+        open_onnx(path)
+    boxes, _ = open_onnx(path, "retinaface").detect(IMAGE)
+    assert_allclose(boxes, [[88 - 32, 72 - 32, 88 + 32, 72 + 32]])
+
+
+def test_a_file_with_other_anchors_is_refused_by_their_number(tmp_path):
+    path = constant_graph(tmp_path / "other.onnx", retinaface_outputs(99))
+    count = sum(2 * cells(s) for s in STRIDES)
+    with pytest.raises(ValueError, match=f"99 boxes for .* 128 x 128 pixels, .* has {count} anch"):
+        open_onnx(path, "retinaface").detect(IMAGE)
+
+
+def test_a_file_with_two_inputs_is_refused(tmp_path):
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3]) for name in "abc"]
+    node = helper.make_node("Add", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "test", infos[:2], infos[2:])
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "two.onnx")
+    with pytest.raises(ValueError, match=r"two\.onnx: has 2 inputs; expected one, the image"):
+        open_onnx(tmp_path / "two.onnx")
+
+
+def test_a_missing_runtime_says_how_to_install_it(tmp_path, monkeypatch):
+    path = echo_graph(tmp_path / "echo.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        open_onnx(path)
 
 
 def test_overlapping_boxes_leave_the_better_one(tmp_path):

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.commands import status_of
 from helpers.tables import unpadded
 
+from face_d2.analysis.ablation import run as ablation_run
 from face_d2.analysis.ablation import suite as ablation
 from face_d2.analysis.ablation.report import collect, markdown_table, plot_suite
 from face_d2.analysis.ablation.suite import SuiteRunner, read_suite
 from face_d2.cli.ablate import main
-from face_d2.config import get_config_file
+from face_d2.config import get_cfg, get_config_file
 from face_d2.synthetic.dataset import generate
 
 # Stands for the child process: does nothing but leave what a training leaves, in no time.
 STAND_IN = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 words = sys.argv[1:]
 after = lambda word: words[words.index(word) + 1]
 result, seed = pathlib.Path(after("--result")), int(after("SEED"))
@@ -30,6 +32,7 @@ settings = json.loads((folder / "settings.json").read_text())
 if result.stem == "seg_det-seed1" and not (folder / "pardoned").exists():
     sys.exit("out of luck")
 (folder / "metrics.json").write_text(json.dumps({"iteration": 3}))
+(folder / "gpus.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 figures = {f"AP_{s}": 10.0 * n + seed for n, s in enumerate(("easy", "medium", "hard"))}
 result.parent.mkdir(parents=True, exist_ok=True)
 result.write_text(json.dumps({**figures, "row": result.stem.split("-")[0], "seed": seed,
@@ -243,8 +246,6 @@ def test_without_a_suite_they_are_listed(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_one_process_a_folder(tmp_path: Path) -> None:
-    from face_d2.analysis.ablation import run as ablation_run
-
     with (
         ablation_run._alone_in(tmp_path / "run"),
         pytest.raises(SystemExit, match="another process trains in"),
@@ -303,3 +304,58 @@ def test_jobs_share_the_gpus(suite: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert [runner._gpus(slot) for slot in (0, 1)] == [["3", "5"], ["7", "8"]]
     with pytest.raises(ValueError, match="3 jobs of 2 GPUs each need 6; 4 are available"):
         SuiteRunner(read_suite(suite), [0], tmp_path, tmp_path, num_gpus=2, jobs=3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert SuiteRunner(read_suite(suite), [0], tmp_path, tmp_path, num_gpus=1, jobs=2)
+    with pytest.raises(ValueError, match="3 jobs of 1 GPUs each need 3; 2 are available"):
+        SuiteRunner(read_suite(suite), [0], tmp_path, tmp_path, num_gpus=1, jobs=3)
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(1, {"3", "5"}), (0, {"3,5"})])
+def test_runs_side_by_side_have_gpus_of_their_own(
+    gpus: int,
+    expected: set[str],
+    suite: str,
+    stand_in: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    runner = SuiteRunner(
+        read_suite(suite), [0], tmp_path, tmp_path / "results", num_gpus=gpus, jobs=2
+    )
+    assert runner.run(progress=False) == []
+    seen = {(run.folder / "gpus.txt").read_text() for run in runner.runs}
+    assert seen == expected
+
+
+@pytest.mark.parametrize(("seeds", "jobs"), [([], 1), ([0], 0)])
+def test_a_suite_needs_a_seed_and_a_job(
+    seeds: list[int], jobs: int, suite: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="at least one job and one seed are needed"):
+        SuiteRunner(read_suite(suite), seeds, tmp_path, tmp_path, jobs=jobs)
+
+
+def test_only_the_first_process_of_a_run_locks_its_folder_and_records(
+    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = SuiteRunner(read_suite(suite), [0], tmp_path, tmp_path, num_processes=2)
+    args = ablation_run._parse(runner._arguments(runner.runs[0]))
+    trained, recorded = [], []
+    monkeypatch.setattr(ablation_run.train_net, "train_or_evaluate", trained.append)
+    monkeypatch.setattr(ablation_run, "_record", lambda args, cfg: recorded.append(args))
+    with ablation_run._alone_in(runner.runs[0].folder):  # as the first process does
+        monkeypatch.setattr(ablation_run.comm, "is_main_process", lambda: False)
+        ablation_run._run(args)
+    assert (trained, recorded) == ([args], [])
+    monkeypatch.setattr(ablation_run.comm, "is_main_process", lambda: True)
+    ablation_run._run(args)
+    assert (trained, recorded) == ([args, args], [args])
+
+
+def test_a_result_names_the_gpu_it_was_made_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cuda:1"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H100")
+    assert ablation_run._device(cfg) == "1 x H100"

@@ -106,6 +106,21 @@ def test_the_peak_is_the_best_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert convolution_peak(torch.float32, "cpu") == pytest.approx(expected)
 
 
+def test_a_peak_waits_for_its_device_and_names_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def lost() -> None:
+        calls.append("wait")
+        if len(calls) == 3:
+            raise RuntimeError("device lost")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    text = r"a convolution in torch\.bfloat16 on meta fails: RuntimeError: device lost"
+    with pytest.raises(RuntimeError, match=text):
+        convolution_peak(torch.bfloat16, "meta")
+    assert len(calls) == 3
+
+
 def test_published_figures_agree_with_each_other() -> None:
     """The paper's own E_net: 1.22 and 0.42 on the TITAN Xp, 0.14 and 0.04 on the TX2."""
     efficiency = {
