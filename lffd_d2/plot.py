@@ -96,7 +96,7 @@ def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str,
         summed over colors, averaged over images and normalized to a sum of 1.
 
     Raises:
-        ValueError: an image is smaller than a receptive field.
+        ValueError: an image is smaller than a receptive field, or no pixel has an influence.
     """
     branches = model.backbone.variant.branches
     largest = _smallest_side(model)
@@ -116,18 +116,25 @@ def measure_effective_fields(model: LFFD, images: Sequence[Tensor]) -> dict[str,
             (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
             top, left = (rf.start + i * rf.stride - rf.size // 2 for i in (row, column))
             seen = gradient[0, :, top : top + rf.size, left : left + rf.size].abs().sum(dim=0)
-            fields[branch.tap] += (seen / seen.sum()).numpy() / len(images)
-    return fields
+            total = seen.sum().clamp(min=torch.finfo(seen.dtype).tiny)
+            fields[branch.tap] += (seen / total).numpy()
+    for tap, field in fields.items():
+        if not field.any():
+            raise ValueError(
+                f"no pixel of any image moves the score of {tap}; take trained weights, and images "
+                "of more than one color"
+            )
+    return {tap: field / field.sum() for tap, field in fields.items()}
 
 
 def effective_size(field: NDArray) -> int:
     """Side of the centered square that contains 95 % of the influence."""
-    size = len(field)
-    for half in range(size // 2 + 1):
-        middle = slice(size // 2 - half, size // 2 + half + 1)
+    center = len(field) // 2
+    for half in range(center):
+        middle = slice(center - half, center + half + 1)
         if field[middle, middle].sum() >= _SHARE * field.sum():
             return 2 * half + 1
-    return size
+    return len(field)
 
 
 def draw_receptive_fields(variant: Variant, fields: dict[str, NDArray], path: str | Path) -> None:

@@ -123,9 +123,6 @@ class _MappedDraws(Dataset[DatasetDict]):
             f"{unreadable[-1]}; are the files images?"
         )
 
-    def __len__(self) -> int:
-        return len(self._dataset)
-
 
 @contextmanager
 def _seeded(seed: int, position: int) -> Iterator[None]:

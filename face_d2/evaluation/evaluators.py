@@ -124,8 +124,7 @@ class WiderFaceEvaluator(_StreamingEvaluator):
         unreadable = self._gather_unreadable()
         predictions = self._folder / "predictions"
         if not comm.is_main_process():
-            for _ in self._shards.gather():
-                pass
+            list(self._shards.gather())  # takes part; the first process alone gets detections
             return {}
         with replaced_folder(predictions) as temporary:
             for name, rows in self._shards.gather():

@@ -47,7 +47,7 @@ class ExportGraph(nn.Module):
                 align_corners=False,
             )
         if self.model.size_divisibility > 1:
-            height, width = (-size.long()) % self.model.size_divisibility
+            height, width = (-searched.long()) % self.model.size_divisibility
             x = F.pad(x, (0, width, 0, height))
         maps = self.model.forward_maps(x)
         if self.maps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import face_d2.needs_detectron2  # isort: skip  (patches Detectron2 before its first import)
 import hashlib
 import inspect
+import re
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -161,8 +162,8 @@ def traced(
                 opset_version=opset,
                 **({"dynamo": False} if by_tracing else {}),
             )
-        except ValueError as error:
-            if "opset version" not in str(error):
+        except (ValueError, RuntimeError) as error:  # by version of PyTorch
+            if not re.search("opset.version", str(error)):
                 raise
             raise ValueError(
                 f"PyTorch {torch.__version__} cannot write opset {opset}; take a smaller one"

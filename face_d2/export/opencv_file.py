@@ -129,5 +129,6 @@ def _by_opencv(path: Path, image: NDArray[np.float32]) -> list[NDArray[np.float3
         return list(net.forward(list(_NAMES)))
     except cv2.error as error:
         raise RuntimeError(
-            f"OpenCV {cv2.__version__} cannot run the file ({str(error).strip()}); update OpenCV"
+            f"OpenCV {cv2.__version__} cannot run the file ({' '.join(str(error).split())}); "
+            "update OpenCV"
         ) from error

@@ -220,14 +220,15 @@ class AvSink:
         return picture.reformat(format="yuv420p", dst_colorspace=self._matrix, **_EXACT)
 
     def _begin(self, frame: Frame) -> None:
+        height, width = frame.pixels.shape[:2]
+        if min(height, width) < 2:
+            raise OSError(f"{self._path}: H.264 cannot hold a video of {width} x {height} pixels")
         file = str(self._temporary)
         options = {"movflags": "+faststart"}
-        self._container = self._stack.enter_context(
-            av.open(file, "w", format="mp4", options=options)
-        )
+        self._container = av.open(file, "w", format="mp4", options=options)
+        self._stack.callback(self._close)
         rate = Fraction(self._reader.fps).limit_denominator(1001)
         stream = self._container.add_stream("libx264", rate=rate, options=dict(_ENCODING))
-        height, width = frame.pixels.shape[:2]
         stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, _TICKS)
         # By default PyAV cuts frames into slices, one a thread, whose bits are not always the same.
@@ -288,6 +289,12 @@ class AvSink:
                 self._mux(self._stream.encode(None), last=True)
                 for track in self._tracks:
                     track.until(None)
+                self._container.close()
+
+    def _close(self) -> None:
+        """Closes the file; after an error this may fail as well, and the first error counts."""
+        with contextlib.suppress(av.error.FFmpegError):
+            self._container.close()
 
 
 def _can_be_kept(frame: Any) -> bool:

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from df2s2_d2 import DF2S2
+from df2s2_d2.mask_sheet import mask_sheet
 from df2s2_d2.segmentation import area_levels, box_mask, box_masks, segmentation_loss
 
 
@@ -84,6 +91,45 @@ def test_the_loss_of_a_batch_is_made_of_its_images() -> None:
         for i in range(3)
     ]
     assert float(whole) == pytest.approx(float(sum(alone)) / 3)
+
+
+@pytest.mark.parametrize("order", ["BGR", "RGB"])
+def test_a_sheet_shows_image_targets_and_predictions(
+    tiny_model: Callable[..., DF2S2], tmp_path: Path, order: str
+) -> None:
+    model = tiny_model("INPUT.FORMAT", order).eval()
+    red = torch.zeros(3, 64, 128, dtype=torch.uint8)
+    red[order.index("R")] = 255
+    faces = Instances((64, 128))
+    faces.gt_boxes, faces.gt_classes = Boxes([[8.0, 8, 40, 40]]), torch.zeros(1, dtype=torch.int64)
+    path = mask_sheet(model, [{"image": red, "instances": faces}] * 2, tmp_path / "masks.png")
+    sheet = cv2.imread(str(path))
+    height, width = sheet.shape[0] // 2, sheet.shape[1] // (1 + len(model.strides))
+    np.testing.assert_array_equal(sheet[:height], sheet[height:])  # the same image twice
+    # Below a caption, 128 pixels are enlarged to 200.
+    tiles = [sheet[18:118, left : left + 200] for left in range(0, sheet.shape[1], width)]
+    assert (tiles[0] == [0, 0, 255]).all()  # red, in OpenCV's order
+    shapes = [tuple(mask.shape[2:]) for mask in model.segment(torch.zeros(1, 3, 64, 128))]
+    on_level = model.levels_of_faces(faces, shapes)[0].tolist()
+    assert any(on_level)
+    for here, tile in zip(on_level, tiles[1:]):
+        white = (tile > 127).all(axis=2)
+        assert white[round(24 / 0.64), round(24 / 0.64)] == here
+        assert not white[:, round(80 / 0.64) :].any()
+
+
+def test_a_sheet_that_cannot_be_drawn_is_named(
+    tiny_model: Callable[..., DF2S2], tmp_path: Path
+) -> None:
+    model = tiny_model().eval()
+    with pytest.raises(ValueError, match="there is no image to draw masks for"):
+        mask_sheet(model, [], tmp_path / "masks.png")
+    (tmp_path / "masks.png").mkdir()
+    faces = Instances((64, 64))
+    faces.gt_boxes, faces.gt_classes = Boxes(torch.zeros(0, 4)), torch.zeros(0, dtype=torch.int64)
+    item = {"image": torch.zeros(3, 64, 64, dtype=torch.uint8), "instances": faces}
+    with pytest.raises(OSError, match=r"masks\.png cannot be written"):
+        mask_sheet(model, [item], tmp_path / "masks.png")
 
 
 def test_levels_by_area() -> None:

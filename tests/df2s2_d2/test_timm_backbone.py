@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import df2s2_d2.timm_backbone as module
+import df2s2_d2.timm_weights as timm_weights
 from df2s2_d2 import TimmBackbone, add_df2s2_config, build_timm_ffp_backbone
 
 LITE0 = "tf_efficientnet_lite0"
@@ -272,6 +273,17 @@ def test_timms_own_weights_are_left_to_timm(monkeypatch: pytest.MonkeyPatch) -> 
         TimmBackbone("resnet18", weights="timm")
 
 
+def test_a_network_that_timm_cannot_take_apart_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older versions of timm refuse some of their networks."""
+
+    def create(*_: object, **__: object) -> nn.Module:
+        raise RuntimeError("features_only not implemented for Vision Transformer models.")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(ValueError, match=r"'resnet18': timm cannot make it .*\(features_only not"):
+        TimmBackbone("resnet18")
+
+
 def test_bgr_images_for_pretrained_weights_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     rgb = ("MODEL.TIMM.WEIGHTS", LITE0_WEIGHTS, "INPUT.FORMAT", "RGB")
     with caplog.at_level(logging.WARNING, "df2s2_d2.timm_backbone"):
@@ -289,6 +301,7 @@ def test_bgr_images_for_pretrained_weights_are_warned_of(caplog: pytest.LogCaptu
         (("MODEL.TIMM.NAME", "resnet81"), r"'resnet81' is no network of timm.*resnet"),
         (("MODEL.TIMM.NAME", "vit_tiny_patch16_224"), r"strides \[16, 16, 16\].*none of \[4, 8,"),
         (("MODEL.TIMM.NAME", "swin_tiny_patch4_window7_224"), "does not take images of any size"),
+        (("MODEL.TIMM.NAME", "legacy_xception"), r"\(128, 15, 15\) at stride 4 .* \(128, 16, 16\)"),
         (("MODEL.TIMM.NORM", "GN"), "MODEL.TIMM.NORM is 'GN'"),
         (("MODEL.BACKBONE.FREEZE_AT", 6), "FREEZE_AT is 6"),
         (("MODEL.FFP.IN_FEATURES", ["res1", "res2"]), r"\['res1'\].*res2.*res5"),
@@ -316,9 +329,30 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         load(tmp_path / "list.pth")
     torch.save(timm.create_model("resnet34").state_dict(), tmp_path / "deeper.pth")
     load(tmp_path / "deeper.pth")  # holds all of a ResNet-18's tensors
+    counters = "num_batches_tracked"
+    whole = {k: v for k, v in timm.create_model("resnet18").state_dict().items()}
+    torch.save({k: v for k, v in whole.items() if counters not in k}, tmp_path / "old.pth")
+    load(tmp_path / "old.pth")  # files of older PyTorch versions lack them
     torch.save(timm.create_model("resnet50").state_dict(), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"\d+ of 120 tensors.*layer1"):
         load(tmp_path / "other.pth")
+
+
+def test_a_package_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = LITE0_WEIGHTS.partition(":")[2]
+    module_name, file, _ = timm_weights._PACKAGES[package]
+    monkeypatch.setitem(timm_weights._PACKAGES, package, (module_name, file, "resnet18"))
+    with pytest.raises(ValueError, match=rf"{package}.*not those of timm {timm.__version__}'s"):
+        TimmBackbone("resnet18", weights=LITE0_WEIGHTS)
+
+
+def test_weights_of_a_network_that_timm_wraps_are_found_by_their_names() -> None:
+    torch.manual_seed(1)
+    whole = timm.create_model("mvitv2_tiny").state_dict()
+    features = timm.create_model("mvitv2_tiny", features_only=True)
+    timm_weights._load(features, whole, "a file")
+    for name, tensor in features.state_dict().items():
+        assert torch.equal(tensor, whole[name.removeprefix("model.")])
 
 
 def test_a_missing_library_or_package_is_named_with_the_command_that_installs_it(

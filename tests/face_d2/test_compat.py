@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,37 @@ def test_a_key_of_nobody_is_detectron2s_own_error() -> None:
         detectron2_get_cfg().merge_from_list(["MODEL.NOPE", 1])
 
 
+def test_the_command_writes_one_line_and_removes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", {"purelib": str(tmp_path)}.__getitem__)
+
+    def startup(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["startup", *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(compat.__file__.replace("compat.py", "startup.py"), run_name="__main__")
+        return ended.value.code
+
+    assert startup("--install") == 2
+    assert "usage: python -m face_d2.startup [--remove]" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert startup() == 0
+    (file,) = tmp_path.iterdir()
+    assert capsys.readouterr().out.startswith(f"{file}: ")
+    # Python runs the lines of a .pth file that begin with "import".
+    (line,) = file.read_text(encoding="utf-8").splitlines()
+    assert line.startswith("import ")
+    count = len(sys.meta_path)
+    try:
+        exec(line)
+        assert type(sys.meta_path[0]).__name__ == "_Preparer"
+    finally:
+        del sys.meta_path[: len(sys.meta_path) - count]
+    for _ in range(2):
+        assert startup("--remove") == 0
+        assert list(tmp_path.iterdir()) == []
+
+
 PACKAGES = ("face_d2", "df2s2_d2", "lffd_d2")
 # Warnings of deprecation that this project's own lines cause end the process; others' do not.
 OWN_WARNINGS_ARE_ERRORS = f"""
@@ -158,14 +191,17 @@ def test_light_import() -> None:
 def test_model_zoo_of_detectron2_without(name: str) -> None:
     """It asks for pkg_resources, gone since setuptools 82; the stand-in is not left behind."""
     code = f"""
-import importlib.util, sys
-original = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if name == {name!r} else original(name, *a)
-before = "pkg_resources" in sys.modules
+import sys
+class Hide:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] == {name!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hide())
+assert "pkg_resources" not in sys.modules
 import face_d2.register
-if {name!r} == "pkg_resources":
-    assert ("pkg_resources" in sys.modules) == before
 from detectron2 import model_zoo
+if {name!r} == "pkg_resources":
+    assert "pkg_resources" not in sys.modules
 try:
     print(model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.yaml"))
 except RuntimeError as error:  # a wheel of 0.5 has no configs

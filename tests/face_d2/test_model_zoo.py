@@ -127,6 +127,10 @@ def test_nothing_is_fetched_unless_asked(tmp_path: Path, monkeypatch: pytest.Mon
         model_zoo.get_checkpoint_file("quick/df2s2_synth.yaml", download=True)
     with pytest.raises(ValueError, match="not published; train them: make demo BUDGET=long"):
         model_zoo.get_checkpoint_url("quick/df2s2_synth.yaml")
+    with pytest.raises(
+        ValueError, match=r"df2s2-lite0 ships with the package; get_checkpoint_file"
+    ):
+        model_zoo.get_checkpoint_url("df2s2-lite0")
     with pytest.raises(ValueError, match=r"starts from detectron2://ImageNet.*download=True"):
         model_zoo.get("df2s2/df2s2_R50_FFP.yaml")
     with pytest.raises(ValueError, match=r"no weights for 'lffd/lffd_9L'; there are for: .*17L4S"):

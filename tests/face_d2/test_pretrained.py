@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
@@ -34,6 +35,12 @@ def test_a_detector_has_its_three_files(name: str) -> None:
 def test_an_unknown_name_is_told_with_those_that_exist() -> None:
     with pytest.raises(ValueError, match=r"'df2s2-lite'.*did you mean 'df2s2-lite0'"):
         FaceDetector.from_pretrained("df2s2-lite")
+
+
+def test_a_file_that_an_installation_lacks_is_named() -> None:
+    model = dataclasses.replace(PRETRAINED[DEFAULT], name="gone")
+    with pytest.raises(FileNotFoundError, match=r"gone\.onnx: .*missing .*; install the package"):
+        model.onnx  # noqa: B018
 
 
 @pytest.mark.parametrize(

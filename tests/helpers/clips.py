@@ -23,6 +23,8 @@ def write_clip(
     sound: str | None = None,
     rotation: int = 0,
     size: tuple[int, int] = (160, 120),
+    colors: int = 2,
+    tracks: int = 1,
     **options: Any,
 ) -> Path:
     """Writes an H.264 video by PyAV, its frames at the times given.
@@ -34,6 +36,8 @@ def write_clip(
         sound: codec of a tone of 440 Hz.
         rotation: in degrees, counterclockwise, as a phone writes it.
         size: (width, height).
+        colors: number of the color space in H.264; 2 is an unknown one.
+        tracks: number of videos in the file, of which the others are empty.
         options: of ``av.open``.
     """
     import av
@@ -42,6 +46,10 @@ def write_clip(
         stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.colorspace = colors
+        for _ in range(tracks - 1):
+            other = container.add_stream("libx264", rate=25)
+            other.width, other.height, other.pix_fmt = *size, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 90_000)
         if rotation:
             stream.set_display_rotation(rotation)

@@ -19,6 +19,7 @@ class FileServer:
         ranges: understand requests for a part.
         announce: tell the length.
         breaks_after: close the connection after this many bytes of an answer's body.
+        missing: answer that there is no such file.
         requests: the Range header of every request, "" for none.
     """
 
@@ -26,6 +27,7 @@ class FileServer:
     ranges: bool = True
     announce: bool = True
     breaks_after: int | None = None
+    missing: bool = False
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -39,6 +41,9 @@ def serve(content: bytes) -> Iterator[FileServer]:
         def do_GET(self) -> None:
             asked = self.headers.get("Range", "")
             state.requests.append(asked)
+            if state.missing:
+                self.send_error(404)
+                return
             start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and state.ranges else 0
             whole = len(state.content)
             if start >= whole > 0:

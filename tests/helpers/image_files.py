@@ -43,6 +43,15 @@ def sixteen_bit(gray: bool, unused: int = 0) -> bytes:
     return cv2.imencode(".png", wide if gray else wide[..., ::-1])[1].tobytes()
 
 
+def damaged_checksum() -> bytes:
+    """A dark PNG of 16 bits with a wrong checksum, at which Pillow does not look."""
+    dark = np.arange(HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3) % 900
+    data = bytearray(cv2.imencode(".png", dark.astype(np.uint16))[1].tobytes())
+    start = data.index(b"IDAT")
+    data[start + 4 + struct.unpack(">I", data[start - 4 : start])[0]] ^= 255
+    return bytes(data)
+
+
 def with_text(length: int) -> bytes:
     """A PNG with packed texts before and behind its pixels, as image generators write them."""
     text = PngImagePlugin.PngInfo()
@@ -104,6 +113,14 @@ READABLE: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
         lambda: encoded(picture(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
         (HEIGHT, WIDTH),
     ),
+    "no-exif": (
+        lambda: encoded(picture(), "WEBP", lossless=True, exif=b"Exif\0\0anything else"),
+        (HEIGHT, WIDTH),
+    ),
+    "large-profile": (
+        lambda: encoded(picture(), "PNG", icc_profile=bytes(3_000_000)),
+        (HEIGHT, WIDTH),
+    ),
     "1x1": (lambda: encoded(picture(1, 1), "JPEG"), (1, 1)),
     "1x20000": (lambda: encoded(picture(1, 20000), "JPEG"), (1, 20000)),
     "20000x1": (lambda: encoded(picture(20000, 1), "PNG"), (20000, 1)),
@@ -121,6 +138,10 @@ UNREADABLE: dict[str, Callable[[], bytes]] = {
     "header-alone": lambda: encoded(picture(), "JPEG")[:200],
     "corrupt-jpeg": lambda: encoded(picture(), "JPEG").replace(b"\xff\xc4", b"\xff\xc5"),
     "corrupt-png": lambda: encoded(picture(), "PNG").replace(b"IDAT", b"IDOT"),
+    "truncated-large-text": lambda: cut(with_text(3_000_000), 0.5),
+    "scan-without-header": lambda: encoded(picture(), "JPEG").partition(b"\xff\xda")[0]
+    + b"\xff\xda\0\x0c",
+    "damaged-checksum": damaged_checksum,
     "zero-bytes": lambda: b"",
     "text": lambda: b"404 Not Found\n",
     "html": lambda: b"<html><body>404 Not Found</body></html>",

@@ -29,6 +29,20 @@ def test_fields_are_shares_of_influence_over_the_whole_theoretical_field(tiny_mo
     assert effective_size(fields["c7"]) < 63
 
 
+def test_images_of_one_color_have_no_influence_and_do_not_spoil_the_others(
+    tiny_model: LFFD,
+) -> None:
+    """At the pixel mean, every ReLU of the fresh network is at 0 and has no gradient."""
+    flat = torch.zeros(3, 100, 120)
+    image = torch.randn(3, 100, 120, generator=torch.Generator().manual_seed(0))
+    alone = measure_effective_fields(tiny_model, [image])
+    both = measure_effective_fields(tiny_model, [flat, image])
+    for tap, field in alone.items():
+        np.testing.assert_allclose(both[tap], field)
+    with pytest.raises(ValueError, match=r"no pixel of any image moves the score of c4; take"):
+        measure_effective_fields(tiny_model, [flat])
+
+
 def test_a_pixel_outside_the_field_does_not_move_the_score(tiny_model: LFFD) -> None:
     image = torch.randn(3, 100, 120, generator=torch.Generator().manual_seed(0))
     (before,) = [m[0, 0, 12, 14] for m in tiny_model.forward_maps(image[None])[:1]]

@@ -227,12 +227,14 @@ def _hidden(member: str) -> bool:
 
 
 def _malformed_row(rows: list[list[str]], where: str) -> ValueError:
-    for number, row in enumerate(rows, start=3):
-        try:
-            if len(row) == 5 and [float(field) for field in row]:
-                continue
-        except ValueError:
-            pass
-        found = quoted(" ".join(row))
-        return ValueError(f"{where}, line {number}: expected '{_ROW}', found {found}.")
-    return ValueError(f"{where}: expected rows '{_ROW}'.")
+    """The error about the first row that is not five numbers; there is one."""
+    number, row = next(line for line in enumerate(rows, start=3) if not _is_row(line[1]))
+    found = quoted(" ".join(row))
+    return ValueError(f"{where}, line {number}: expected '{_ROW}', found {found}.")
+
+
+def _is_row(row: list[str]) -> bool:
+    try:
+        return len([float(field) for field in row]) == 5
+    except ValueError:
+        return False

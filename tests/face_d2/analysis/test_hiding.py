@@ -110,6 +110,18 @@ def test_data_without_a_face_of_20_pixels(
     assert last.startswith("| Recorded | 0.5 | - | - |")
 
 
+def test_what_cannot_be_measured_is_said(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector = ["--detector", f"Recorded=predictions:{tmp_path / 'found'}"]
+    assert main([*words, *detector, *detector]) == 1
+    assert "name at least one detector, and no name twice" in capsys.readouterr().err
+    names = [f"0--A/{name}.jpg\n0\n{'0 ' * 10}\n" for name in FACES]
+    (tmp_path / "gt.txt").write_text("".join(names))
+    assert main([*words, *detector]) == 1
+    assert "gt: no annotated face" in capsys.readouterr().err
+
+
 def test_what_is_covered_is_what_blurring_changes() -> None:
     """Against a blurred picture: random boxes, within and beyond the borders."""
     generator = np.random.default_rng(0)

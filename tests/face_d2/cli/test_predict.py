@@ -188,6 +188,39 @@ def test_text_refuses_names_it_cannot_tell_apart(
     assert "a/one.bmp and a/one.png would both become a/one.txt" in capsys.readouterr().err
 
 
+def test_text_refuses_videos(
+    backend: SquareFinder, folder: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, "--format", "txt", inputs=(str(clip),)) == 1
+    assert "--format txt is for images, and clip.avi is a video" in capsys.readouterr().err
+    assert backend.calls == []
+
+
+@pytest.mark.parametrize("kind", ["txt", "coco"])
+def test_images_that_cannot_be_read_are_in_no_format_of_boxes(
+    backend: SquareFinder, folder: Path, kind: str
+) -> None:
+    (folder / "images/a/broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    assert run(folder, "--format", kind) == 1
+    if kind == "txt":
+        found = read_predictions(folder / "out/txt").keys()
+    else:
+        coco = json.loads((folder / "out/detections.coco.json").read_text())
+        found = {Path(image["file_name"]).with_suffix("").as_posix() for image in coco["images"]}
+        assert {face["image_id"] for face in coco["annotations"]} <= {
+            image["id"] for image in coco["images"]
+        }
+    assert set(found) == {"a/none", "a/one", "b/two"}
+
+
+def test_a_model_that_is_not_there_is_named(
+    backend: SquareFinder, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "weights.pth").unlink()
+    assert run(folder) == 1
+    assert "weights.pth: no such file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["o\nne.png", "o\rne.png"])
 def test_text_refuses_names_of_several_lines(
     backend: SquareFinder, folder: Path, name: str, capsys: pytest.CaptureFixture[str]

@@ -289,6 +289,39 @@ def test_tracks_can_be_edited_and_rendered_again(
     path.write_text(json.dumps(frames[:5]))
     assert command.main(words) == 1
     assert "no frame 5; these are another video's tracks" in capsys.readouterr().err
+    image_of().save(tmp_path / "a.png")
+    assert command.main([str(tmp_path / "a.png"), *words[1:]]) == 1
+    assert f"--tracks needs one video, and {tmp_path / 'a.png'} is none" in capsys.readouterr().err
+
+
+def test_what_a_blurred_video_lacks_is_said_by_every_way_to_make_it(
+    backend: SquareFinder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")
+    clip = write_clip(tmp_path / "clip.mov", CONSTANT[:20], scene, sound="pcm_s16le")
+    lost = "clip.mov: its copy lacks the coding of the sound (pcm_s16le becomes AAC)"
+    assert run(tmp_path, str(clip), "--blur") == 0
+    assert lost in capsys.readouterr().err
+    tracks = str(tmp_path / "out/tracks/clip.mov.json")
+    words = [str(clip), "--tracks", tracks, "--output", str(tmp_path / "again")]
+    assert command.main(words) == 0
+    assert lost in capsys.readouterr().err
+
+
+def test_frames_that_a_damaged_video_lacks_are_counted(
+    backend: SquareFinder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="PyAV, the extra [video], is not installed")
+    clip = write_clip(tmp_path / "clip.mp4", CONSTANT[:20], scene)
+    data = clip.read_bytes()
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    middle = (start + end) // 2
+    clip.write_bytes(data[:middle] + bytes(end - middle) + data[end:])
+    assert run(tmp_path, str(clip)) == 0
+    count = len(records(tmp_path))
+    assert 0 < count < 20
+    said = f"clip.mp4: 20 frames are declared, {count} could be decoded"
+    assert said in capsys.readouterr().err
 
 
 #: A run whose network is the finder of squares, slowed down so that it can be killed.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from face_d2.data.image_file import (
     read_shrunk,
 )
 from face_d2.data.mapper import FaceDatasetMapper
+from face_d2.data.repaired_file import repaired_bytes
 from lffd_d2.scale_sampling import ScaleSamplingMapper
 
 MAPPERS = {"face_crop": FaceDatasetMapper, "scale_sampling": ScaleSamplingMapper}
@@ -139,6 +142,42 @@ def test_heic_without_the_plugin_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnreadableImageError, match=r"is HEIC; install pillow-heif .*\[heif\]"):
         read_image(heic)
+
+
+def test_avif_without_a_reader_says_what_to_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    avif = b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + bytes(100)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UnreadableImageError, match=r"is AVIF, .* update Pillow to 11\.3 or conv"):
+        read_image(avif)
+
+
+@pytest.mark.parametrize("head", [b"II*\0\x10\0\0\0CR\2\0", b"\0\0\0\x18ftypcrx \0\0\0\1crx "])
+def test_raw_files_of_cameras_are_told_by_their_first_bytes(head: bytes) -> None:
+    with pytest.raises(UnreadableImageError, match=r"raw file, which is not read; develop it"):
+        read_image(head + bytes(100))
+
+
+def test_a_profile_is_kept_unless_it_is_too_large() -> None:
+    """Next to a text that has to go."""
+    profile = bytes(range(256))
+    text = image_files.with_text(3_000_000)
+    for chunk in (zlib.compress(profile), b"damaged"):
+        content = b"iCCPx\0\0" + chunk
+        size, checksum = struct.pack(">I", len(content) - 4), struct.pack(">I", zlib.crc32(content))
+        data = text[:33] + size + content + checksum + text[33:]
+        repaired = repaired_bytes(data)
+        assert repaired is not None
+        assert content in repaired
+        assert len(repaired) < len(data)
+
+
+def test_a_full_memory_is_no_damaged_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(image: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    with pytest.raises(MemoryError):
+        read_image(image_files.encoded(image_files.picture(), "JPEG"))
 
 
 @pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
@@ -291,6 +330,12 @@ def test_resizes_are_bounded(
     image = np.zeros((*size, 3), dtype=np.uint8)
     resized = BoundedResize(short, longest).get_transform(image).apply_image(image)
     assert resized.shape[:2] == expected
+
+
+def test_a_size_of_0_is_no_resize() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    transform = BoundedResize(0, 1000).get_transform(image)
+    np.testing.assert_array_equal(transform.apply_image(image), image)
 
 
 def test_an_unknown_channel_order_is_named() -> None:

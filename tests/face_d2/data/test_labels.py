@@ -223,6 +223,21 @@ def test_a_mask_of_cvat_is_read_as_its_box(tmp_path: Path) -> None:
     assert labels.findings.counts == {"around": 1}
 
 
+def test_shapes_of_cvat_are_read_as_the_boxes_around_them(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    (tmp_path / "cvat.xml").write_text(
+        '<annotations><image name="a.png">'
+        '<box label="face" xtl="20" ytl="10" xbr="40" ybr="20" rotation="90"/>'
+        '<polygon label="face" points="1.5,2;9,4;5,12"/>'
+        '<points label="face" points="3,3"/><tag label="face"/></image></annotations>'
+    )
+    labels = read_labels(tmp_path / "cvat.xml")
+    expected = [[25, 5, 10, 20], [1.5, 2, 7.5, 10]]  # a box turns about its center
+    np.testing.assert_allclose(labels.images[0].boxes, expected, atol=1e-9)
+    assert labels.findings.counts == {"around": 2, "no_box": 1}
+    assert "a.png: points" in labels.summary()
+
+
 def test_a_turned_box_of_label_studio_is_read_as_the_box_around_it(tmp_path: Path) -> None:
     Image.new("RGB", (200, 100)).save(tmp_path / "a.png")
     value = {"x": 50, "y": 20, "width": 10, "height": 30, "rotation": 90}
@@ -303,6 +318,19 @@ def test_images_without_an_annotation_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(tasks[1:]))
     with pytest.raises(ValueError, match=r"none of the 2 tasks has an annotation"):
         read_labels(tmp_path)
+
+
+def test_what_label_studio_exports_besides_boxes_is_counted(tmp_path: Path) -> None:
+    point = {"x": 10, "y": 20, "width": 0.5, "keypointlabels": ["face"]}
+    box = {**SIZE, "type": "rectanglelabels", "value": {**REGION, "rectanglelabels": ["face"]}}
+    label_studio(tmp_path, box, {**SIZE, "type": "keypointlabels", "value": point})
+    (task,) = json.loads((tmp_path / "a.json").read_text())
+    task = {**task, "data": {"photograph": "a.png", "number": 3}, "predictions": [{"result": []}]}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    labels = read_labels(tmp_path)
+    assert labels.images[0].boxes.tolist() == [[20, 20, 60, 40]]
+    assert labels.findings.counts == {"no_box": 1, "predictions": 1}
+    assert "task 1: keypointlabels" in labels.summary()
 
 
 def test_all_regions_of_a_json_min_are_read(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from face_d2.data import image_size
+from face_d2.data.labels import read_labels
 from face_d2.data.register import load_fddb, load_wider_face, register_all, register_wider_face
 
 
@@ -111,6 +112,26 @@ def test_missing_and_damaged_images_are_named(
     (folder / "images" / "0--Parade" / "b.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of 2 .* 0--Parade/b\.jpg"):
         load_wider_face(folder / "images", folder / "gt.txt")
+
+
+def test_boxes_of_negative_size_are_ignored_and_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "gt.txt").write_text("0--Parade/a.jpg\n1\n30 30 -9 9 0 0 0 0 0 0\n")
+    (record,) = load_wider_face(folder / "images", folder / "gt.txt")
+    assert [face["iscrowd"] for face in record["annotations"]] == [1]
+    assert "gt.txt: 1 boxes of negative width or height are ignored; with" in caplog.text
+    (image,) = read_labels(f"wider:{folder / 'gt.txt'}:{folder / 'images'}").images
+    assert image.boxes.tolist() == [[21, 30, 9, 9]]  # as the advice says
+
+
+def test_what_makes_the_files_runs_before_the_first_reading(folder: Path) -> None:
+    name, drawn = f"made_{folder.name}", folder / "later.txt"
+    register_wider_face(
+        name, folder / "images", drawn, prepare=lambda: (folder / "gt.txt").rename(drawn)
+    )
+    assert not drawn.exists()
+    assert len(DatasetCatalog.get(name)) == 2
 
 
 def test_catalogs() -> None:

@@ -13,7 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from face_d2.engine.checkpoint import FaceCheckpointer, PathManager, load_array_pickle
+from face_d2.engine.checkpoint import (
+    FaceCheckpointer,
+    PathManager,
+    load_array_pickle,
+    local_weights,
+)
+from face_d2.modeling.weight_file import read_weight_file
+from face_d2.pretrained import PRETRAINED
 
 
 class Command:
@@ -159,6 +166,20 @@ def test_a_resumed_training_does_not_ask_for_its_first_weights(
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such checkpoint"):
         FaceCheckpointer(nn.Linear(3, 2)).load(str(tmp_path / "none.pth"))
+    for read in (load_array_pickle, read_weight_file):
+        with pytest.raises(FileNotFoundError, match=r"none\.pth"):
+            read(tmp_path / "none.pth")
+
+
+def test_the_name_of_a_shipped_detector_stands_for_its_file() -> None:
+    for name, model in PRETRAINED.items():
+        assert local_weights(name) == str(model.weights)
+
+
+def test_without_a_folder_nothing_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    FaceCheckpointer(nn.Linear(3, 2)).save("model_final")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("wrap", [nn.Module.state_dict, lambda m: dict(m.named_parameters())])

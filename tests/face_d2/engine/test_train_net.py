@@ -20,6 +20,7 @@ from torch import nn
 
 from face_d2 import train_net
 from face_d2.engine.hooks import BestCheckpoint
+from face_d2.engine.preflight import check_one_class
 from face_d2.engine.replay import load_batch
 from face_d2.engine.trainer import FaceTrainer
 
@@ -279,6 +280,8 @@ def register(name: str, classes: list[str], records: list[dict[str, Any]]) -> No
 def test_mistakes_in_data_sets_are_found_before_the_training(words: Words, tmp_path: Path) -> None:
     records = DatasetCatalog.get("small_train")
     several, empty = f"several_{tmp_path.name}", f"empty_{tmp_path.name}"
+    gone = f"gone_{tmp_path.name}"
+    register(gone, ["face"], [{**records[0], "file_name": "/nowhere/a.jpg"}, records[1]])
     register(several, ["face", "mask"], records)
     register(empty, ["face"], [])
     for key, name, message in (
@@ -286,11 +289,23 @@ def test_mistakes_in_data_sets_are_found_before_the_training(words: Words, tmp_p
         ("TRAIN", several, "classes face, mask; DF2S2 knows faces alone"),
         ("TEST", "widerface_vall", "did you mean .*widerface_val"),
         ("TEST", empty, "holds no images"),
+        ("TRAIN", gone, r"gone_.*: 1 of 2 images are missing, for example /nowhere/a\.jpg"),
+        ("TEST", gone, r"gone_.*: 1 of 2 images are missing, for example /nowhere/a\.jpg"),
         ("TEST", "coco_2017_val", "coco"),
     ):
         with pytest.raises((ValueError, FileNotFoundError, SystemExit), match=message):
             train_net.main(words(f"DATASETS.{key}", (name,)))
     assert not (tmp_path / "run" / "last_checkpoint").exists()
+    check_one_class(nn.Linear(1, 1), [several])  # a detector of another project may know both
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(
+    words: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = train_net.load_cfg(parse(words("SOLVER.IMS_PER_BATCH", 4)))
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH 4 cannot be .* evenly to 3 processes"):
+        FaceTrainer.build_train_loader(cfg)
 
 
 def test_classes_and_missing_annotations_are_found_in_the_records(

@@ -259,6 +259,16 @@ def test_fddb_figures_and_files(fddb_records, tmp_path):
     assert saved["protocol"]["NMS"] == "0.4"
 
 
+def test_the_first_process_alone_scores_and_writes(fddb_records, tmp_path, monkeypatch):
+    evaluator = FDDBEvaluator(NAME, tmp_path / "out")
+    found = Instances((90, 80))
+    found.pred_boxes, found.scores = Boxes(torch.tensor([[25.0, 20, 55, 60]])), torch.ones(1)
+    evaluator.process([fddb_records[0]], [{"instances": found}])
+    monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
+    assert evaluator.evaluate() == {}
+    assert not list((tmp_path / "out" / NAME).glob("*.txt"))
+
+
 def test_build_evaluator_picks_by_type(records, tmp_path):
     cfg = get_cfg()
     kinds = [type(e).__name__ for e in build_evaluator(cfg, NAME, tmp_path / "o")._evaluators]

@@ -20,6 +20,7 @@ from helpers.predictors import REFERENCE_PHOTOS
 from helpers.same_detections import assert_same_detections
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+from torch import nn
 
 from face_d2 import FaceDetector
 from face_d2.ops.resize import resize
@@ -69,9 +70,10 @@ def unsuppressed(
     then suppression would leave other boxes.
     """
     detectors = {}
-    for name, node in (("lffd", "LFFD"), ("df2s2", "DF2S2")):
-        config, weights = tiny_files[name]
-        overrides = [f"MODEL.{node}.NMS_THRESH_TEST", "1.0", "TEST.DETECTIONS_PER_IMAGE", "100000"]
+    for name, node in (("lffd", "LFFD"), ("df2s2", "DF2S2"), ("padded", "DF2S2")):
+        config, weights = tiny_files[node.lower()]
+        overrides = ["MODEL.FFP.SIZE_DIVISIBILITY", "32"] if name == "padded" else []
+        overrides += [f"MODEL.{node}.NMS_THRESH_TEST", "1.0", "TEST.DETECTIONS_PER_IMAGE", "100000"]
         overrides += [f"MODEL.{node}.TOPK_CANDIDATES_TEST", "100000"]
         overrides += [f"MODEL.{node}.SCORE_THRESH_TEST", "0.3"]
         path = tmp_path_factory.mktemp("unsuppressed") / f"{name}.onnx"
@@ -83,7 +85,7 @@ def unsuppressed(
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", ["lffd", "df2s2"])
+@pytest.mark.parametrize("name", ["lffd", "df2s2", "padded"])
 @pytest.mark.parametrize("size", [(131, 197), (97, 65), (15, 40)], ids=lambda s: f"{s[0]}x{s[1]}")
 def test_random_networks_agree_with_pytorch(
     unsuppressed: dict[str, tuple[FaceDetector, Path]],
@@ -265,6 +267,20 @@ def test_raw_maps(
         np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-4, rtol=1e-4)
 
 
+def test_what_is_enlarged_is_padded_afterwards(tiny_files: dict[str, tuple[Path, Path]]) -> None:
+    backend: Any = FaceDetector.from_config(*tiny_files["lffd"], device="cpu").backend
+    backend.model.size_divisibility = 32
+    image = picture(60, 100)
+    maps = ExportGraph(backend.model, 128, maps=True)(torch.from_numpy(image[None]))
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    enlarged = nn.functional.interpolate(pixels, (128, 213), mode="bilinear")
+    expected = backend.model.forward_maps(
+        backend.model.preprocess_image([{"image": enlarged[0]}]).tensor
+    )
+    for ours, theirs in zip(maps, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def test_metadata(tiny_onnx: dict[str, Path]) -> None:
     file = onnx.load(tiny_onnx["lffd"])
     metadata = {entry.key: entry.value for entry in file.metadata_props}
@@ -401,6 +417,44 @@ def test_a_file_that_differs_is_not_left(
     assert main(words) == 1
     assert "differ from PyTorch's by" in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_outputs_of_other_shapes_are_named() -> None:
+    boxes = np.zeros((1, 5, 4), np.float32)
+    with pytest.raises(
+        RuntimeError, match=r"gives boxes of shape \(1, 6, 4\) for images \(1, 9, 9"
+    ):
+        onnx_file.check_close(["boxes"], [boxes], [np.zeros((1, 6, 4))], (1, 9, 9))
+
+
+def test_what_the_exporter_refuses_is_named(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("no such layer")
+
+    image, path = torch.zeros(1, 3, 8, 8), tmp_path / "x.onnx"
+    with pytest.raises(ValueError, match=r"cannot write opset 99; take a smaller one"):
+        onnx_file.traced(nn.Identity(), image, path, 99, ["x"], {})
+    with pytest.raises(ValueError, match=r"^no such layer$"):
+        onnx_file.traced(Broken(), image, path, 17, ["x"], {})
+    backend: Any = FaceDetector.from_config(*tiny_files["lffd"], device="cpu").backend
+    with pytest.raises(ValueError, match=r"outputs is 'boxes'; expected one of \['candidates'"):
+        onnx_file.export_onnx(
+            backend.model,
+            path,
+            size_rule=backend.spec.size_rule,
+            config="",
+            weights="",
+            outputs="boxes",
+        )
+    assert not path.exists()
+
+
+def test_without_git_the_revision_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert onnx_file._git_revision() == "unknown"
 
 
 @pytest.mark.parametrize(

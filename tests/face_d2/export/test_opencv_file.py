@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers.same_detections import assert_same_detections
 from numpy.typing import NDArray
 
@@ -16,6 +18,7 @@ from face_d2.pretrained import PRETRAINED
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
 
 from face_d2.cli.export import main  # noqa: E402
+from face_d2.export import opencv_file  # noqa: E402
 
 SIZE = (250, 330)  # no multiple of a stride
 
@@ -71,6 +74,43 @@ def test_the_file_says_what_it_takes(name: str, files: dict[str, Path]) -> None:
 
 def metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def test_sides_are_padded_as_the_config_says(
+    tiny_files: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    config, weights = tiny_files["df2s2"]
+    path, padded = tmp_path / "a.onnx", ["MODEL.FFP.SIZE_DIVISIBILITY", "32"]
+    words = ["--config-file", config, "--weights", weights, "--output", path]
+    assert main([*map(str, words), "--opencv", "100", "133", *padded]) == 0
+    image = np.random.default_rng(0).integers(0, 256, (100, 133, 3), dtype=np.uint8)
+    net = cv2.dnn.readNetFromONNX(str(path))
+    net.setInput(cv2.dnn.blobFromImage(image))
+    boxes, scores = net.forward(["boxes", "scores"])
+    backend: Any = FaceDetector.from_config(config, weights, device="cpu", overrides=padded).backend
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    with torch.no_grad():
+        maps = backend.model.forward_maps(
+            backend.model.preprocess_image([{"image": tensor}]).tensor
+        )
+        expected = [output.numpy() for output in backend.model.decode(maps)]
+    inside = [133, 100] * 2
+    np.testing.assert_allclose(boxes.clip(0, inside), expected[0].clip(0, inside), atol=0.05)
+    np.testing.assert_allclose(scores, expected[1], atol=1e-4)
+
+
+def test_what_this_opencv_cannot_run_is_named(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Nothing", ["image"], ["boxes"], domain="nobody")
+    info = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 8, 8])
+        for name in ("image", "boxes")
+    ]
+    graph = onnx.helper.make_graph([node], "graph", info[:1], info[1:])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "a.onnx")
+    with pytest.raises(
+        RuntimeError, match=rf"OpenCV {cv2.__version__} cannot run .*Nothing.*; update"
+    ):
+        opencv_file._by_opencv(tmp_path / "a.onnx", np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_sizes_that_the_network_would_enlarge_are_refused(

@@ -237,6 +237,8 @@ def test_images_that_share_event_and_name_are_errors(
     message = rf"s1/ev/a\.jpg and .*{re.escape(others)} share the name 'ev/a'"
     with pytest.raises(ValueError, match=message):
         accuracy.check_images(images, None)
+    with pytest.raises(ValueError, match="there are no images; int8 needs images"):
+        accuracy.check_images([], None)
     with pytest.raises(ValueError, match=message):
         quantize("any.onnx", tmp_path / "x.onnx", images)
 

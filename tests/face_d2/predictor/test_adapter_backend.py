@@ -66,6 +66,12 @@ def test_a_file_that_nobody_knows_says_both(tmp_path):
         FaceDetector.from_onnx(path)
 
 
+def test_openvino_runs_no_file_of_an_adapter(file):
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    with pytest.raises(ValueError, match=r"yolo\.onnx: not a file of face-d2-export"):
+        FaceDetector.from_onnx(file, runtime="openvino")
+
+
 def test_predict_takes_such_a_file(file, tmp_path):
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((320, 320, 3), np.uint8))
     out = tmp_path / "out"

@@ -305,6 +305,9 @@ def test_images_too_small_for_a_face_have_none(tiny_files: dict[str, tuple[Path,
         False,
         True,
     ]
+    strip = noise(4, 30_000)  # enlarged 32 times, it would be too large for one pass
+    assert detector.backend.spec.size_rule.searched_pixels(4, 30_000) > detector.max_pixels
+    assert len(detector.detect(strip)) == 0
 
 
 def test_wrong_weights_and_configs_are_named(

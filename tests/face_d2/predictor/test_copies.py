@@ -96,6 +96,41 @@ def test_16_bits_in_color_keep_their_profile(kind: str, tmp_path: Path) -> None:
     assert same_pages(path, copied(path), 1)
 
 
+def test_16_bits_in_color_keep_their_exif_on_request(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    path = tmp_path / "a.png"
+    with PictureSink(path, "PNG") as sink:
+        sink.write(Page(DEEP, "RGB", {"exif": exif.tobytes()}))
+    for keep in (True, False):
+        with Image.open(copied(path, keep_exif=keep)) as image:
+            assert image.getexif().get(0x010F) == ("Maker" if keep else None)
+    assert same_pages(path, copied(path, keep_exif=True), 1)
+
+
+def test_a_painted_page_has_no_profile_of_other_channels(tmp_path: Path) -> None:
+    for mode, kept in (("L", False), ("CMYK", False), ("RGB", True)):
+        pillow(mode, "TIFF", icc_profile=PROFILE)(tmp_path / mode)
+        (page,) = read_pages_as_stored(tmp_path / mode, 1)
+        painted = page.painted(RGB)
+        assert ("icc_profile" in painted.options) == kept
+        np.testing.assert_array_equal(painted.pixels, RGB[..., ::-1])
+
+
+def test_a_lab_picture_is_copied_in_rgb_without_its_profile(tmp_path: Path) -> None:
+    smooth = Image.fromarray(cv2.resize(RGB[:6, :8], (160, 120), interpolation=cv2.INTER_CUBIC))
+    change = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    path = tmp_path / "a.tif"
+    ImageCms.applyTransform(smooth, change).save(path, icc_profile=PROFILE)
+    with Image.open(path) as before, Image.open(copied(path)) as after:
+        assert (before.mode, after.mode) == ("LAB", "RGB")
+        assert "icc_profile" in before.info
+        assert "icc_profile" not in after.info
+        np.testing.assert_array_equal(np.asarray(after), np.asarray(before.convert("RGB")))
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_jpeg_is_coded_with_its_own_tables(mode: str, tmp_path: Path) -> None:
     smooth = cv2.resize(RGB[:6, :8], (160, 120), interpolation=cv2.INTER_CUBIC)
@@ -188,4 +223,6 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
             interrupted(format_)
     with pytest.raises(OSError, match="cannot write 40 x 60 pixels as JPEG"):
         written(Page(RGB[..., :2].copy(), "LA", {}), "JPEG")
+    with pytest.raises(OSError, match="cannot write 1 x 1000001 pixels as PNG"):
+        written(Page(np.zeros((1, 1_000_001, 3), np.uint16), "RGB", {}), "PNG")  # libpng's limit
     assert os.listdir(tmp_path) == []

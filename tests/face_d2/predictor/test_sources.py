@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -147,6 +148,26 @@ def test_what_cannot_be_opened_is_a_failure(tmp_path: Path) -> None:
         return
     assert names(inputs) == ["a.jpg"]
     assert {Path(one.name).name for one in inputs.left_out if one.failed} == {"b.jpg", "locked"}
+
+
+def test_a_folder_that_cannot_be_read_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for root, who may read every folder but those of some servers."""
+    write(tmp_path / "in", {"a.jpg": JPEG})
+    write(tmp_path / "in/locked", {"c.jpg": JPEG})
+    entries = Path.iterdir
+
+    def refused(path: Path) -> Any:
+        if path.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    inputs = find_inputs([str(tmp_path / "in")])
+    assert names(inputs) == ["a.jpg"]
+    assert left(inputs) == {"locked": "folder that cannot be read: Permission denied"}
+    assert [one.failed for one in inputs.left_out] == [True]
 
 
 def test_the_output_folder_is_no_input(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from helpers.clips import CONSTANT, VARIABLE, frame_times, seconds, sound_packets, write_clip
+from helpers.file_server import serve
 
 from face_d2.predictor import video
 from face_d2.predictor.drawing import hidden_corners
@@ -144,6 +146,109 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     for name, reason in (("broken.mp4", "cannot be opened"), ("sound.mp4", "there is no video")):
         with pytest.raises(ValueError, match=rf"{name}: {reason}"):
             open_reader(_source(tmp_path / name))
+
+
+def damaged(path: Path, copy: Path, share: float) -> Path:
+    """A copy of an .mp4 in which the last part of the coded frames is zeros."""
+    data = path.read_bytes()
+    start, end = data.index(b"mdat") + 4, data.index(b"moov") - 4
+    start += round((end - start) * (1 - share))
+    copy.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    return copy
+
+
+@pytest.mark.parametrize("pyav", [True, False])
+def test_damaged_videos_are_read_as_far_as_they_go(
+    pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(video, "_has_pyav", lambda: pyav)
+    path = write_clip(tmp_path / "clip.mp4", CONSTANT[:20], lambda _, n: [(10 + 4 * n, 30, 40)])
+    half = damaged(path, tmp_path / "half.mp4", 0.5)
+    with open_reader(_source(half)) as reader:
+        frames = list(reader)
+        assert 0 < len(frames) < reader.frames == 20
+    if pyav:
+        assert f"half.mp4: damaged after frame {len(frames)}" in capsys.readouterr().err
+    with (
+        open_reader(_source(damaged(path, tmp_path / "all.mp4", 1))) as reader,
+        pytest.raises(ValueError, match=r"all\.mp4: no frame can be decoded"),
+    ):
+        list(reader)
+
+
+def test_what_a_copy_lacks_is_said(tmp_path: Path) -> None:
+    several = write_clip(tmp_path / "several.mkv", CONSTANT[:5], sound="aac", tracks=3)
+    assert copied(several)[2] == ["2 tracks besides (subtitles, data, other pictures)"]
+    wide = write_clip(tmp_path / "wide.mp4", CONSTANT[:5], colors=9)  # BT.2020
+    assert copied(wide)[2] == ["its wide range of colors"]
+
+
+def test_a_video_on_a_server_ends_and_a_live_stream_has_no_length(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", CONSTANT[:5], sound="aac")
+    options = {"format": "matroska", "options": {"live": "1"}}
+    live = write_clip(tmp_path / "live.mkv", CONSTANT[:5], sound="aac", **options)
+    for file, lost in ((path, []), (live, ["the sound of the stream"])):
+        with serve(file.read_bytes()) as server:
+            (source,) = find_inputs([server.url]).sources
+            with open_reader(source) as reader:
+                assert reader.live == (file == live)
+                assert reader.loses == lost
+                assert reader.frames == (0 if file == live else 5)
+                assert reader.live or len(list(reader)) == 5
+
+
+def test_a_camera_that_states_no_rate_has_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Camera:
+        def __init__(self, number: int) -> None:
+            assert number == 3
+
+        def isOpened(self) -> bool:
+            return True
+
+        def get(self, what: int) -> float:
+            return {cv2.CAP_PROP_FPS: 0.0}[what]
+
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    (source,) = find_inputs(["3"]).sources
+    assert (open_reader(source).fps, open_reader(source).frames) == (25, 0)
+
+
+@pytest.mark.parametrize("pyav", [True, False])
+def test_a_video_that_cannot_be_written_is_named(
+    pyav: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "_has_pyav", lambda: pyav)
+    reader = open_reader(_source(write_clip(tmp_path / "clip.mp4", CONSTANT[:5])))
+    point = Frame(np.zeros((1, 1, 3), np.uint8), 0.0)
+    with (
+        pytest.raises(OSError, match=r"copy\.mp4: .*cannot (hold|write)"),
+        open_sink(tmp_path / "copy.mp4", reader) as sink,
+    ):
+        sink.write(point)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """A limit for the size of files stands in for it."""
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    reader = open_reader(_source(write_clip(tmp_path / "clip.mp4", CONSTANT[:5])))
+
+    def write(count: int) -> None:
+        with open_sink(tmp_path / "copy.mp4", reader) as sink:
+            for number in range(count):
+                sink.write(Frame(np.roll(noise, 7 * number, axis=1), number / 25))
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        for count in (2, 100):  # at the end, and before it
+            with pytest.raises(OSError, match=r"copy\.mp4: cannot be written \(File too large"):
+                write(count)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path) == ["clip.mp4"]
 
 
 def test_an_error_leaves_no_copy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import portalocker
 import pytest
 
 from face_d2.data.wider_face import WiderFaceImage, read_annotations
@@ -200,6 +201,46 @@ def test_an_unusable_cache_names_the_variable(
     monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path / "file"))
     with pytest.raises(OSError, match=r"cannot make the folder .*set FACE_D2_CACHE"):
         synthetic_root()
+
+
+def test_a_cache_that_is_not_writable_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(PermissionError, match=r"is not writable; set FACE_D2_CACHE"):
+        synthetic_root()
+
+
+def test_a_cache_that_is_in_use_for_too_long_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path))
+    monkeypatch.setattr(synthetic, "_LOCK_TIMEOUT_S", 0.1)
+    name = f"synth-{synthetic.SYNTHETIC_VERSION}-3"
+    message = rf"{name}\.lock has been locked for .*end that"
+    with synthetic._locked(tmp_path / f"{name}.lock"), pytest.raises(TimeoutError, match=message):
+        synthetic_root(3)
+    assert f"waiting for another process that draws {name}" in capsys.readouterr().err
+
+
+def test_a_file_system_without_locks_names_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(lock: portalocker.Lock) -> None:
+        raise portalocker.exceptions.LockException("no locks available")
+
+    monkeypatch.setenv("FACE_D2_CACHE", str(tmp_path))
+    monkeypatch.setattr(portalocker.Lock, "acquire", acquire)
+    with pytest.raises(OSError, match=r"\.lock cannot be locked \(no locks .* set FACE_D2_CACHE"):
+        synthetic_root()
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        OSError, match=r"cannot write the picture .*_val_0_0\.jpg; is the disk full"
+    ):
+        synthetic._draw_one(tmp_path / "gone", 0, "val", 0)
 
 
 _USER_SCRIPT = """

@@ -113,6 +113,13 @@ def test_a_rest_as_long_as_the_file_is_thrown_away(
     assert (tmp_path / "weights.bin").read_bytes() == CONTENT
 
 
+def test_an_answer_without_the_file_names_its_address(server: FileServer, tmp_path: Path) -> None:
+    server.missing = True
+    with pytest.raises(OSError, match=rf"{server.url}: HTTP Error 404.*; 0 bytes are in"):
+        download(server.url, tmp_path / "weights.bin", SHA256, quiet=True)
+    assert not (tmp_path / "weights.bin").exists()
+
+
 def test_the_rest_of_another_file_is_thrown_away(server: FileServer, tmp_path: Path) -> None:
     file = tmp_path / "weights.bin"
     (tmp_path / "weights.bin.part").write_bytes(b"of an older version")

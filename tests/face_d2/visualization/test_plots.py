@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import cv2
@@ -121,6 +122,25 @@ def test_unusable_sheet_input_is_an_error(tmp_path, result):
         sheets.detection_sheet([(np.zeros((5, 5)), [], [], [])], tmp_path / "s.png")
     with pytest.raises(FileNotFoundError, match=r"a\.jpg"):
         sheets.miss_sheet(result, tmp_path, tmp_path / "s.png")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(OSError, match=r"folder\.png: could not be written"):
+        sheets.detection_sheet([_item([])], tmp_path / "folder.png")
+
+
+def test_a_caption_ends_within_its_cell():
+    image = np.zeros((50, 120, 3), np.uint8)
+    captions = [sheets._captioned(image, (60, 120), "found" * n)[:-60] for n in (1, 40)]
+    paper = captions[0][0, 0]
+    drawn = [np.flatnonzero((caption != paper).any(axis=(0, 2))) for caption in captions]
+    assert 0 < drawn[0].max() < 60 < drawn[1].max() < 119
+
+
+def test_attributes_that_are_unknown_are_not_plotted(result, tmp_path):
+    truth = dataclasses.replace(result.ground_truth, attributes=None)
+    other = widerface_ap({"0--E/a": [[20, 20, 60, 60, 0.9], [0, 0, 9, 9, 0.1]]}, truth)
+    with pytest.raises(ValueError, match="the ground truth has no attributes"):
+        plots.plot_ap_by_attribute({"ours": result, "theirs": other}, tmp_path / "figure")
+    assert not list(tmp_path.glob("figure*"))
 
 
 def test_error_sheets_show_the_errors(result, image_root, tmp_path):

@@ -244,6 +244,18 @@ def test_detections_survive_the_file(tmp_path):
     assert again["2/1"].shape == (0, 5)
 
 
+def test_blank_lines_at_the_end_are_no_image(tmp_path):
+    (tmp_path / "found.txt").write_text("1/1\n1\n1 2 3 4 0.5\n\n\n")
+    found = read_fddb_detections(tmp_path / "found.txt", ["1/1", "2/1"])
+    assert {name: rows.tolist() for name, rows in found.items()} == {"1/1": [[1, 2, 3, 4, 0.5]]}
+
+
+def test_detections_in_fractions_are_named(folds):
+    rows = [[0.1, 0.1, 0.2, 0.3, 0.9 - n / 100] for n in range(10)]
+    with pytest.warns(UserWarning, match="none of the 10 detections is longer than a pixel"):
+        _score(rows, folds)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

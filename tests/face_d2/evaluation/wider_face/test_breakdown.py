@@ -209,6 +209,18 @@ def test_same_seed_gives_the_same_intervals(result):
     assert first == again
 
 
+def test_a_result_in_print_has_figures_and_intervals(result):
+    rows = {"0--E/a": [[0, 0, 100, 100, 0.9]], "0--E/b": [[5, 5, 9, 9, 0.1]]}
+    with_intervals = widerface_ap(rows, result.ground_truth, bootstrap=20)
+    low, high = with_intervals.intervals["easy"]
+    figure = f"AP_easy {with_intervals['AP_easy']:.5f}"
+    assert f"{figure} [{low:.3f}, {high:.3f}]" in str(with_intervals)
+    assert f"{figure}  AP_medium" in str(widerface_ap(rows, result.ground_truth))
+    for key in ("AP_all", "easy"):
+        with pytest.raises(KeyError, match=key):
+            result[key]
+
+
 def test_report_holds_figures_protocol_and_errors(result, tmp_path):
     report = widerface_report(result, {"NMS": "0.5"})
     assert report["AP_hard"] == pytest.approx(100 * result["AP_hard"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 import warnings
@@ -211,6 +212,11 @@ def test_one_suffix_of_a_name_is_taken_off(name, key):
         assert truth.subset([called]).names == truth.names
 
 
+def test_ground_truth_without_an_image_is_an_error():
+    with pytest.raises(ValueError, match=r"test: no image to evaluate on"):
+        ground_truth_from_images([], "test")
+
+
 def test_images_that_differ_in_their_suffix_only_are_errors():
     images = [_image("0--Event/a.jpg"), _image("0--Event/a.png", 300.0)]
     with pytest.raises(ValueError, match=r"test: '0--Event/a\.jpg' and '0--Event/a\.png' differ"):
@@ -245,6 +251,8 @@ def test_unknown_images_are_errors():
         widerface_ap({"0--Event/a": [], "0--Event/a.jpg": []}, _truth())
     with pytest.raises(ValueError, match="subset_name"):
         widerface_ap({"0--Event/a": []}, _truth(), subset_name="x")
+    with pytest.raises(ValueError, match="bootstrap is -1; expected 0 or more"):
+        widerface_ap({"0--Event/a": []}, _truth(), bootstrap=-1)
 
 
 def test_missing_ground_truth_says_what_is_expected(tmp_path):
@@ -262,6 +270,7 @@ def _cells(*values):
 
 def _write_official(folder, kept=((1, 3), ()), images=("a", "b")):
     """Official files of one event: image a with three faces, face-free image b."""
+    folder.mkdir(exist_ok=True)
     boxes = [np.array([[0, 0, 60, 60], [0, 0, 5, 5], [9, 9, 70, 70]]), np.zeros((1, 4))]
     common = {
         "event_list": _cells("0--Event"),
@@ -293,6 +302,13 @@ def test_official_files_that_contradict_each_other_are_errors(tmp_path):
     _write_official(tmp_path)
     savemat(tmp_path / "wider_hard_val.mat", {"event_list": _cells("1--Other")})
     with pytest.raises(ValueError, match=r"wider_hard_val.mat: no variable 'gt_list'"):
+        read_ground_truth(tmp_path)
+    _write_official(tmp_path / "other", images=("a", "c"))
+    shutil.copy(tmp_path / "other" / "wider_hard_val.mat", tmp_path)
+    with pytest.raises(ValueError, match=r"wider_hard_val.mat: lists other images than wider_face"):
+        read_ground_truth(tmp_path)
+    savemat(tmp_path / "wider_face_val.mat", {"event_list": _cells("0--Event")})
+    with pytest.raises(ValueError, match=r"wider_face_val.mat: no variable '\w+_list' in it"):
         read_ground_truth(tmp_path)
 
 
