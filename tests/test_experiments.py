@@ -16,7 +16,7 @@ from face_d2.analysis.ablation.suite import read_suite
 @pytest.mark.parametrize(
     ("name", "rows", "with_cost"),
     [
-        ("pretrained", 2, True),
+        ("pretrained", 4, True),
         ("recommended", 3, False),
         ("batch_norm", 3, False),
         ("df2s2_keys", 2, False),
