@@ -19,7 +19,7 @@ from face_d2.analysis.ablation.suite import read_suite
         ("pretrained", 4, True),
         ("recommended", 3, False),
         ("batch_norm", 3, False),
-        ("df2s2_keys", 2, False),
+        ("df2s2_keys", 7, False),
         ("lffd_keys", 3, False),
     ],
 )
