@@ -15,7 +15,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from face_d2.utils.files import write_text
 
@@ -25,6 +25,7 @@ __all__ = [
     "add_resampling",
     "at_least_one",
     "count",
+    "number",
     "print_result",
     "run",
     "share",
@@ -38,6 +39,7 @@ SINGLE_KEYS = (
 )
 #: Help of ``--config-file``.
 CONFIG_HELP = "config file, or the name of a shipped one such as lffd/lffd_25L8S.yaml"
+_Number = TypeVar("_Number", int, float)
 _KEY = re.compile(rf"(?:{'|'.join(SECTIONS)})\.\S+|{'|'.join(SINGLE_KEYS)}")
 
 
@@ -172,32 +174,29 @@ def add_resampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the resampling (%(default)s)")
 
 
+def number(
+    text: str, allowed: Callable[[float], bool], expected: str, kind: type[_Number]
+) -> _Number:
+    """Parses a number for argparse, which reports texts that are none or not ``allowed``."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not allowed(value):
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}")
+    return value
+
+
 def share(text: str) -> float:
     """Parses a number between 0 and 1, both excluded; argparse reports other texts."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number between 0 and 1")
-    return value
+    return number(text, lambda value: 0 < value < 1, "a number between 0 and 1", float)
 
 
 def count(text: str) -> int:
     """Parses an integer of 0 or more; argparse reports other texts."""
-    return _whole(text, 0)
+    return number(text, lambda value: value >= 0, "a whole number, 0 or more", int)
 
 
 def at_least_one(text: str) -> int:
     """Parses an integer of 1 or more; argparse reports other texts."""
-    return _whole(text, 1)
-
-
-def _whole(text: str, lowest: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = lowest - 1
-    if value < lowest:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number, {lowest} or more")
-    return value
+    return number(text, lambda value: value >= 1, "a whole number, 1 or more", int)

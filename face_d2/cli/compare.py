@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
-from face_d2.cli.common import CommandParser, add_resampling, at_least_one, count, run, share
+from face_d2.cli.common import (
+    CommandParser,
+    add_resampling,
+    at_least_one,
+    count,
+    number,
+    run,
+    share,
+)
 from face_d2.detectors import ONNX_DETECTORS
 
 __all__ = ["main"]
@@ -147,13 +154,7 @@ def _parser() -> CommandParser:
 
 
 def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
-    return value
+    return number(text, lambda value: value > 0, "a number above 0", float)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from face_d2.cli.common import CONFIG_HELP, CommandParser, run
+from face_d2.cli.common import CONFIG_HELP, CommandParser, number, run
 from face_d2.predictor.drawing import STYLES
 from face_d2.predictor.hidden_video import render_tracks
 from face_d2.predictor.job import SHOWN_FROM, PredictJob, escaped, predict
@@ -211,13 +211,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _size(text: str) -> float:
-    try:
-        size = float(text)
-    except ValueError:
-        size = -1.0
-    if not 0 <= size < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of pixels, 0 or more")
-    return size
+    expected = "a number of pixels, 0 or more"
+    return number(text, lambda value: 0 <= value < float("inf"), expected, float)
 
 
 def _shard(text: str) -> tuple[int, int]:

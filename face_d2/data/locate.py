@@ -10,7 +10,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFolder", "is_image_name", "missing_images", "same_name"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFolder",
+    "has_image_suffix",
+    "missing_images",
+    "same_name",
+    "visible_files",
+]
 
 #: Suffixes of image files when a folder is searched.
 IMAGE_SUFFIXES = frozenset(
@@ -111,7 +118,7 @@ class ImageFolder:
 
     @cached_property
     def _files(self) -> list[str]:
-        return sorted(_walk(self.root))
+        return sorted(_images_below(self.root))
 
     @cached_property
     def _names(self) -> dict[str, list[str]]:
@@ -126,7 +133,7 @@ class ImageFolder:
         return _by_key((file.removesuffix(Path(file).suffix), file) for file in self._files)
 
 
-def is_image_name(name: str) -> bool:
+def has_image_suffix(name: str) -> bool:
     """Whether a name has the suffix of an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
@@ -152,8 +159,11 @@ def missing_images(source: str | Path, folder: ImageFolder, names: Sequence[str]
     )
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Images below a folder; links are followed, and each folder is searched once."""
+def visible_files(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below a folder, and the names of its files that are not hidden.
+
+    Links are followed, and each folder is searched once.
+    """
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -162,10 +172,14 @@ def _walk(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
+        yield folder, [name for name in files if not name.startswith(".")]
+
+
+def _images_below(root: Path) -> Iterator[str]:
+    for folder, names in visible_files(root):
         lead = Path(folder).relative_to(root).as_posix()
-        for file in files:
-            if is_image_name(file) and not file.startswith("."):
-                yield file if lead == "." else f"{lead}/{file}"
+        for name in filter(has_image_suffix, names):
+            yield name if lead == "." else f"{lead}/{name}"
 
 
 def _by_key(pairs: Iterator[tuple[str, str]]) -> dict[str, list[str]]:

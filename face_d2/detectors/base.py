@@ -79,9 +79,21 @@ class Detector(ABC):
         return None
 
     @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the content of the detector's file; None if there is no file."""
+        return None
+
+    @property
     def fingerprint(self) -> Mapping[str, object]:
-        """Everything on which the boxes depend, ready for JSON."""
-        return {"adapter": self.adapter, "version": self.version, "protocol": self.protocol}
+        """Everything on which the boxes depend, ready for JSON.
+
+        A file counts by its content, not by its name.
+        """
+        known = {"adapter": self.adapter, "version": self.version, "protocol": self.protocol}
+        if self.sha256 is None:
+            return known
+        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
+        return {**known, "protocol": protocol, "sha256": self.sha256}
 
 
 def keep_best(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
@@ -147,10 +147,9 @@ class OnnxDetector(Detector):
         }
 
     @property
-    def fingerprint(self) -> Mapping[str, object]:
-        """See :attr:`Detector.fingerprint`; the file counts by its content, not by its name."""
-        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
-        return {**super().fingerprint, "protocol": protocol, "sha256": self.graph.sha256}
+    def sha256(self) -> str:
+        """See :attr:`Detector.sha256`."""
+        return self.graph.sha256
 
     @property
     def parameters(self) -> int | None:

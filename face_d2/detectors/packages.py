@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,12 +76,10 @@ class HaarCascade(Detector):
             "runtime": f"OpenCV {cv2.__version__} on CPU",
         }
 
-    @property
-    def fingerprint(self) -> Mapping[str, object]:
-        """See :attr:`Detector.fingerprint`; the file counts by its content, not by its name."""
-        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
-        sha256 = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        return {**super().fingerprint, "protocol": protocol, "sha256": sha256}
+    @cached_property
+    def sha256(self) -> str:
+        """See :attr:`Detector.sha256`."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     @property
     def file_bytes(self) -> int:

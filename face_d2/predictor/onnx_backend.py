@@ -62,6 +62,12 @@ class OnnxBackend:
                 "exported with --outputs candidates"
             )
         _warn_if_int8_overflows(path, graph, chosen)
+        # OpenVINO cannot pool a map of one row or column, which DF2S2 does in images of at most
+        # half its largest stride (64 pixels). Such an image may get the outputs of the image before
+        # it, or an error, after which the next images may get wrong outputs (seen in OpenVINO
+        # 2026.4).
+        largest = max(level.stride for level in self.spec.levels)
+        self._small = largest // 2 if chosen == "openvino" else 0
         if score_threshold is not None:
             settings = replace(self.spec.suppression, score_threshold=score_threshold)
             self.spec = replace(self.spec, suppression=settings)
@@ -82,17 +88,9 @@ class OnnxBackend:
         return RawDetections(boxes[0, chosen], scores[0, chosen], levels[chosen])
 
     def _run(self, images: NDArray[np.uint8]) -> Sequence[NDArray[Any]]:
-        """The outputs of the file.
-
-        OpenVINO cannot pool a map of one row or column, which DF2S2 does in images of at most half
-        its largest stride (64 pixels). Such an image may get the outputs of the image before it, or
-        an error, after which the next images may get wrong outputs (seen in OpenVINO 2026.4), so
-        ONNX Runtime runs it.
-        """
-        largest = max(level.stride for level in self.spec.levels)
-        if min(images.shape[1:3]) <= largest // 2 and self.graph.runtime.startswith("OpenVINO"):
-            return self._for_small_images.run(images)
-        return self.graph.run(images)
+        """The outputs of the file; ONNX Runtime runs images that are too small for OpenVINO."""
+        small = min(images.shape[1:3]) <= self._small
+        return (self._for_small_images if small else self.graph).run(images)
 
     @functools.cached_property
     def _for_small_images(self) -> Graph:

@@ -16,7 +16,7 @@ __all__ = ["Detectron2Model", "FaceD2"]
 
 
 class _WithFile(Detector):
-    """A detector with a file, whose content is part of the fingerprint."""
+    """A detector with a file."""
 
     file: Path
 
@@ -25,11 +25,11 @@ class _WithFile(Detector):
         return self.file.stat().st_size
 
     @cached_property
-    def _sha256(self) -> str:
+    def sha256(self) -> str:
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def _file_in_words(self) -> str:
-        return f"{self.file.name}, sha256 {self._sha256[:12]}"
+        return f"{self.file.name}, sha256 {self.sha256[:12]}"
 
 
 class FaceD2(_WithFile):
@@ -83,14 +83,8 @@ class FaceD2(_WithFile):
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
         card = self.detector.backend.spec
-        return {
-            **super().fingerprint,
-            "protocol": protocol,
-            "sha256": self._sha256,
-            "detector": f"{card.detector} {card.config}",
-        }
+        return {**super().fingerprint, "detector": f"{card.detector} {card.config}"}
 
     @property
     def parameters(self) -> int | None:
@@ -151,12 +145,10 @@ class Detectron2Model(_WithFile):
 
     @property
     def fingerprint(self) -> Mapping[str, object]:
-        protocol = {key: text for key, text in self.protocol.items() if key != "file"}
         cfg = self.cfg.clone()
         cfg.MODEL.WEIGHTS = ""  # they count by their content
         digest = hashlib.sha256(cfg.dump().encode()).hexdigest()
-        known = {"protocol": protocol, "sha256": self._sha256, "config_sha256": digest}
-        return {**super().fingerprint, **known}
+        return {**super().fingerprint, "config_sha256": digest}
 
     @property
     def parameters(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 
 from face_d2.data.image_size import UNREADABLE_SIZE, image_sizes
 from face_d2.data.labels.model import Findings, LabeledImage, Labels, RawFace, RawImage, RawLabels
-from face_d2.data.locate import ImageFolder, is_image_name, missing_images
+from face_d2.data.locate import ImageFolder, has_image_suffix, missing_images
 
 __all__ = ["assemble"]
 
@@ -170,7 +170,7 @@ def _count_left_out(paths: Sequence[str], findings: Findings) -> None:
     known = set(paths)
     for folder in sorted({os.path.dirname(path) for path in paths}):
         for name in sorted(os.listdir(folder)):
-            if is_image_name(name) and os.path.join(folder, name) not in known:
+            if has_image_suffix(name) and os.path.join(folder, name) not in known:
                 findings.add("left_out", name)
 
 

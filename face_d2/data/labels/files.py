@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from face_d2.data.locate import visible_files
 from face_d2.utils.known_mistake import known_mistake
 
 __all__ = ["files_below", "read_json", "read_xml"]
@@ -37,18 +37,11 @@ def read_xml(path: Path) -> ElementTree.Element:
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """Files with a suffix below a folder, sorted, without hidden files and files of other data.
 
-    Links are followed, as for images, and each folder is searched once.
+    The folders are searched as by :func:`face_d2.data.locate.visible_files`.
     """
-    found, seen = [], set()
-    for parent, subfolders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(n for n in subfolders if not n.startswith((".", "__MACOSX")))
-        for name in files:
-            lower = name.lower()
-            if lower.endswith(suffix) and not name.startswith(".") and lower not in NOT_LABELS:
-                found.append(Path(parent) / name)
-    return sorted(found)
+    return sorted(
+        Path(parent) / name
+        for parent, names in visible_files(folder)
+        for name in names
+        if name.lower().endswith(suffix) and name.lower() not in NOT_LABELS
+    )

@@ -20,7 +20,7 @@ from face_d2.data.labels.json_forms import is_label_studio, read_label_studio, r
 from face_d2.data.labels.model import Findings, Labels, RawLabels
 from face_d2.data.labels.text_forms import read_retinaface, read_wider, read_yolo
 from face_d2.data.labels.xml_forms import read_cvat, read_voc
-from face_d2.data.locate import is_image_name
+from face_d2.data.locate import has_image_suffix
 from face_d2.utils.text_lines import numbered_lines
 
 __all__ = [
@@ -242,8 +242,8 @@ def _form_of_text(file: Path) -> str | None:
     if not first:
         return None  # a YOLO file of an image without a face, or another empty file
     if first.startswith("#"):
-        return "retinaface" if is_image_name(first[1:].strip()) else None
-    if is_image_name(first):
+        return "retinaface" if has_image_suffix(first[1:].strip()) else None
+    if has_image_suffix(first):
         return "wider" if second.isdecimal() else None
     try:
         numbers = [float(column) for column in first.split()]

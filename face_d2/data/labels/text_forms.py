@@ -10,7 +10,7 @@ import yaml
 
 from face_d2.data.labels.files import files_below
 from face_d2.data.labels.model import Findings, RawFace, RawImage, RawLabels, around, finite
-from face_d2.data.locate import ImageFolder, is_image_name, same_name
+from face_d2.data.locate import ImageFolder, has_image_suffix, same_name
 from face_d2.data.wider_face import ATTRIBUTES, read_annotations
 from face_d2.utils.text_lines import numbered_lines, quoted
 
@@ -105,10 +105,10 @@ def read_yolo(path: Path, images: Path | None, findings: Findings) -> RawLabels:
     rows: dict[str, list[tuple[str, list[float]]]] = {}
     for file in inside or files:
         stem = _stem(file.relative_to(path).as_posix(), "labels")
-        if stem not in pictures and _lists_images(file):
-            continue
-        if stem not in pictures:  # the name of the picture in another case or Unicode form
-            stem = found.get(same_name(stem), stem)
+        if stem not in pictures:
+            if _lists_images(file):
+                continue
+            stem = found.get(same_name(stem), stem)  # in another case or Unicode form
         if stem in rows:
             raise ValueError(f"{file}: another text file has labels of the same image, {stem}.")
         rows[stem] = _yolo_rows(file)
@@ -148,7 +148,7 @@ def _stem(name: str, folder: str) -> str:
 
 def _lists_images(file: Path) -> bool:
     """Whether a text file lists images, such as the train.txt beside Darknet's labels."""
-    return is_image_name(next((text for _, text in numbered_lines(file) if text), ""))
+    return has_image_suffix(next((text for _, text in numbered_lines(file) if text), ""))
 
 
 def _yolo_rows(file: Path) -> list[tuple[str, list[float]]]:
