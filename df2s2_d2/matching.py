@@ -17,14 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from df2s2_d2.anchors import AnchorGrid
-from face_d2.modeling.rectangles import part_indices
+from face_d2.modeling.rectangles import part_indices, part_starts
 
 __all__ = ["AnchorLabels", "FaceAnchorMatcher"]
 
@@ -127,19 +126,16 @@ class FaceAnchorMatcher:
             boxes: per image (M, 4) XYXY faces, with positive sides.
             ignore: per image (M,) ignored faces.
         """
-        counts = [len(faces) for faces in boxes]
-        image = part_indices(boxes)
+        counts, device = [len(faces) for faces in boxes], grid.boxes.device
+        image, starts = part_indices(counts, device), part_starts(counts, device)
         found = self._label(grid, torch.cat(list(boxes)), torch.cat(list(ignore)), image, counts)
         labels, faces, forced = (
             rows.view(len(counts), -1) for rows in (found.labels, found.faces, found.forced)
         )
+        # Anchors without a face have face index 0 in every image.
+        faces = (faces - starts[:, None]).clamp_(min=0)
         on_level, ignored = found.on_level.split(counts), found.ignore.split(counts)
-        results = []
-        for n, start in enumerate(accumulate(counts[:-1], initial=0)):
-            # Anchors without a face have face index 0 in every image.
-            own = (faces[n] - start).clamp_(min=0)
-            results.append(AnchorLabels(labels[n], own, forced[n], on_level[n], ignored[n]))
-        return results
+        return [AnchorLabels(*parts) for parts in zip(labels, faces, forced, on_level, ignored)]
 
     def _label(
         self,

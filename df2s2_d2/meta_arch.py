@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -38,6 +37,7 @@ from face_d2.config import require_keys
 from face_d2.modeling.base import Candidates, OneStageDetector, check_test_settings
 from face_d2.modeling.freeze import freeze_unused
 from face_d2.modeling.nms import first_kept
+from face_d2.modeling.rectangles import part_starts
 from face_d2.ops.resize import SizeRule
 from face_d2.ops.spec import DetectorSpec, Level, Suppression
 from face_d2.utils.choices import check_choice
@@ -315,8 +315,8 @@ class DF2S2(OneStageDetector):
             labels, grid.levels, len(logits), self.cls_norm, self.running_positives
         )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
-        starts = accumulate(map(len, boxes[:-1]), initial=0)
-        faces = torch.stack([match.faces + start for match, start in zip(matches, starts)])
+        starts = part_starts([len(faces) for faces in boxes], labels.device)
+        faces = torch.stack([match.faces for match in matches]) + starts[:, None]
         box_losses = self._box_loss(
             flat_deltas[image, anchor],
             grid.boxes[anchor],

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from detectron2.data.detection_utils import convert_image_to_rgb
 from detectron2.evaluation import inference_context
 from detectron2.modeling.postprocessing import detector_postprocess
@@ -161,10 +162,23 @@ class OneStageDetector(nn.Module):
                     f"training input {index} ({item.get('file_name', 'no file name')}) has no "
                     "'instances'; the training mapper must supply them."
                 )
-        targets = [item["instances"].to(self.device) for item in batched_inputs]
+        targets = self._move([item["instances"] for item in batched_inputs])
         if self.vis_period > 0 and get_event_storage().iter % self.vis_period == 0:
             self._picture_training(batched_inputs[0])
         return self.losses(self.preprocess_image(batched_inputs), targets)
+
+    def _move(self, targets: Sequence[Instances]) -> list[Instances]:
+        """The boxes and the ignored faces of targets, on the model's device.
+
+        They are copied together, because the host waits for the GPU at every copy.
+        """
+        counts = [len(target) for target in targets]
+        boxes = torch.cat([target.gt_boxes.tensor for target in targets]).to(self.device)
+        ignore = torch.cat([self.ignored(target) for target in targets]).to(self.device)
+        return [
+            Instances(target.image_size, gt_boxes=Boxes(faces), gt_ignore=ignored)
+            for target, faces, ignored in zip(targets, boxes.split(counts), ignore.split(counts))
+        ]
 
     def _picture_training(self, item: dict[str, Any]) -> None:
         """Stores a training crop at double size, with its faces and with as many detections."""
@@ -185,11 +199,16 @@ class OneStageDetector(nn.Module):
         ``size_divisibility``."""
         # A copy from a GPU must be complete before it is read.
         on_gpu = self.device.type == "cuda"
-        images = [
-            (item["image"].to(self.device, non_blocking=on_gpu) - self.pixel_mean) / self.pixel_std
-            for item in batched_inputs
-        ]
-        return ImageList.from_tensors(images, self.size_divisibility)
+        images = [item["image"].to(self.device, non_blocking=on_gpu) for item in batched_inputs]
+        height, width = images[0].shape[-2:]
+        if any(image.shape != images[0].shape for image in images):
+            images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+            return ImageList.from_tensors(images, self.size_divisibility)
+        # Equal sizes, such as training crops: a GPU would wait for the launches of single images.
+        batch = (torch.stack(images) - self.pixel_mean) / self.pixel_std
+        rows, columns = self.padded_size(height, width)
+        batch = F.pad(batch, (0, columns - width, 0, rows - height))
+        return ImageList(batch, [(height, width)] * len(images))
 
     def _detect_in_groups(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Instances]]:
         # Only images that pad to the same size share a forward pass. If all were padded to the

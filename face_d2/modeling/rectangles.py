@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-__all__ = ["part_indices", "sum_rectangles"]
+__all__ = ["part_indices", "part_starts", "sum_rectangles"]
 
 
-def part_indices(parts: Sequence[Tensor]) -> Tensor:
-    """(M,) int64: for each row of the concatenated parts the index of its part, such as the image
-    of each face of a batch."""
-    # Created on the device, because copying a list to a GPU would make the host wait.
-    return torch.cat([p.new_full((len(p),), n, dtype=torch.int64) for n, p in enumerate(parts)])
+def part_indices(counts: Sequence[int], device: torch.device) -> Tensor:
+    """(M,) int64: for each row of concatenated parts the index of its part, such as the image of
+    each face of a batch; ``counts`` are the rows of the parts."""
+    # Views of a tensor that is created on the device: copying a list to a GPU would make the host
+    # wait, and a tensor per part would take a launch each.
+    parts = torch.arange(len(counts), device=device).split(1)
+    return torch.cat([part.expand(count) for part, count in zip(parts, counts)])
+
+
+def part_starts(counts: Sequence[int], device: torch.device) -> Tensor:
+    """(N,) int64: the index of the first row of each part among the concatenated rows."""
+    rows = torch.arange(sum(counts) + 1, device=device)  # the last parts may be empty
+    return torch.cat([rows[n : n + 1] for n in accumulate(counts[:-1], initial=0)])
 
 
 def sum_rectangles(
@@ -43,8 +52,10 @@ def sum_rectangles(
         low = first[:, axis].clamp(0, side).long()
         ends.append((low, torch.maximum(low, past[:, axis].clamp(0, side).long())))
     (left, right), (top, bottom) = ends
-    for x, y, sign in ((left, top, 1), (right, bottom, 1), (right, top, -1), (left, bottom, -1)):
-        differences.index_add_(0, (maps * (height + 1) + y) * (width + 1) + x, weights * sign)
+    x = torch.cat([left, right, right, left])
+    y = torch.cat([top, bottom, top, bottom])
+    signed = torch.cat([weights, weights, -weights, -weights])
+    differences.index_add_(0, (maps.repeat(4) * (height + 1) + y) * (width + 1) + x, signed)
     sums = differences.view(count, height + 1, width + 1)
     sums = sums.cumsum(1, dtype=weights.dtype).cumsum(2, dtype=weights.dtype)
     return sums[:, :height, :width]
