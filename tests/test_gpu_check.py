@@ -53,6 +53,16 @@ def test_all_stages_run_tiny_on_the_cpu(repo: Path, tmp_path: Path) -> None:
     assert stages["tests"]["passed"] + stages["tests"]["skipped"] == 4
 
 
+def test_all_tests_that_need_a_gpu_are_run(repo: Path, tool: ModuleType) -> None:
+    mark = "pytest.mark." + "cuda"
+    files = {
+        path.relative_to(repo).as_posix()
+        for path in (repo / "tests").rglob("test_*.py")
+        if mark in path.read_text()
+    }
+    assert files == set(tool.CUDA_TESTS)
+
+
 def test_without_a_gpu_one_line_says_so(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,8 @@ Stages, each in a process of its own:
 * tests: the test suite's `cuda` tests;
 * step/CONFIG: steps of the shipped schedules at their crop size, with a batch of 32 (half of it,
   and so on, where memory runs out), in fp32, fp16 and bf16: images a second, memory, the cost of
-  averaging the weights;
+  averaging the weights; without cuDNN's search (CUDNN_BENCHMARK), which took 39 s for one of the
+  twelve;
 * evaluation/CONFIG: the training command on generated pictures, with loaders, SOLVER.EMA, cuDNN's
   search and evaluations inside training;
 * processes: the same in two processes, over NCCL, where there are two GPUs.
@@ -54,6 +55,7 @@ from face_d2.config import get_config_file, load_config
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
 from face_d2.engine.finite import FiniteLossTrainer
+from face_d2.modeling.layout import use_fast_layout
 from face_d2.synthetic.dataset import generate
 from face_d2.utils.files import write_text
 
@@ -66,6 +68,8 @@ CONFIGS = (
 )
 #: What is trained with evaluations inside, and in which precision.
 TRAINED = {"df2s2/df2s2_R50_FFP": "bfloat16", "lffd/lffd_25L8S": "float16"}
+#: The files with tests marked cuda; to read all others takes a quarter of a minute.
+CUDA_TESTS = ["tests/face_d2/engine/test_amp.py", "tests/face_d2/engine/test_gpu_settings.py"]
 PRECISIONS = ("float32", "float16", "bfloat16")
 #: Random weights whose products of maps stay finite.
 FROM_RANDOM = ("MODEL.WEIGHTS", "", "MODEL.FFP.PSI_INIT_GAIN", 0.1, "MODEL.LFFD.INIT", "fixup")
@@ -94,7 +98,7 @@ class Plan:
         self.iterations = 6 if tiny else 20  # the time of the first three is not written
         self.workers = 0 if tiny else min(8, os.cpu_count() or 1)
         self.opts = TINY if tiny else ()
-        self.tests = ["tests/face_d2/engine/test_amp.py"] if tiny else ["tests"]
+        self.tests = CUDA_TESTS[:1] if tiny else CUDA_TESTS
 
     def stages(self) -> dict[str, Callable[[], dict[str, Any]]]:
         """The work of each stage by its name, in order."""
@@ -120,7 +124,7 @@ class Plan:
     def steps(self, name: str) -> dict[str, Any]:
         """Training steps of a schedule in every precision."""
         cfg = self.cfg(name, "SOLVER.BASE_LR", 1e-9)
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        torch.backends.cudnn.benchmark = False  # a search takes longer than all steps
         crops = cfg.INPUT.FACE_CROP if cfg.INPUT.MAPPER == "face_crop" else cfg.INPUT.SCALE_SAMPLING
         side = int(crops.SIZE)
         forward = count_flops(build_random(cfg), (side, side))[""]
@@ -144,6 +148,7 @@ class Plan:
     def step_of(self, cfg: CfgNode, side: int, precision: str, batch: int) -> dict[str, Any]:
         """Median times of steps on a batch of noise, the same at each step."""
         model = build_random(cfg)
+        use_fast_layout(model, None if precision == "float32" else getattr(torch, precision))
         ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
         items = itertools.repeat(noise_batch(batch, side, pin=self.on_gpu))
         optimizer = build_optimizer(cfg, model)

@@ -38,6 +38,7 @@ from face_d2.engine.hooks import (
     UnreadableImages,
 )
 from face_d2.engine.loader import TrainLoader
+from face_d2.engine.optimizer import merge_groups
 from face_d2.engine.preflight import check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
@@ -71,6 +72,7 @@ class FaceTrainer(DefaultTrainer):
         register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
+        self._unmerged_groups = merge_groups(optimizer)
         data_loader = self.build_train_loader(cfg)
         check_one_class(model, cfg.DATASETS.TRAIN)
         self._loader = data_loader
@@ -149,6 +151,9 @@ class FaceTrainer(DefaultTrainer):
                 f"{type(self).__name__} cannot resume. {_NEW_RUN}"
             )
         TrainerBase.load_state_dict(self, state_dict)
+        saved_groups = state_dict["_trainer"]["optimizer"]["param_groups"]
+        if len(saved_groups) == len(self._unmerged_groups):  # a run from before groups were merged
+            self._trainer.optimizer.param_groups[:] = self._unmerged_groups
         try:
             self._trainer.load_state_dict(state_dict["_trainer"])
         except ValueError as error:  # of the optimizer
@@ -217,7 +222,7 @@ class FaceTrainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The model of a config, in the fastest memory layout of its device."""
         model = super().build_model(cfg)
-        use_fast_layout(model)
+        use_fast_layout(model, amp_dtype(cfg))
         return model
 
     @classmethod

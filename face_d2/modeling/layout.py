@@ -8,8 +8,13 @@ from torch import nn
 __all__ = ["use_fast_layout"]
 
 
-def use_fast_layout(model: nn.Module) -> None:
-    """Changes a model on the CPU, in place, to channels last, in which oneDNN's convolutions are
-    faster (benchmarks/memory_format.py). Models on other devices stay as they are."""
-    if next(model.parameters()).device.type == "cpu":
+def use_fast_layout(model: nn.Module, precision: torch.dtype | None = None) -> None:
+    """Changes a model, in place, to channels last where its convolutions are faster: on the CPU
+    (benchmarks/memory_format.py), and on GPUs in mixed precision (docs/reproduce.md).
+
+    Args:
+        model: all of it on one device.
+        precision: the precision of mixed-precision training; None is float32.
+    """
+    if next(model.parameters()).device.type == "cpu" or precision is not None:
         model.to(memory_format=torch.channels_last)
