@@ -38,7 +38,7 @@ from face_d2.engine.hooks import (
     UnreadableImages,
 )
 from face_d2.engine.loader import TrainLoader
-from face_d2.engine.optimizer import merge_groups
+from face_d2.engine.optimizer import merge_groups, split_groups
 from face_d2.engine.preflight import check_one_class, check_test_sets
 from face_d2.engine.replay import save_batch
 from face_d2.engine.sampler import TrainingBatches
@@ -72,7 +72,6 @@ class FaceTrainer(DefaultTrainer):
         register_data_sets([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST])
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        self._unmerged_groups = merge_groups(optimizer)
         data_loader = self.build_train_loader(cfg)
         check_one_class(model, cfg.DATASETS.TRAIN)
         self._loader = data_loader
@@ -151,9 +150,9 @@ class FaceTrainer(DefaultTrainer):
                 f"{type(self).__name__} cannot resume. {_NEW_RUN}"
             )
         TrainerBase.load_state_dict(self, state_dict)
-        saved_groups = state_dict["_trainer"]["optimizer"]["param_groups"]
-        if len(saved_groups) == len(self._unmerged_groups):  # a run from before groups were merged
-            self._trainer.optimizer.param_groups[:] = self._unmerged_groups
+        saved = state_dict["_trainer"]["optimizer"]["param_groups"]
+        if all(len(group["params"]) == 1 for group in saved):  # from before groups were merged
+            split_groups(self._trainer.optimizer, self._bare_model.parameters())
         try:
             self._trainer.load_state_dict(state_dict["_trainer"])
         except ValueError as error:  # of the optimizer
@@ -224,6 +223,13 @@ class FaceTrainer(DefaultTrainer):
         model = super().build_model(cfg)
         use_fast_layout(model, amp_dtype(cfg))
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """Detectron2's optimizer, with one group for all parameters of equal settings."""
+        optimizer = super().build_optimizer(cfg, model)
+        merge_groups(optimizer)
+        return optimizer
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:

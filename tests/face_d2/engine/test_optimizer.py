@@ -28,8 +28,7 @@ def test_groups_of_equal_settings_become_one_and_train_alike() -> None:
         ]
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
         if merged:
-            before = merge_groups(optimizer)
-            assert [group["params"] for group in before] == [group["params"] for group in groups]
+            merge_groups(optimizer)
             assert [len(group["params"]) for group in optimizer.param_groups] == [4, 4]
             assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
         for _ in range(3):
@@ -47,7 +46,7 @@ def test_a_run_with_a_group_per_parameter_is_resumed(
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     with monkeypatch.context() as patch:
         keep = "face_d2.engine.trainer.merge_groups"
-        patch.setattr(keep, lambda optimizer: list(optimizer.param_groups))
+        patch.setattr(keep, lambda optimizer: None)
         train_net.main(words("TEST.BEST_METRIC", "", "OUTPUT_DIR", whole))
     halves.mkdir()
     shutil.copy(whole / "model_0000001.pth", halves)
