@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from face_d2.engine.packing import PackedBatch
 from face_d2.engine.sampler import Draw, TrainingBatches
 
 __all__ = ["TrainLoader"]
@@ -66,7 +67,7 @@ class TrainLoader:
             _MappedDraws(dataset, mapper, batches),
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=list,
+            collate_fn=PackedBatch,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts,
             # A separate generator, so that the loader does not change torch's global one.
@@ -80,7 +81,8 @@ class TrainLoader:
             RuntimeError: more images than allowed cannot be decoded; the message names them.
         """
         # A generator, so that workers start with the first batch, when the start position is known.
-        for batch in self._loader:
+        for packed in self._loader:
+            batch: list[DatasetDict] = packed.unpack()
             for item in batch:
                 self.unreadable.update(item.pop(_UNREADABLE))
             if len(self.unreadable) > self._max_bad_fraction * self._count:
