@@ -50,21 +50,21 @@ class ModelEMA:
     def start(self) -> None:
         """Resets the average to the current weights of the model."""
         self.updates = 0
-        # References, because weights are changed in place, and collecting them takes milliseconds.
-        weights = self._model.state_dict()
-        self._averages = _copy(weights)
-        averaged = [k for k, v in weights.items() if v.is_floating_point() and v.dim() > 0]
-        self._averaged = [self._averages[name] for name in averaged], [weights[k] for k in averaged]
-        counters = weights.keys() - set(averaged)
-        self._counters = [(self._averages[name], weights[name]) for name in counters]
+        self._averages = _copy(self._model.state_dict())
 
     @torch.no_grad()
     def update(self) -> None:
         """Updates the average. Call it once after every optimizer step."""
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(*self._averaged, 1 - decay)
-        for average, weight in self._counters:
-            average.copy_(weight)
+        averages: list[Tensor] = []
+        weights: list[Tensor] = []
+        for name, weight in self._model.state_dict().items():
+            if weight.is_floating_point() and weight.dim() > 0:
+                averages.append(self._averages[name])
+                weights.append(weight)
+            else:
+                self._averages[name].copy_(weight)
+        torch._foreach_lerp_(averages, weights, 1 - decay)
         self.updates += 1
 
     def averages(self) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ class TrainLoader:
             _MappedDraws(dataset, mapper, batches),
             batch_sampler=batches,
             num_workers=num_workers,
-            collate_fn=PackedBatch,
+            collate_fn=PackedBatch if num_workers else list,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts,
             # A separate generator, so that the loader does not change torch's global one.
@@ -81,8 +81,8 @@ class TrainLoader:
             RuntimeError: more images than allowed cannot be decoded; the message names them.
         """
         # A generator, so that workers start with the first batch, when the start position is known.
-        for packed in self._loader:
-            batch: list[DatasetDict] = packed.unpack()
+        for loaded in self._loader:
+            batch = loaded.unpack() if isinstance(loaded, PackedBatch) else loaded
             for item in batch:
                 self.unreadable.update(item.pop(_UNREADABLE))
             if len(self.unreadable) > self._max_bad_fraction * self._count:

@@ -20,7 +20,8 @@ class PackedBatch:
     holds Python's lock, while the GPU waits for launches. 32 crops with their boxes have 128.
 
     Args:
-        batch: anything that can be pickled.
+        batch: anything that can be pickled. Tensors of special kinds (subclasses, sparse ones,
+            those that require gradients, and so on) are pickled with the rest.
     """
 
     def __init__(self, batch: Any) -> None:
@@ -57,10 +58,20 @@ class _Pickler(pickle.Pickler):
         self.tensors: list[Tensor] = []
 
     def persistent_id(self, obj: Any) -> int | None:
-        if type(obj) is not Tensor:  # subclasses have more than values
+        if not _is_plain(obj):
             return None
         self.tensors.append(obj)
         return len(self.tensors) - 1
+
+
+def _is_plain(obj: Any) -> bool:
+    """Whether an object is a tensor that its values, shape and type describe."""
+    return (
+        type(obj) is Tensor
+        and obj.layout == torch.strided
+        and obj.device.type == "cpu"
+        and not (obj.requires_grad or obj.is_quantized or obj.is_nested)
+    )
 
 
 class _Unpickler(pickle.Unpickler):

@@ -151,8 +151,10 @@ class FaceTrainer(DefaultTrainer):
             )
         TrainerBase.load_state_dict(self, state_dict)
         saved = state_dict["_trainer"]["optimizer"]["param_groups"]
-        if all(len(group["params"]) == 1 for group in saved):  # from before groups were merged
-            split_groups(self._trainer.optimizer, self._bare_model.parameters())
+        optimizer = self._trainer.optimizer
+        single = all(len(group["params"]) == 1 for group in saved)
+        if single and len(saved) != len(optimizer.param_groups):  # from before groups were merged
+            split_groups(optimizer, self._bare_model.parameters())
         try:
             self._trainer.load_state_dict(state_dict["_trainer"])
         except ValueError as error:  # of the optimizer

@@ -56,6 +56,25 @@ def test_a_batch_comes_back_with_one_tensor_per_type() -> None:
     assert found[1]["image"].data_ptr() == start + batch[0]["image"].numel()
 
 
+@pytest.mark.parametrize(
+    "special",
+    [
+        torch.ones(2, requires_grad=True),
+        torch.eye(3).to_sparse(),
+        torch.nn.Parameter(torch.ones(3)),
+    ],
+    ids=["requires grad", "sparse", "parameter"],
+)
+def test_tensors_of_special_kinds_keep_what_they_are(special: torch.Tensor) -> None:
+    (found,) = PackedBatch([{"special": special, "plain": torch.ones(4)}]).unpack()
+    kept = found["special"]
+    for key in ("layout", "dtype", "requires_grad", "is_leaf"):
+        assert getattr(kept, key) == getattr(special, key), key
+    assert type(kept) is type(special)
+    a, b = (tensor.to_dense().detach() for tensor in (kept, special))
+    assert torch.equal(a, b)
+
+
 def test_what_is_pinned_is_the_few_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[torch.Size] = []
 
