@@ -51,15 +51,16 @@ def measure(folder: str, truth: WiderFaceGroundTruth, best: int, large: float) -
 
 
 def plot(result: dict[str, Any], best: int, large: float, path: Path) -> None:
-    """One point per network. Networks whose names are equal up to ", " have one color."""
+    """One point per network. Networks whose names are equal up to ", " have one color and marker."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, row in result.items():
         rows.setdefault(name.partition(", ")[0], []).append(row)
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = panel_figure(1, 7.2)
-        for color, (label, runs) in zip(cycle(COLORS), rows.items()):
+        looks = ((color, marker) for marker in cycle("o^s") for color in COLORS)
+        for (color, marker), (label, runs) in zip(looks, rows.items()):
             points = [[run[key] for run in runs] for key in ("large", "AP_hard")]
-            axes.plot(*points, "o", color=color, label=label)
+            axes.plot(*points, marker, color=color, label=label)
         text = f"false boxes of {large:g} pixels and more among the {best:,} best detections"
         axes.set(xlabel=text, ylabel="AP hard")
         axes.legend(loc="upper right", fontsize=8)

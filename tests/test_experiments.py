@@ -16,11 +16,11 @@ from face_d2.analysis.ablation.suite import read_suite
 @pytest.mark.parametrize(
     ("name", "rows", "with_cost"),
     [
-        ("pretrained", 4, True),
-        ("recommended", 3, False),
-        ("batch_norm", 3, False),
-        ("df2s2_keys", 7, False),
-        ("lffd_keys", 3, False),
+        ("pretrained", 6, True),
+        ("recommended", 4, False),
+        ("batch_norm", 4, False),
+        ("df2s2_keys", 14, False),
+        ("lffd_keys", 5, False),
     ],
 )
 def test_the_tables_of_the_suites(repo: Path, name: str, rows: int, with_cost: bool) -> None:
