@@ -51,7 +51,7 @@ def measure(folder: str, truth: WiderFaceGroundTruth, best: int, large: float) -
 
 
 def plot(result: dict[str, Any], best: int, large: float, path: Path) -> None:
-    """One point per network. Networks whose names are equal up to ", " have one color and marker."""
+    """One point per network; networks whose names are equal up to ", " look the same."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for name, row in result.items():
         rows.setdefault(name.partition(", ")[0], []).append(row)
