@@ -70,7 +70,7 @@ class AnchorGrid:
         every = torch.cat(list(cell_anchors))
         return AnchorGrid(
             boxes=torch.cat(boxes),
-            levels=part_indices([len(level) for level in boxes], table.device),
+            levels=part_indices(boxes),
             shape_sizes=every[:, 2:] - every[:, :2],
             shape_centers=torch.cat(centers),
             shape_levels=table[:, 0],

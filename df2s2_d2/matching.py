@@ -126,14 +126,14 @@ class FaceAnchorMatcher:
             boxes: per image (M, 4) XYXY faces, with positive sides.
             ignore: per image (M,) ignored faces.
         """
-        counts, device = [len(faces) for faces in boxes], grid.boxes.device
-        image, starts = part_indices(counts, device), part_starts(counts, device)
+        counts = [len(faces) for faces in boxes]
+        image = part_indices(boxes)
         found = self._label(grid, torch.cat(list(boxes)), torch.cat(list(ignore)), image, counts)
         labels, faces, forced = (
             rows.view(len(counts), -1) for rows in (found.labels, found.faces, found.forced)
         )
         # Anchors without a face have face index 0 in every image.
-        faces = (faces - starts[:, None]).clamp_(min=0)
+        faces = (faces - part_starts(boxes)[:, None]).clamp_(min=0)
         on_level, ignored = found.on_level.split(counts), found.ignore.split(counts)
         return [AnchorLabels(*parts) for parts in zip(labels, faces, forced, on_level, ignored)]
 

@@ -315,12 +315,11 @@ class DF2S2(OneStageDetector):
             labels, grid.levels, len(logits), self.cls_norm, self.running_positives
         )
         image, anchor = (labels == 1).nonzero(as_tuple=True)  # (P,)
-        starts = part_starts([len(faces) for faces in boxes], labels.device)
-        faces = torch.stack([match.faces for match in matches]) + starts[:, None]
+        faces = torch.stack([match.faces for match in matches])[image, anchor]
         box_losses = self._box_loss(
             flat_deltas[image, anchor],
             grid.boxes[anchor],
-            torch.cat(list(boxes))[faces[image, anchor]],
+            torch.cat(list(boxes))[faces + part_starts(boxes)[image]],
             box_weights[grid.levels[anchor]],
         )
         get_event_storage().put_scalar("num_pos_anchors", len(anchor) / len(boxes))

@@ -121,7 +121,7 @@ def segmentation_targets(
     Returns:
         Per level the masks and the weights of their pixels, (N, rows, columns) float32 each.
     """
-    image = part_indices([len(faces) for faces in boxes], boxes[0].device)
+    image = part_indices(boxes)
     every, shown = torch.cat(list(boxes)), torch.cat(list(on_level))
     ignored = torch.cat(list(ignore))
     levels = []

@@ -217,8 +217,7 @@ def _paint_faces(
     )
     first = ((box[:, :2] - branch.rf.start) / branch.rf.stride).ceil()  # (M, 2) x, y
     past = ((box[:, 2:] - branch.rf.start) / branch.rf.stride).floor() + 1
-    images = part_indices([len(faces) for faces in boxes], box.device)
-    faces = torch.arange(len(box), device=box.device)
+    images, faces = part_indices(boxes), torch.arange(len(box), device=box.device)
     # The three sums are maps 0 to N - 1, N to 2 N - 1, and 2 N to 3 N - 1.
     painted = sum_rectangles(
         torch.cat([gray.long(), green.long(), green * faces]),

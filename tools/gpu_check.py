@@ -8,8 +8,8 @@ Stages, each in a process of its own:
 * tests: the test suite's `cuda` tests;
 * step/CONFIG: steps of the shipped schedules at their crop size, with a batch of 32 (half of it,
   and so on, where memory runs out), in fp32, fp16 and bf16: images a second, memory, the cost of
-  averaging the weights; without cuDNN's search (CUDNN_BENCHMARK), which took 39 s for one of the
-  twelve;
+  averaging the weights; without cuDNN's search (CUDNN_BENCHMARK), which took 39 s for df2s2-lite0
+  in one precision on an H100;
 * evaluation/CONFIG: the training command on generated pictures, with loaders, SOLVER.EMA, cuDNN's
   search and evaluations inside training;
 * processes: the same in two processes, over NCCL, where there are two GPUs.
@@ -45,7 +45,6 @@ from xml.etree import ElementTree
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
 from face_d2 import compat
@@ -55,6 +54,7 @@ from face_d2.config import get_config_file, load_config
 from face_d2.engine.amp import MixedPrecisionTrainer
 from face_d2.engine.ema import ModelEMA
 from face_d2.engine.finite import FiniteLossTrainer
+from face_d2.engine.trainer import FaceTrainer
 from face_d2.modeling.layout import use_fast_layout
 from face_d2.synthetic.dataset import generate
 from face_d2.utils.files import write_text
@@ -147,15 +147,15 @@ class Plan:
 
     def step_of(self, cfg: CfgNode, side: int, precision: str, batch: int) -> dict[str, Any]:
         """Median times of steps on a batch of noise, the same at each step."""
+        dtype = None if precision == "float32" else getattr(torch, precision)
         model = build_random(cfg)
-        use_fast_layout(model, None if precision == "float32" else getattr(torch, precision))
+        use_fast_layout(model, dtype)
         ema = ModelEMA(model, cfg.SOLVER.EMA.DECAY)
         items = itertools.repeat(noise_batch(batch, side, pin=self.on_gpu))
-        optimizer = build_optimizer(cfg, model)
-        if precision == "float32":
+        optimizer = FaceTrainer.build_optimizer(cfg, model)
+        if dtype is None:
             trainer = FiniteLossTrainer(model, items, optimizer)
         else:
-            dtype = getattr(torch, precision)
             trainer = MixedPrecisionTrainer(model, items, optimizer, self.device, dtype)
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats()

@@ -11,19 +11,20 @@ from torch import Tensor
 __all__ = ["part_indices", "part_starts", "sum_rectangles"]
 
 
-def part_indices(counts: Sequence[int], device: torch.device) -> Tensor:
-    """(M,) int64: for each row of concatenated parts the index of its part, such as the image of
-    each face of a batch; ``counts`` are the rows of the parts."""
+def part_indices(parts: Sequence[Tensor]) -> Tensor:
+    """(M,) int64: for each row of the concatenated parts the index of its part, such as the image
+    of each face of a batch."""
     # Views of a tensor that is created on the device: copying a list to a GPU would make the host
     # wait, and a tensor per part would take a launch each.
-    parts = torch.arange(len(counts), device=device).split(1)
-    return torch.cat([part.expand(count) for part, count in zip(parts, counts)])
+    indices = torch.arange(len(parts), device=parts[0].device).split(1)
+    return torch.cat([index.expand(len(part)) for index, part in zip(indices, parts)])
 
 
-def part_starts(counts: Sequence[int], device: torch.device) -> Tensor:
+def part_starts(parts: Sequence[Tensor]) -> Tensor:
     """(N,) int64: the index of the first row of each part among the concatenated rows."""
-    rows = torch.arange(sum(counts) + 1, device=device)  # the last parts may be empty
-    return torch.cat([rows[n : n + 1] for n in accumulate(counts[:-1], initial=0)])
+    *starts, end = accumulate(map(len, parts), initial=0)
+    rows = torch.arange(end + 1, device=parts[0].device)  # the last parts may be empty
+    return torch.cat([rows[start : start + 1] for start in starts])
 
 
 def sum_rectangles(

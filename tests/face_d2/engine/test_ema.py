@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.killed_run import leave_half
 from helpers.recorded_losses import build_trainer
 from helpers.train_script import write_train_script
 from torch import Tensor, nn
@@ -170,9 +170,7 @@ def test_a_resumed_average_equals_an_uninterrupted_one(
 ) -> None:
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     train_net.main(words(*EMA, *QUIET, "OUTPUT_DIR", whole, config=config))
-    halves.mkdir()
-    shutil.copy(whole / "model_0000001.pth", halves)
-    (halves / "last_checkpoint").write_text("model_0000001.pth")
+    leave_half(whole, halves)
     train_net.main(words(*EMA, *QUIET, "OUTPUT_DIR", halves, flags=("--resume",), config=config))
     a, b = (load(folder / "model_final.pth") for folder in (whole, halves))
     assert equal(a["model"], b["model"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from detectron2.config import CfgNode
+from helpers.killed_run import leave_half
 from torch import nn
 
 from face_d2 import train_net
@@ -54,9 +54,7 @@ def resumed(
     whole, halves = folder / "whole", folder / "halves"
     with before():
         train_net.main(words("TEST.BEST_METRIC", "", "OUTPUT_DIR", whole))
-    halves.mkdir()
-    shutil.copy(whole / "model_0000001.pth", halves)
-    (halves / "last_checkpoint").write_text("model_0000001.pth")
+    leave_half(whole, halves)
     train_net.main(words("TEST.BEST_METRIC", "", "OUTPUT_DIR", halves, flags=("--resume",)))
     return [torch.load(run / "model_final.pth", weights_only=True) for run in (whole, halves)]
 

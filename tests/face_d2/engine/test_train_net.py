@@ -3,7 +3,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.events import EventStorage
+from helpers.killed_run import leave_half
 from helpers.train_script import write_train_script
 from torch import nn
 
@@ -67,10 +67,7 @@ def test_resumed_training_equals_uninterrupted(
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     settings = ("DATALOADER.NUM_WORKERS", workers, "TEST.BEST_METRIC", "")
     train_net.main(words(*settings, "OUTPUT_DIR", whole, config=config))
-    # What a run killed after its second iteration leaves.
-    halves.mkdir()
-    shutil.copy(whole / "model_0000001.pth", halves)
-    (halves / "last_checkpoint").write_text("model_0000001.pth")
+    leave_half(whole, halves)
     train_net.main(words(*settings, "OUTPUT_DIR", halves, flags=("--resume",), config=config))
     a, b = (torch.load(folder / "model_final.pth", weights_only=True) for folder in (whole, halves))
     assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())

@@ -50,7 +50,7 @@ def launches(model: nn.Module, images: int) -> int:
 @pytest.mark.parametrize("kind", ["df2s2", "lffd"])
 def test_more_images_are_no_more_launches(kind: str) -> None:
     """With loops over images, forward and backward pass of the GPU's df2s2-lite0 took 1,462 with 2
-    crops and 1,702 with 32, now 1,378; of lffd-20l5s 1,056 and 1,296, now 981."""
+    crops and 1,702 with 32, now 1,379; of lffd-20l5s 1,056 and 1,296, now 981."""
     model = tiny(kind)
     with EventStorage():
         few, many = launches(model, 2), launches(model, 12)
